@@ -1,0 +1,78 @@
+"""What travels through an engine: one 8-bit YUV 4:2:0 frame, and the seams `Engine` and `Lane`."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import ColourKind
+
+Plane = NDArray[np.uint8]
+Precision = Literal["float32", "bf16", "int8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colour:
+    """How YUV code values mean RGB: the stream's matrix and range. Only `rgb` models look at it."""
+
+    matrix: Literal["bt601", "bt709"] = "bt709"
+    full_range: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YuvFrame:
+    """Planes of one frame, uint8, C-contiguous: y (h, w), u and v (h/2, w/2); h and w are even."""
+
+    y: Plane
+    u: Plane
+    v: Plane
+
+    def __post_init__(self) -> None:
+        height, width = self.y.shape
+        if height % 2 or width % 2:
+            raise ValueError(f"{self.y.shape = } must have even sides")
+        for name, plane in (("u", self.u), ("v", self.v)):
+            if plane.shape != (height // 2, width // 2):
+                raise ValueError(f"{name}.shape = {plane.shape} must be half of {self.y.shape = }")
+        for name, plane in (("y", self.y), ("u", self.u), ("v", self.v)):
+            if plane.dtype != np.uint8:
+                raise ValueError(f"{name}.dtype = {plane.dtype} must be uint8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What a loaded engine is. Sizes are of the LR frame, in pixels; parity is PSNR in dB against
+    the float32 reference, None for the reference itself."""
+
+    model: str
+    backend: str
+    precision: Precision
+    colour: ColourKind
+    scale: int
+    width: int
+    height: int
+    macs_per_frame: int
+    parity_db: float | None
+    checkpoint_sha256: str
+
+
+class Lane(Protocol):
+    """One frame in flight: its own buffers, its own infer request or CUDA stream.
+
+    `submit` returns at once and copies what it needs of the frame; `wait` blocks until that frame is done.
+    The planes `wait` returns are the lane's own and stay valid until its next `submit`.
+    """
+
+    def submit(self, frame: YuvFrame) -> None: ...
+
+    def wait(self) -> YuvFrame: ...
+
+
+class Engine(Protocol):
+    """A compiled network for frames of one size."""
+
+    @property
+    def spec(self) -> EngineSpec: ...
+
+    def lane(self) -> Lane: ...

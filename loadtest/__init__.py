@@ -1,0 +1,1 @@
+"""Drives a running service from outside, over HTTP and WebRTC only."""

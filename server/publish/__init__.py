@@ -1,0 +1,1 @@
+"""How encoded packets reach viewers."""

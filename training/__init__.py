@@ -1,0 +1,1 @@
+"""Trains and judges AWSRN. Imports engine, never server."""
