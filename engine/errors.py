@@ -1,0 +1,25 @@
+"""What can go wrong with a model, as the user sees it."""
+
+
+class EngineError(ValueError):
+    """A model that can't be loaded, built or run as asked; the message names the thing, the value and the rule."""
+
+
+class ModelNotFound(EngineError):
+    """No zoo model, artifact or checkpoint of that name."""
+
+
+class InvalidCheckpoint(EngineError):
+    """A file that is no checkpoint, or one whose weights do not fit its configuration."""
+
+
+class InvalidArtifact(EngineError):
+    """A folder that is no artifact, or one whose files differ from its manifest."""
+
+
+class ParityError(EngineError):
+    """A compiled network whose output is too far from the float32 reference."""
+
+
+class BackendUnavailable(EngineError):
+    """This machine cannot run the backend that was asked for."""
