@@ -107,7 +107,9 @@ def paper_config(variant: str, scale: int) -> AwsrnConfig:
     return AwsrnConfig(scale=scale, lfbs=lfbs, awrus=awrus, features=n, block_features=b)
 
 
-def live_config(*, scale: int = 2, features: int = 16, block_features: int = 32, awrus: int = 2) -> AwsrnConfig:
+def live_config(
+    *, scale: int = 2, features: int = 16, block_features: int = 32, awrus: int = 2
+) -> AwsrnConfig:
     """A small luma network for live video, its AWMS already pruned to the 3×3 and 5×5 branches."""
     return AwsrnConfig(
         scale=scale,

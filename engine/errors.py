@@ -2,7 +2,7 @@
 
 
 class EngineError(ValueError):
-    """A model that can't be loaded, built or run as asked; the message names the thing, the value and the rule."""
+    """A model that can't be loaded, built or run as asked; the message names thing, value and rule."""
 
 
 class ModelNotFound(EngineError):
