@@ -1,0 +1,185 @@
+"""What the operator decides: one TOML file, read once at start and passed down."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from server.errors import describe
+from server.messages import WorkerJob
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "synthetic", "file")
+DEFAULT_MODEL = "live-x2"
+
+StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PipelineOptions(_Table):
+    """How a stream is processed; `[defaults]` sets it for every stream, a stream's own table for that one."""
+
+    model: str = Field(
+        DEFAULT_MODEL, min_length=1, description="Zoo name, or path of an artifact or checkpoint"
+    )
+    backend: Literal["openvino", "reference", "tensorrt"] | None = Field(
+        None, description="Which engine runs the network; unset: the best of the machine"
+    )
+    lanes: int = Field(2, ge=1, le=16, description="Frames in flight in the engine")
+    engine_threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0: every core")
+    encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
+    preset: str = Field("veryfast", min_length=1, description="The encoder's own preset name")
+    bitrate_bps: int = Field(
+        0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
+    )
+    keyframe_interval_s: float = Field(2.0, ge=0.5, le=10.0)
+    source_timeout_s: float = Field(
+        10.0, gt=0, le=120, description="A source silent for longer is opened anew"
+    )
+    loop: bool = Field(True, description="A file starts again at its end")
+
+
+class StreamSettings(PipelineOptions):
+    """One stream: where it comes from and how it is processed."""
+
+    id: StreamId = Field(description="Name in URLs and metrics")
+    source: str = Field(
+        min_length=1,
+        max_length=2048,
+        description=f"URL ({', '.join(SCHEMES)}) or path of a file",
+        examples=["rtsp://camera.example/stream"],
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _known_scheme(cls, source: str) -> str:
+        if any(ord(c) < 32 for c in source):
+            raise ValueError("must not hold control characters")
+        scheme = scheme_of(source)
+        if scheme and scheme not in SCHEMES:
+            raise ValueError(
+                f"scheme {scheme!r} must be one of {', '.join(SCHEMES)}, or the source a file's path"
+            )
+        if scheme not in ("", "file", "synthetic") and not urlsplit(source).netloc:
+            raise ValueError("must name a host")
+        return source
+
+    def job(self, limits: "Limits") -> WorkerJob:
+        """What the stream's worker is told."""
+        options = self.model_dump(include=set(PipelineOptions.model_fields))
+        return WorkerJob(
+            stream=self.id,
+            source=self.source,
+            max_width=limits.max_width,
+            max_height=limits.max_height,
+            **options,
+        )
+
+
+class Server(_Table):
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int = Field(8080, ge=0, le=65535)
+    # Other sites whose pages may play: WHEP and HLS only, never the API.
+    cors_origins: tuple[str, ...] = ("*",)
+
+
+class IceServer(_Table):
+    urls: tuple[str, ...] = Field(min_length=1)
+    username: str | None = None
+    credential: str | None = None
+
+    @field_validator("urls")
+    @classmethod
+    def _stun_or_turn(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not re.fullmatch(r"(stun|turn|turns):[^?:\s]+(:\d+)?(\?transport=(udp|tcp))?", url):
+                raise ValueError(
+                    f"{url!r} must look like stun:HOST:PORT, turn:HOST:PORT?transport=udp or turns:…"
+                )
+        return urls
+
+
+class WebRtc(_Table):
+    ice_servers: tuple[IceServer, ...] = ()
+    # Addresses at which viewers reach this machine; empty: every one it has, but loopback.
+    host_addresses: tuple[str, ...] = ()
+
+
+class Limits(_Table):
+    max_streams: int = Field(16, ge=1)
+    max_width: int = Field(1920, ge=16, le=8192)  # of a source picture
+    max_height: int = Field(1080, ge=16, le=8192)
+    max_viewers_per_stream: int = Field(200, ge=1)
+
+
+class Hls(_Table):
+    segment_s: float = Field(2.0, ge=1.0, le=10.0)
+    segments: int = Field(6, ge=3, le=60)  # in the playlist
+
+
+class Settings(_Table):
+    """The whole file. Every key has a default; `livesr serve` without a file serves no stream until asked to."""
+
+    server: Server = Server()
+    webrtc: WebRtc = WebRtc()
+    defaults: PipelineOptions = PipelineOptions()
+    limits: Limits = Limits()
+    hls: Hls = Hls()
+    streams: tuple[StreamSettings, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _streams_take_defaults(cls, tables: Any) -> Any:
+        if not isinstance(tables, dict):
+            return tables
+        defaults, streams = tables.get("defaults", {}), tables.get("streams", [])
+        if isinstance(defaults, dict) and isinstance(streams, list | tuple):
+            merged = [{**defaults, **s} if isinstance(s, dict) else s for s in streams]
+            return {**tables, "streams": merged}
+        return tables
+
+    @model_validator(mode="after")
+    def _streams_fit(self) -> Self:
+        ids = [stream.id for stream in self.streams]
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ValueError(f"streams: id {name!r} must be given once")
+        if len(ids) > self.limits.max_streams:
+            raise ValueError(f"streams: {len(ids)} are above limits.max_streams={self.limits.max_streams}")
+        return self
+
+    def stream(self, **fields: Any) -> StreamSettings:
+        """A stream with these fields, the rest from `[defaults]`; raises pydantic.ValidationError."""
+        return StreamSettings(**self.defaults.model_dump() | fields)
+
+
+def load(path: Path) -> Settings:
+    """Reads a settings file; raises ValueError naming the file, the key, the value and the rule."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such settings file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ValueError(f"{path}: not valid TOML: {exc}") from exc
+    try:
+        return Settings.model_validate(tables)
+    except ValidationError as exc:
+        errors = "; ".join(describe(dict(error)) for error in exc.errors())
+        raise ValueError(f"{path}: {errors}") from exc
+
+
+def scheme_of(source: str) -> str:
+    """The URL scheme of a source in lower case, or "" for a path."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", source)
+    return match.group(1).lower() if match else ""
+
+
+def mask_credentials(text: str) -> str:
+    """The text with the user, password and query of every URL in it hidden: for logs and the API."""
+    text = re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
+    return re.sub(r"(?<=\w\?)[^\s'\"#]+", "***", text)
