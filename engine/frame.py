@@ -10,13 +10,14 @@ from engine.config import ColourKind
 
 Plane = NDArray[np.uint8]
 Precision = Literal["float32", "bf16", "int8"]
+Matrix = Literal["bt601", "bt709"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colour:
     """How YUV code values mean RGB: the stream's matrix and range. Only `rgb` models look at it."""
 
-    matrix: Literal["bt601", "bt709"] = "bt709"
+    matrix: Matrix = "bt709"
     full_range: bool = False
 
 

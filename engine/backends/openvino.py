@@ -1,0 +1,107 @@
+"""The OpenVINO backend: CPU inference of an artifact, without PyTorch."""
+
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from engine.artifact import Artifact
+from engine.config import AwsrnConfig
+from engine.errors import BackendUnavailable
+from engine.frame import Colour, EngineSpec, Precision, YuvFrame
+from engine.net import Batch
+
+# An INT8 graph carries its own ranges; what it leaves in float stays float32.
+_HINTS: dict[Precision, str] = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+class OpenVinoEngine:
+    """A frame graph compiled for one size."""
+
+    def __init__(self, artifact: Artifact, colour: Colour, spec: EngineSpec, *, threads: int) -> None:
+        self.spec = spec
+        core = ov.Core()
+        model = frame_model(core, artifact, colour)
+        height, width = spec.height, spec.width
+        model.reshape({"y_in": [1, 1, height, width], "uv_in": [1, 2, height // 2, width // 2]})
+        self._compiled = compile_model(core, model, spec.precision, threads)
+
+    def lane(self) -> "OpenVinoLane":
+        return OpenVinoLane(self._compiled.create_infer_request(), self.spec)
+
+
+class OpenVinoLane:
+    """One infer request with buffers of its own."""
+
+    def __init__(self, request: Any, spec: EngineSpec) -> None:
+        height, width, scale = spec.height, spec.width, spec.scale
+        self._y = np.empty((1, 1, height, width), np.uint8)
+        self._uv = np.empty((1, 2, height // 2, width // 2), np.uint8)
+        y_out = np.empty((1, 1, scale * height, scale * width), np.uint8)
+        uv_out = np.empty((1, 2, scale * height // 2, scale * width // 2), np.uint8)
+        self._request = request
+        buffers = {"y_in": self._y, "uv_in": self._uv, "y_out": y_out, "uv_out": uv_out}
+        for name, buffer in buffers.items():
+            request.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
+        self._output = YuvFrame(y=y_out[0, 0], u=uv_out[0, 0], v=uv_out[0, 1])
+
+    def submit(self, frame: YuvFrame) -> None:
+        if frame.y.shape != self._y.shape[2:]:
+            raise ValueError(
+                f"{frame.y.shape = } must be {self._y.shape[2:]}, which this engine was loaded for"
+            )
+        self._y[0, 0] = frame.y
+        self._uv[0, 0] = frame.u
+        self._uv[0, 1] = frame.v
+        self._request.start_async()
+
+    def wait(self) -> YuvFrame:
+        self._request.wait()
+        return self._output
+
+
+class OpenVinoNet:
+    """A bare network compiled for every size."""
+
+    def __init__(self, artifact: Artifact, precision: Precision, *, threads: int) -> None:
+        core = ov.Core()
+        self._compiled = compile_model(core, core.read_model(artifact.net), precision, threads)
+        self._config = artifact.manifest.config
+
+    @property
+    def config(self) -> AwsrnConfig:
+        return self._config
+
+    def run(self, x: Batch) -> Batch:
+        out: Batch = self._compiled({"lr": np.ascontiguousarray(x, np.float32)})["sr"].copy()
+        return out
+
+
+def frame_model(core: ov.Core, artifact: Artifact, colour: Colour) -> ov.Model:
+    """The frame graph of that colour with the network in its gap."""
+    frame, net = core.read_model(artifact.frame(colour)), core.read_model(artifact.net)
+    net_in = _result(frame, "net_in").input_value(0)
+    for consumer in net.input("lr").get_target_inputs():
+        consumer.replace_source_output(net_in)
+    sr = _result(net, "sr").input_value(0)
+    for consumer in frame.input("net_out").get_target_inputs():
+        consumer.replace_source_output(sr)
+    results = [_result(frame, "y_out"), _result(frame, "uv_out")]
+    parameters = [frame.input(name).get_node() for name in ("y_in", "uv_in")]
+    return ov.Model(results, parameters, "frame")
+
+
+def compile_model(core: ov.Core, model: ov.Model, precision: Precision, threads: int) -> Any:
+    """`threads` = 0: as many as OpenVINO finds right. One stream, since two threads on one frame beat one
+    on each of two."""
+    properties = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "NUM_STREAMS": 1}
+    if threads:
+        properties["INFERENCE_NUM_THREADS"] = threads
+    try:
+        return core.compile_model(model, "CPU", properties)
+    except RuntimeError as exc:
+        raise BackendUnavailable(f"openvino can't compile {precision} here: {exc}") from exc
+
+
+def _result(model: ov.Model, name: str) -> Any:
+    return model.output(name).get_node()
