@@ -1,8 +1,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+HLS = server/web/vendor/hls.mjs
 
-.PHONY: run test lint types
+.PHONY: run test lint types web
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt
@@ -15,10 +16,18 @@ $(BIN)/.dev: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[train,dev]'
 	touch $@ $(BIN)/.serve
 
-run: $(BIN)/.serve
+# hls.js is only for browsers that play no HLS themselves: where npm is absent, the service does without.
+$(HLS): package-lock.json
+	npm ci
+	mkdir -p $(@D)
+	cp node_modules/hls.js/dist/hls.mjs $@
+
+web: $(HLS)
+
+run: $(BIN)/.serve $(if $(shell command -v npm),web)
 	$(BIN)/livesr serve --config deploy/demo.toml
 
-test: $(BIN)/.dev
+test: $(BIN)/.dev $(if $(shell command -v npm),web)
 	$(BIN)/pytest
 
 lint: $(BIN)/.dev

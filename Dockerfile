@@ -1,0 +1,38 @@
+# The service for machines without a GPU. Without arguments it serves the embedded demo on port 8080:
+#
+#   docker build -t livesr . && docker run --network host livesr
+#
+# Viewers' media is UDP on ports of the system's choice, which no list of published ports can name: hence the
+# host's network. With your own settings: docker run … -v ./livesr.toml:/etc/livesr/livesr.toml:ro livesr
+ARG BASE=python:3.11-slim-bookworm
+ARG NODE=node:22-bookworm-slim
+
+FROM ${NODE} AS page
+WORKDIR /page
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --ignore-scripts
+
+FROM ${BASE} AS build
+WORKDIR /src
+RUN python3 -m venv /opt/livesr
+# What livesr needs changes less often than livesr: installed first, it stays in the build's cache.
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN /opt/livesr/bin/pip install --no-cache-dir -c constraints.txt .
+COPY engine engine
+COPY server server
+COPY training training
+COPY loadtest loadtest
+COPY --from=page /page/node_modules/hls.js/dist/hls.mjs server/web/vendor/hls.mjs
+RUN /opt/livesr/bin/pip install --no-cache-dir --no-deps --force-reinstall .
+
+FROM ${BASE} AS cpu
+RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr
+COPY --from=build /opt/livesr /opt/livesr
+COPY deploy/container.toml /etc/livesr/livesr.toml
+ENV PATH=/opt/livesr/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 1000
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+ENTRYPOINT ["livesr"]
+CMD ["serve", "--config", "/etc/livesr/livesr.toml"]

@@ -1,0 +1,35 @@
+"""The `livesr-loadtest` command."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from loadtest import soak, viewers
+from loadtest.http import ServerError
+
+COMMANDS = {
+    "viewers": (viewers, "N viewers at once: join time, frames per second, loss, server CPU per viewer"),
+    "soak": (soak, "viewers joining and leaving for minutes: does the server's memory stay flat?"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """User errors are one line on stderr and status 2."""
+    parser = argparse.ArgumentParser(prog="livesr-loadtest", description="Drives livesr from outside.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        module.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.ERROR)
+    try:
+        return int(COMMANDS[args.command][0].run(args))
+    except ServerError as exc:
+        print(f"livesr-loadtest {args.command}: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

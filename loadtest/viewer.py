@@ -1,0 +1,156 @@
+"""One WHEP viewer that counts frames instead of decoding them, so that a small machine can be many."""
+
+import asyncio
+import itertools
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urljoin
+
+import aioice.ice
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc.exceptions import InvalidStateError, OperationError
+
+from loadtest.http import ServerError, request
+
+JOIN_TIMEOUT_S = 15.0
+_IDR, _NAL_TYPE = 5, 0x1F
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewerReport:
+    """What one viewer saw. Frames are whole ones, counted within the measured window of `window_s`."""
+
+    join_s: float | None  # POST → first whole key frame; None: no picture came
+    window_s: float
+    frames: int
+    longest_gap_s: float  # between two frames
+    packets_received: int
+    packets_lost: int  # for good: NACKed ones that came after all are not among them
+    error: str | None = None
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.frames / self.window_s if self.window_s > 0 else 0.0
+
+
+class _EncodedFrames(queue.Queue[Any]):
+    """Stands where aiortc's receiver queues whole frames for its decoder thread; hands them on at once.
+
+    The thread then only waits for the None that ends it. This is the one place that reaches into aiortc.
+    """
+
+    def __init__(self, on_frame: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._on_frame = on_frame
+
+    @classmethod
+    def instead_of_decoding(cls, receiver: RTCRtpReceiver, on_frame: Callable[[bytes], None]) -> None:
+        vars(receiver)["_RTCRtpReceiver__decoder_queue"] = cls(on_frame)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if item is None:
+            super().put(None, block, timeout)
+        else:
+            _codec, frame = item
+            self._on_frame(frame.data)
+
+
+class Viewer:
+    """Joins one stream, watches, leaves. Owned by one task."""
+
+    def __init__(self, base: str, stream: str) -> None:
+        self._url = urljoin(base, f"whep/{quote(stream, safe='')}")
+        self._resource: str | None = None
+        self._arrivals_s: list[float] = []  # of whole frames, the first being a key frame
+        self._picture: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._peer.on("connectionstatechange", self._on_state)
+        self._video = self._peer.addTransceiver("video", direction="recvonly")
+        # Without RTX a repaired packet keeps its number, so that loss is what no retransmission brought.
+        codecs = RTCRtpReceiver.getCapabilities("video").codecs  # type: ignore[union-attr]
+        self._video.setCodecPreferences([c for c in codecs if c.name == "H264"])
+        audio = self._peer.addTransceiver("audio", direction="recvonly")
+        _EncodedFrames.instead_of_decoding(self._video.receiver, self._on_video)
+        _EncodedFrames.instead_of_decoding(audio.receiver, lambda data: None)
+        self.join_s: float | None = None
+
+    async def join(self) -> None:
+        """Returns when the first picture is there; raises ServerError where none comes."""
+        await self._peer.setLocalDescription(await self._peer.createOffer())
+        offer = self._peer.localDescription.sdp.encode()
+        posted_s = time.monotonic()
+        answer = await asyncio.to_thread(request, "POST", self._url, offer, "application/sdp")
+        if answer.status != 201 or "location" not in answer.headers:
+            raise ServerError(f"{self._url} answered {answer.reason()}")
+        self._resource = urljoin(self._url, answer.headers["location"])
+        try:
+            await self._peer.setRemoteDescription(RTCSessionDescription(sdp=answer.text, type="answer"))
+        except (ValueError, OperationError, InvalidStateError) as exc:
+            raise ServerError(f"{self._url} gave an answer that doesn't fit the offer: {exc}") from exc
+        try:
+            await asyncio.wait_for(self._picture, JOIN_TIMEOUT_S)
+        except TimeoutError as exc:
+            state = self._peer.connectionState
+            raise ServerError(f"no key frame within {JOIN_TIMEOUT_S:g} s (connection is {state})") from exc
+        self.join_s = self._arrivals_s[0] - posted_s
+
+    async def leave(self) -> None:
+        """Ends the session as a viewer should, by DELETE; safe after a failed join and more than once."""
+        resource, self._resource = self._resource, None
+        try:
+            if resource is not None:
+                await asyncio.to_thread(request, "DELETE", resource)
+        finally:
+            await self._peer.close()
+
+    async def report(self, from_s: float, until_s: float) -> ViewerReport:
+        """What came between two moments of the monotonic clock, or since the first picture if later."""
+        since_s = max([from_s, *self._arrivals_s[:1]])
+        frames = [t for t in self._arrivals_s if since_s <= t < until_s]
+        edges = [since_s, *frames, until_s]
+        received = lost = 0
+        for stats in (await self._video.receiver.getStats()).values():
+            if stats.type == "inbound-rtp":
+                received += stats.packetsReceived
+                lost += stats.packetsLost
+        return ViewerReport(
+            join_s=self.join_s,
+            window_s=until_s - since_s,
+            frames=len(frames),
+            longest_gap_s=max(b - a for a, b in itertools.pairwise(edges)),
+            packets_received=received,
+            packets_lost=lost,
+        )
+
+    def _on_video(self, data: bytes) -> None:
+        if not self._arrivals_s and not is_key_frame(data):
+            return
+        self._arrivals_s.append(time.monotonic())
+        if not self._picture.done():
+            self._picture.set_result(None)
+
+    def _on_state(self) -> None:
+        if self._peer.connectionState == "failed" and not self._picture.done():
+            self._picture.set_exception(ServerError("the connection failed (ICE or DTLS)"))
+
+
+def is_key_frame(annex_b: bytes) -> bool:
+    """Whether one H.264 access unit holds an IDR slice."""
+    start = annex_b.find(b"\0\0\1")
+    while 0 <= start < len(annex_b) - 3:
+        if annex_b[start + 3] & _NAL_TYPE == _IDR:
+            return True
+        start = annex_b.find(b"\0\0\1", start + 3)
+    return False
+
+
+def stay_on_loopback() -> None:
+    """From now on this process's viewers gather 127.0.0.1, which aioice leaves out, and nothing else."""
+
+    def loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        return ["127.0.0.1"]
+
+    aioice.ice.get_host_addresses = loopback

@@ -1,0 +1,31 @@
+"""What the container is made of is there: the image itself is built and run by whoever releases it."""
+
+import re
+
+import pytest
+
+from server.settings import load
+from tests.conftest import ROOT
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COPIED = [
+    source
+    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    for source in sources.split()
+]
+
+
+@pytest.mark.parametrize("source", COPIED)
+def test_what_the_image_copies_exists_and_is_in_the_build(source):
+    assert (ROOT / source).exists()
+    assert f"!{source}" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def test_the_image_serves_where_its_health_check_and_prometheus_look():
+    settings = load(ROOT / "deploy" / "container.toml")
+
+    assert settings.server.host == "0.0.0.0"
+    assert f"EXPOSE {settings.server.port}" in DOCKERFILE
+    assert f"127.0.0.1:{settings.server.port}/" in DOCKERFILE
+    assert f":{settings.server.port}" in (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()
+    assert [stream.id for stream in settings.streams] == ["demo"]

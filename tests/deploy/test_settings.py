@@ -1,0 +1,46 @@
+"""The reference settings file: it changes nothing, and leaves no key out."""
+
+import re
+import tomllib
+
+import pytest
+from pydantic import BaseModel
+
+from server.settings import IceServer, Settings, load
+from tests.conftest import ROOT
+
+REFERENCE = ROOT / "deploy" / "livesr.toml"
+
+
+@pytest.fixture
+def everything_on(tmp_path):
+    """The reference file with the settings that are off in it ("#key", no space) turned on."""
+    path = tmp_path / "livesr.toml"
+    path.write_text(re.sub("^#(?! )", "", REFERENCE.read_text(), flags=re.MULTILINE))
+    return path
+
+
+def test_as_it_stands_it_is_the_defaults():
+    assert load(REFERENCE) == Settings()
+
+
+def keys_of(model: type[BaseModel]) -> set[str]:
+    return set(model.model_fields)
+
+
+def test_it_lists_every_key(everything_on):
+    tables = tomllib.loads(everything_on.read_text())
+
+    assert set(tables) == keys_of(Settings)
+    for name, field in Settings.model_fields.items():
+        if name != "streams":
+            assert set(tables[name]) == keys_of(field.annotation), name
+    assert set(tables["webrtc"]["ice_servers"][0]) == keys_of(IceServer)
+
+
+def test_its_examples_are_valid(everything_on):
+    settings = load(everything_on)
+
+    assert [s.id for s in settings.streams] == ["entrance"]
+    assert settings.streams[0].lanes == 3
+    assert settings.webrtc.ice_servers[0].urls == ("turn:turn.example.com:3478?transport=udp",)
