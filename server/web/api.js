@@ -1,0 +1,40 @@
+// The gateway's REST interface, as far as this page needs it.
+
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export const listStreams = () => call("GET", "/api/streams");
+export const showStream = (id) => call("GET", streamPath(id));
+export const createStream = (fields) => call("POST", "/api/streams", fields);
+export const deleteStream = (id) => call("DELETE", streamPath(id));
+
+const streamPath = (id) => `/api/streams/${encodeURIComponent(id)}`;
+
+async function call(method, path, fields) {
+  const options = { method, headers: { accept: "application/json" }, cache: "no-store" };
+  if (fields) {
+    options.headers["content-type"] = "application/json";
+    options.body = JSON.stringify(fields);
+  }
+  options.signal = AbortSignal.timeout(15_000);
+  const response = await fetch(path, options);
+  if (!response.ok) throw new ApiError(response.status, await errorText(response));
+  return response.status === 204 ? null : response.json();
+}
+
+// The server's own words; they name the field, the value and the rule.
+export async function errorText(response) {
+  const text = await response.text();
+  try {
+    const { detail } = JSON.parse(text);
+    if (typeof detail === "string") return detail;
+    if (Array.isArray(detail)) return detail.map(({ loc, msg }) => `${loc?.at(-1)}: ${msg}`).join("; ");
+  } catch {
+    // not JSON: a proxy's page, or nothing at all
+  }
+  return `${response.status} ${response.statusText}`.trim();
+}

@@ -1,0 +1,76 @@
+// One HLS playback: by the browser itself where it can, else by hls.js, which the server may have installed.
+
+const PLAYLIST_TYPE = "application/vnd.apple.mpegurl";
+const HLS_JS = "/web/vendor/hls.mjs";
+
+// No amount of trying again will help.
+export class HlsUnsupported extends Error {}
+
+export class HlsPlayback {
+  #video;
+  #engine = null;
+  #end;
+
+  // Resolves with the reason once playback cannot go on.
+  ended = new Promise((resolve) => (this.#end = resolve));
+
+  constructor(video) {
+    this.#video = video;
+  }
+
+  // "native" or "hls.js"
+  get by() {
+    return this.#engine ? "hls.js" : "native";
+  }
+
+  async open(url, signal) {
+    if (this.#video.canPlayType(PLAYLIST_TYPE)) {
+      this.#video.addEventListener("error", this.#onError);
+      this.#video.src = url;
+      return;
+    }
+    const Hls = await loadHlsJs();
+    signal.throwIfAborted();
+    this.#engine = new Hls({ liveSyncDurationCount: 2, maxLiveSyncPlaybackRate: 1.1, backBufferLength: 10 });
+    this.#engine.on(Hls.Events.ERROR, (_, { fatal, type, details }) => {
+      if (!fatal) return;
+      if (type === Hls.ErrorTypes.MEDIA_ERROR) this.#engine.recoverMediaError();
+      else this.#end(details);
+    });
+    this.#engine.loadSource(url);
+    this.#engine.attachMedia(this.#video);
+  }
+
+  #onError = () => this.#end(this.#video.error?.message || "the playlist cannot be played");
+
+  // { by, frames, dropped, width, height, behindS }
+  counters() {
+    const video = this.#video;
+    const { totalVideoFrames, droppedVideoFrames } = video.getVideoPlaybackQuality();
+    const counters = { by: this.by, frames: totalVideoFrames, dropped: droppedVideoFrames };
+    if (video.videoWidth) Object.assign(counters, { width: video.videoWidth, height: video.videoHeight });
+    if (this.#engine) counters.behindS = this.#engine.latency;
+    else if (video.seekable.length) counters.behindS = video.seekable.end(video.seekable.length - 1) - video.currentTime;
+    return counters;
+  }
+
+  close() {
+    this.#video.removeEventListener("error", this.#onError);
+    this.#engine?.destroy();
+    this.#engine = null;
+    this.#video.removeAttribute("src");
+    this.#video.load();
+    this.#end("closed");
+  }
+}
+
+async function loadHlsJs() {
+  let Hls;
+  try {
+    ({ default: Hls } = await import(HLS_JS));
+  } catch {
+    throw new HlsUnsupported("This browser cannot play HLS by itself, and the server has no hls.js (make web).");
+  }
+  if (!Hls.isSupported()) throw new HlsUnsupported("This browser can play neither WebRTC nor HLS video.");
+  return Hls;
+}

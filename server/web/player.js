@@ -1,0 +1,160 @@
+// Keeps one stream playing: WebRTC first, HLS where that cannot work, and again after every loss.
+//
+// Fires "change" whenever `status` is another.
+
+import { HlsPlayback, HlsUnsupported } from "./hls.js";
+import { WhepRefused, WhepSession, WhepUnreachable } from "./whep.js";
+
+const FIRST_RETRY_MS = 500;
+const LONGEST_RETRY_MS = 8_000;
+const UNREACHABLE_TRIES = 2;
+// A worker is replaced in far less, over the same connection; later than this, the session itself is suspect.
+const STALL_LIMIT_MS = 12_000;
+// The server cannot serve us by WebRTC, now or later: no common codec, not our kind of offer.
+const REFUSED_FOR_GOOD = [400, 406, 415, 422, 501];
+
+export class Player extends EventTarget {
+  #upscaled;
+  #plain;
+  #playback = null;
+  #abort = null;
+  #last = null;
+
+  // phase: "idle", "connecting", "playing" or "stopped"; note: what the user should know about it
+  status = { phase: "idle", transport: null, comparing: false, note: "" };
+
+  constructor({ upscaled, plain }) {
+    super();
+    this.#upscaled = upscaled;
+    this.#plain = plain;
+  }
+
+  play({ id, transport, compare }) {
+    this.stop();
+    this.#abort = new AbortController();
+    this.#run(encodeURIComponent(id), transport, compare, this.#abort.signal);
+  }
+
+  stop() {
+    this.#abort?.abort();
+    this.#abort = null;
+    this.#playback?.close(); // at once: a page that is being left runs nothing later
+    this.#playback = null;
+    this.#upscaled.srcObject = null;
+    this.#plain.srcObject = null;
+    this.#set({ phase: "idle", transport: null, comparing: false, note: "" });
+  }
+
+  // There is reason to think that the next try succeeds: no more waiting for it.
+  hurry = () => {};
+
+  // Null while nothing plays; fps is over the time since the last call.
+  async sample({ expectFrames }) {
+    const playback = this.#playback;
+    if (!playback) return null;
+    const counters = await playback.counters();
+    if (playback !== this.#playback || counters.frames === undefined) return null;
+    const now = performance.now();
+    const last = this.#last ?? { frames: counters.frames, at: now, movedAt: now };
+    const moved = counters.frames !== last.frames || !expectFrames;
+    this.#last = { frames: counters.frames, at: now, movedAt: moved ? now : last.movedAt };
+    if (now - this.#last.movedAt > STALL_LIMIT_MS) this.#stalled();
+    const fps = now > last.at ? ((counters.frames - last.frames) * 1000) / (now - last.at) : null;
+    return { ...counters, fps, moving: counters.frames > last.frames };
+  }
+
+  #stalled = () => {};
+
+  async #run(id, transport, compare, signal) {
+    let note = "";
+    if (transport === "whep") {
+      note = await this.#keepPlaying(signal, "whep", () => this.#whep(`/whep/${id}`, compare, signal));
+    }
+    if (signal.aborted) return;
+    note = await this.#keepPlaying(signal, "hls", () => this.#hls(`/hls/${id}/index.m3u8`, signal), note);
+    if (!signal.aborted) this.#set({ phase: "stopped", note });
+  }
+
+  // Plays until aborted, or until it is clear that this transport will not do: then returns why.
+  async #keepPlaying(signal, transport, once, note = "") {
+    let wait = FIRST_RETRY_MS;
+    let unreachable = 0;
+    this.#set({ phase: "connecting", transport, comparing: false, note });
+    while (!signal.aborted) {
+      let why;
+      try {
+        why = await once();
+        wait = FIRST_RETRY_MS;
+        unreachable = 0;
+      } catch (error) {
+        why = error.message;
+        if (error instanceof HlsUnsupported) return why;
+        if (error instanceof WhepUnreachable && ++unreachable >= UNREACHABLE_TRIES) {
+          return `Playing HLS instead of WebRTC: ${why}.`;
+        }
+        if (error instanceof WhepRefused && REFUSED_FOR_GOOD.includes(error.status)) {
+          return `Playing HLS instead of WebRTC: ${why}`;
+        }
+      }
+      if (signal.aborted) break;
+      this.#set({ phase: "connecting", note: note || `Trying again: ${why}` });
+      await this.#sleep(wait * (0.75 + Math.random() / 2), signal);
+      wait = Math.min(wait * 2, LONGEST_RETRY_MS);
+    }
+    return "";
+  }
+
+  async #whep(endpoint, compare, signal) {
+    if (!globalThis.RTCPeerConnection) throw new WhepRefused(501, "this browser has no WebRTC.");
+    const session = new WhepSession(endpoint, { compare });
+    return this.#during(session, signal, async () => {
+      await session.open(signal);
+      this.#upscaled.srcObject = session.upscaled;
+      this.#plain.srcObject = session.plain;
+      const note = compare && !session.plain ? "The server sends no plain picture." : "";
+      return { comparing: session.plain !== null, note };
+    });
+  }
+
+  async #hls(url, signal) {
+    const playback = new HlsPlayback(this.#upscaled);
+    this.#upscaled.srcObject = null;
+    return this.#during(playback, signal, async () => {
+      await playback.open(url, signal);
+      return {};
+    });
+  }
+
+  // Opens, plays until the end, and closes whatever happens. Resolves with why it ended.
+  async #during(playback, signal, open) {
+    this.#playback = playback;
+    this.#last = null;
+    try {
+      const status = await open();
+      for (const video of [this.#upscaled, this.#plain]) {
+        video.play().catch(() => {}); // a browser's policy may refuse; its own controls are not ours to fight
+      }
+      this.#set({ phase: "playing", ...status });
+      const stalled = new Promise((resolve) => (this.#stalled = () => resolve("no picture came any more")));
+      return await Promise.race([playback.ended, stalled]);
+    } finally {
+      playback.close();
+      if (this.#playback === playback) this.#playback = null;
+    }
+  }
+
+  #sleep(ms, signal) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.hurry = () => resolve(clearTimeout(timer));
+      signal.addEventListener("abort", this.hurry, { once: true });
+    });
+  }
+
+  #set(change) {
+    const before = JSON.stringify(this.status);
+    this.status = { ...this.status, ...change };
+    if (JSON.stringify(this.status) !== before) this.dispatchEvent(new Event("change"));
+  }
+}
+

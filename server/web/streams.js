@@ -1,0 +1,37 @@
+// The list of streams.
+
+import { element, setText, size } from "./dom.js";
+
+// Keeps the nodes of streams that are still there, so that keyboard focus survives the polling.
+export function showList(list, streams, currentId) {
+  const items = new Map([...list.children].map((item) => [item.dataset.id, item]));
+  streams.forEach((stream, index) => {
+    const item = items.get(stream.id) ?? newItem(stream.id);
+    items.delete(stream.id);
+    item.dataset.state = stream.state;
+    const link = item.firstChild;
+    if (stream.id === currentId) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+    setText(item.querySelector(".about"), about(stream));
+    if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
+  });
+  for (const item of items.values()) item.remove();
+}
+
+function newItem(id) {
+  const link = element(
+    "a",
+    { href: `#${encodeURIComponent(id)}` },
+    element("span", { className: "dot" }),
+    element("span", { className: "name", text: id }),
+    element("span", { className: "about" }),
+  );
+  const item = element("li", {}, link);
+  item.dataset.id = id;
+  return item;
+}
+
+function about(stream) {
+  const picture = stream.state === "running" && size(stream.output?.width, stream.output?.height);
+  return picture || stream.state;
+}

@@ -1,0 +1,204 @@
+// One stream on the page: its player, its state, and what the server and the player say about it.
+
+import { P99_COLOUR, STAGES, StageChart } from "./chart.js";
+import { byId, element, setFacts, setText, size, withUnit } from "./dom.js";
+import * as facts from "./facts.js";
+import { Player } from "./player.js";
+
+const STATE_WORDS = {
+  starting: "Starting",
+  running: "Live",
+  reconnecting: "Reconnecting",
+  failed: "Failed",
+  stopped: "Stopped",
+};
+
+export class StreamView {
+  id = null;
+  #stream = null; // as the server last described it
+  #moving = false; // whether the player shows new frames
+  #player = new Player({ upscaled: byId("upscaled"), plain: byId("plain") });
+  #chart = new StageChart(byId("chart"));
+
+  constructor() {
+    for (const [name, colour] of [...STAGES, ["99 %", P99_COLOUR]]) {
+      const mark = element("i");
+      mark.style.background = colour;
+      byId("legend").append(element("li", {}, mark, name, element("b", { text: "–" })));
+    }
+    this.#player.addEventListener("change", () => this.#showPlayer());
+    byId("mute").addEventListener("click", () => this.#toggleSound());
+    byId("compare").addEventListener("click", () => this.#toggleCompare());
+    byId("fullscreen").addEventListener("click", () => this.#toggleFullscreen());
+    byId("split-at").addEventListener("input", ({ target }) => byId("picture").style.setProperty("--split", target.value));
+    for (const choice of document.getElementsByName("transport")) choice.addEventListener("change", () => this.#play());
+  }
+
+  // Null: no stream is shown. Returns whether this is another than before.
+  select(id) {
+    if (id === this.id) return false;
+    this.id = id;
+    this.#stream = null;
+    this.#moving = false;
+    this.#chart.clear();
+    byId("compare").setAttribute("aria-pressed", "false");
+    document.getElementsByName("transport")[0].checked = true;
+    setText(byId("stream-name"), id ?? "");
+    this.#player.stop();
+    this.#showStream();
+    return true;
+  }
+
+  leave() {
+    this.#player.stop();
+  }
+
+  comeBack() {
+    this.#play();
+  }
+
+  async update(id, stream) {
+    if (id !== this.id) return;
+    const came = stream?.state === "running" && this.#stream?.state !== "running";
+    this.#stream = stream ?? this.#stream;
+    if (came && this.#player.status.phase === "idle") this.#play();
+    else if (came) this.#player.hurry();
+    const sample = await this.#player.sample({ expectFrames: this.#stream?.state === "running" });
+    if (id !== this.id) return;
+    this.#moving = sample?.moving ?? false;
+    this.#showStream();
+    this.#showSample(sample);
+    this.#showStages(stream);
+  }
+
+  get #comparing() {
+    return byId("compare").getAttribute("aria-pressed") === "true";
+  }
+
+  get #transport() {
+    return document.querySelector("[name=transport]:checked").value;
+  }
+
+  // Where there is no picture yet, `update` plays when it comes.
+  #play() {
+    const comparing = this.#comparing && this.#transport === "whep";
+    byId("compare").setAttribute("aria-pressed", String(comparing));
+    this.#player.stop();
+    if (this.#stream?.state !== "running") return;
+    this.#player.play({ id: this.id, transport: this.#transport, compare: comparing });
+  }
+
+  #toggleCompare() {
+    byId("compare").setAttribute("aria-pressed", String(!this.#comparing));
+    document.getElementsByName("transport")[0].checked = true; // the plain picture comes by WebRTC only
+    this.#play();
+  }
+
+  #toggleSound() {
+    const video = byId("upscaled");
+    video.muted = !video.muted;
+    setText(byId("mute"), soundWord(this.#stream?.input, video.muted));
+  }
+
+  #toggleFullscreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else if (byId("stage").requestFullscreen) byId("stage").requestFullscreen();
+    else byId("upscaled").webkitEnterFullscreen?.(); // iPhone: only a video itself
+  }
+
+  #showPlayer() {
+    const { comparing, note, transport } = this.#player.status;
+    byId("split").hidden = byId("plain").hidden = !comparing;
+    for (const choice of document.getElementsByName("transport")) {
+      if (choice.value === transport) choice.checked = true; // says what really plays, after a fallback too
+    }
+    setText(byId("player-note"), note);
+    if (this.#player.status.phase !== "playing") this.#moving = false;
+    this.#showOverlay();
+  }
+
+  #showOverlay() {
+    const state = this.#stream?.state ?? "starting";
+    const { phase, note } = this.#player.status;
+    let title = "";
+    let why = this.#stream?.reason ?? "";
+    if (state === "failed") title = "This stream failed";
+    else if (state === "reconnecting") title = "The source is lost; trying again";
+    else if (phase === "stopped") [title, why] = ["Cannot play here", note];
+    else if (!this.#moving) title = state === "starting" ? "Starting…" : "Connecting…";
+    const overlay = byId("overlay");
+    overlay.classList.toggle("shown", title !== "");
+    overlay.classList.toggle("still", state === "failed" || phase === "stopped");
+    if (title) setText(byId("overlay-title"), title);
+    setText(byId("overlay-why"), why);
+  }
+
+  // Before the server has answered, every value is a dash: nothing jumps when it comes.
+  #showStream() {
+    const stream = this.#stream ?? UNKNOWN;
+    const { state, reason, input, output } = stream;
+    const running = state === "running";
+    byId("stream-state").dataset.state = state;
+    setText(byId("stream-state"), [STATE_WORDS[state], running ? "" : reason].filter(Boolean).join(": "));
+
+    const on = running && stream.fps > 0;
+    byId("sr").dataset.on = String(on);
+    setText(byId("sr-word"), on ? "On" : "Off");
+    const from = input && size(input.width, input.height);
+    const to = output && size(output.width, output.height);
+    setText(byId("sr-size"), to ? `${from} → ${to}` : "");
+    setText(byId("plain-size"), from ?? "");
+    setText(byId("upscaled-size"), to ?? "");
+    if (output) byId("picture").style.setProperty("--ratio", pictureRatio(input, output));
+
+    byId("mute").disabled = input ? !input.audio : false;
+    setText(byId("mute"), soundWord(input, byId("upscaled").muted));
+    setFacts(byId("sr-facts"), facts.superResolution(stream));
+    setFacts(byId("latency"), facts.latency(stream));
+    setFacts(byId("server-facts"), facts.server(stream));
+    this.#showOverlay();
+  }
+
+  #showSample(sample) {
+    const { transport } = this.#player.status;
+    const over = { whep: "WebRTC", hls: `HLS${sample?.by ? `, ${sample.by}` : ""}` }[transport];
+    setFacts(byId("player-facts"), facts.player(over, sample));
+  }
+
+  // A gap in the chart where no frames came.
+  #showStages(stream) {
+    const live = stream?.state === "running" && stream.fps > 0 && stream.latency_s;
+    const medians = STAGES.map(([stage]) => [stage, (stream?.stages_s[stage]?.p50 ?? 0) * 1000]);
+    const p99 = (stream?.latency_s?.p99 ?? 0) * 1000;
+    this.#chart.push(live ? { stages: Object.fromEntries(medians), p99 } : null);
+    const values = [...medians.map(([, ms]) => ms), p99];
+    values.forEach((ms, index) => setText(byId("legend").children[index].lastChild, live ? withUnit(ms, "ms", 1) : "–"));
+  }
+}
+
+const UNKNOWN = {
+  state: "starting",
+  reason: "",
+  model: null,
+  input: null,
+  output: null,
+  engine: null,
+  fps: 0,
+  latency_s: null,
+  stages_s: {},
+  frames: { total: 0, dropped: {} },
+  viewers: { whep: 0, hls: 0 },
+  source_reconnects: 0,
+  worker: { restarts: 0 },
+};
+
+// Of the picture as shown: a source's pixels need not be square.
+function pictureRatio(input, output) {
+  const [across, down] = input.sample_aspect_ratio.split(":").map(Number);
+  return (output.width * across) / (output.height * down);
+}
+
+function soundWord(input, muted) {
+  if (input && !input.audio) return "No sound";
+  return muted ? "Unmute" : "Mute";
+}
