@@ -116,7 +116,7 @@ async def _on_bug(request: Request, exc: Exception) -> JSONResponse:
 
 
 def describe(error: dict[str, object]) -> str:
-    """One pydantic error as 'key=value: rule'; the value is left out where a whole object is missing a key."""
+    """One pydantic error as 'key=value: rule'."""
     location = error.get("loc", ())
     assert isinstance(location, tuple)
     key = ".".join(str(part) for part in location if part != "body") or "body"

@@ -25,23 +25,25 @@ class PipelineOptions(_Table):
     """How a stream is processed; `[defaults]` sets it for every stream, a stream's own table for that one."""
 
     model: str = Field(
-        DEFAULT_MODEL, min_length=1, description="Zoo name, or path of an artifact or checkpoint"
+        default=DEFAULT_MODEL, min_length=1, description="Zoo name, or path of an artifact or a checkpoint"
     )
     backend: Literal["openvino", "reference", "tensorrt"] | None = Field(
-        None, description="Which engine runs the network; unset: the best of the machine"
+        default=None, description="Which engine runs the network; unset: the best of the machine"
     )
-    lanes: int = Field(2, ge=1, le=16, description="Frames in flight in the engine")
-    engine_threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0: every core")
+    lanes: int = Field(default=2, ge=1, le=16, description="Frames in flight in the engine")
+    engine_threads: int = Field(
+        default=0, ge=0, le=256, description="CPU threads of the engine; 0: every core"
+    )
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
-    preset: str = Field("veryfast", min_length=1, description="The encoder's own preset name")
+    preset: str = Field(default="veryfast", min_length=1, description="The encoder's own preset name")
     bitrate_bps: int = Field(
-        0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
+        default=0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
     )
-    keyframe_interval_s: float = Field(2.0, ge=0.5, le=10.0)
+    keyframe_interval_s: float = Field(default=2.0, ge=0.5, le=10.0)
     source_timeout_s: float = Field(
-        10.0, gt=0, le=120, description="A source silent for longer is opened anew"
+        default=10.0, gt=0, le=120, description="A source silent for longer is reopened"
     )
-    loop: bool = Field(True, description="A file starts again at its end")
+    loop: bool = Field(default=True, description="A file starts again at its end")
 
 
 class StreamSettings(PipelineOptions):
@@ -82,8 +84,8 @@ class StreamSettings(PipelineOptions):
 
 
 class Server(_Table):
-    host: str = Field("127.0.0.1", min_length=1)
-    port: int = Field(8080, ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=0, le=65535)
     # Other sites whose pages may play: WHEP and HLS only, never the API.
     cors_origins: tuple[str, ...] = ("*",)
 
@@ -98,9 +100,7 @@ class IceServer(_Table):
     def _stun_or_turn(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
             if not re.fullmatch(r"(stun|turn|turns):[^?:\s]+(:\d+)?(\?transport=(udp|tcp))?", url):
-                raise ValueError(
-                    f"{url!r} must look like stun:HOST:PORT, turn:HOST:PORT?transport=udp or turns:…"
-                )
+                raise ValueError(f"{url!r} must look like stun:HOST:PORT or turn:HOST:PORT?transport=udp")
         return urls
 
 
@@ -111,19 +111,19 @@ class WebRtc(_Table):
 
 
 class Limits(_Table):
-    max_streams: int = Field(16, ge=1)
-    max_width: int = Field(1920, ge=16, le=8192)  # of a source picture
-    max_height: int = Field(1080, ge=16, le=8192)
-    max_viewers_per_stream: int = Field(200, ge=1)
+    max_streams: int = Field(default=16, ge=1)
+    max_width: int = Field(default=1920, ge=16, le=8192)  # of a source picture
+    max_height: int = Field(default=1080, ge=16, le=8192)
+    max_viewers_per_stream: int = Field(default=200, ge=1)
 
 
 class Hls(_Table):
-    segment_s: float = Field(2.0, ge=1.0, le=10.0)
-    segments: int = Field(6, ge=3, le=60)  # in the playlist
+    segment_s: float = Field(default=2.0, ge=1.0, le=10.0)
+    segments: int = Field(default=6, ge=3, le=60)  # in the playlist
 
 
 class Settings(_Table):
-    """The whole file. Every key has a default; `livesr serve` without a file serves no stream until asked to."""
+    """The whole file. Every key has a default; without a file no stream runs until the API asks."""
 
     server: Server = Server()
     webrtc: WebRtc = WebRtc()

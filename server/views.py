@@ -59,7 +59,7 @@ class WorkerView(BaseModel):
 
 
 class StreamView(BaseModel):
-    """One stream, as it is now. `input`, `output`, `engine` and `latency_s` are null until there is a picture."""
+    """One stream, as it is now; what is known only once there is a picture is null before."""
 
     id: str
     source: str = Field(description="Credentials are masked")

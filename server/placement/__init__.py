@@ -1,1 +1,30 @@
 """Where a stream's worker runs."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from server.messages import Message, WorkerJob
+
+
+class Worker(Protocol):
+    """A started worker, as the gateway holds it."""
+
+    def messages(self) -> AsyncIterator[Message]:
+        """Ends when the worker is gone; raises ProtocolError where it sends what is no message."""
+        ...
+
+    def send(self, message: Message) -> None:
+        """Returns at once; what a dead or stuck worker cannot take is lost."""
+        ...
+
+    async def stop(self) -> str:
+        """Asks the worker to finish, ends it where it doesn't, and says how it ended. Safe more than once."""
+        ...
+
+
+class Placement(Protocol):
+    """Chooses where a job runs, and starts it there."""
+
+    async def start(self, job: WorkerJob) -> Worker:
+        """Raises OSError where no worker can be started."""
+        ...

@@ -1,0 +1,92 @@
+"""Keeps one worker running: starts it, watches its heartbeat, replaces it."""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from server.messages import Failed, Heartbeat, Message, ProtocolError, WorkerJob
+from server.placement import Placement, Worker
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 60.0  # to the first heartbeat: loading an engine may take long on a busy machine
+HEARTBEAT_TIMEOUT_S = 5.0  # ten missed ones
+STEADY_S = 10.0  # a worker that lived this long is replaced at once
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
+
+
+class Supervised(Protocol):
+    """Who hears of the worker."""
+
+    def on_start(self) -> None: ...
+
+    def on_message(self, message: Message) -> None: ...
+
+    def on_death(self, reason: str, retry_in_s: float) -> None: ...
+
+
+class Supervisor:
+    """Runs one job until it has failed for good or is cancelled."""
+
+    def __init__(self, placement: Placement, job: WorkerJob, supervised: Supervised) -> None:
+        self._placement = placement
+        self._job = job
+        self._supervised = supervised
+        self._worker: Worker | None = None
+
+    def send(self, message: Message) -> None:
+        """To the running worker; nothing between two of them, as each starts from scratch."""
+        if self._worker is not None:
+            self._worker.send(message)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        quick_deaths = 0
+        while True:
+            started_s = loop.time()
+            reason = await self._one_worker()
+            if reason is None:
+                return
+            quick_deaths = 0 if loop.time() - started_s > STEADY_S else quick_deaths + 1
+            # The first death is answered at once: a viewer waits. Only repeated ones are a pattern.
+            backoff_s = FIRST_BACKOFF_S * 2 ** min(quick_deaths - 2, 10) if quick_deaths > 1 else 0.0
+            retry_in_s = min(backoff_s, LONGEST_BACKOFF_S)
+            log.warning("stream %s: %s; next worker in %.1f s", self._job.stream, reason, retry_in_s)
+            self._supervised.on_death(reason, retry_in_s)
+            await asyncio.sleep(retry_in_s)
+
+    async def _one_worker(self) -> str | None:
+        """Why a worker ended; None where the stream has failed for good."""
+        try:
+            worker = await self._placement.start(self._job)
+        except OSError as exc:
+            return f"no worker could be started: {exc}"
+        self._worker = worker
+        self._supervised.on_start()
+        reason: str | None
+        try:
+            reason = await self._listen(worker)
+        finally:
+            self._worker = None
+            ending = await worker.stop()
+        return None if reason is None else reason or ending
+
+    async def _listen(self, worker: Worker) -> str | None:
+        """Why the worker must go, "" where it went by itself; None where the stream has failed for good."""
+        loop = asyncio.get_running_loop()
+        limit_s = START_TIMEOUT_S
+        try:
+            async with asyncio.timeout(limit_s) as watchdog:
+                async for message in worker.messages():
+                    if isinstance(message, Heartbeat):
+                        limit_s = HEARTBEAT_TIMEOUT_S
+                        watchdog.reschedule(loop.time() + limit_s)
+                    self._supervised.on_message(message)
+                    if isinstance(message, Failed):
+                        return None
+        except TimeoutError:
+            return f"the worker gave no sign of life for {limit_s:g} s"
+        except ProtocolError as exc:
+            return f"the worker spoke nonsense: {exc}"
+        return ""
