@@ -1,0 +1,160 @@
+"""Packets in, 8-bit 4:2:0 pictures out, whatever the source's pixel format, size and colours are."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.packet import Packet
+from av.video.format import VideoFormat
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from engine.frame import Plane, YuvFrame
+from server.ingest.source import SourceUnusable, Tracks
+from server.process.picture import (
+    MATRIX_BT601,
+    MATRIX_BT709,
+    RANGE_FULL,
+    RANGE_LIMITED,
+    ColourTags,
+    Picture,
+    PictureFormat,
+    plane_view,
+)
+from server.process.timeline import now_ns
+
+# A frame's timestamp, duration and time base, its packet's arrival → the picture's timestamp and duration.
+Stamp = Callable[[int | None, int, Fraction, int], tuple[int, int]]
+
+# They lie in memory as an engine wants them; every other format goes through swscale.
+_NATIVE = ("yuv420p", "yuvj420p")
+
+
+class PictureDecoder:
+    """For one opening of a source. `on_drop(reason)` hears of each packet that gave no picture."""
+
+    def __init__(
+        self,
+        tracks: Tracks,
+        *,
+        max_size: tuple[int, int],
+        stamp: Stamp,
+        on_drop: Callable[[str], None],
+        log: logging.LoggerAdapter[logging.Logger],
+    ) -> None:
+        self._context = tracks.video
+        self._context.copy_opaque = True  # a frame knows when its packet arrived
+        if self._context.name == "libdav1d":
+            self._context.flags |= Flags.low_delay  # else it holds a frame back for each of its threads
+        self._tracks = tracks
+        self._max_size = max_size
+        self._stamp = stamp
+        self._on_drop = on_drop
+        self._log = log
+        self._reformatter = VideoReformatter()
+        self._format: PictureFormat | None = None
+        self._seen: tuple[int | str, ...] = ()
+
+    def decode(self, packet: "Packet[av.VideoStream]", arrival_ns: int) -> list[Picture]:
+        """The pictures that this packet completes; an empty packet gives those still held back.
+
+        Raises SourceUnusable for a picture above `max_size`.
+        """
+        packet.opaque = arrival_ns
+        try:
+            frames = self._context.decode(packet)
+        except av.error.EOFError:
+            return []
+        except av.FFmpegError as exc:
+            # Who joins a live stream between two keyframes meets pictures that nobody could decode.
+            early = self._format is None and not packet.is_keyframe
+            self._on_drop("before_keyframe" if early else "corrupt")
+            self._log.debug("the packet at %s gave no picture: %s", packet.pts, exc.strerror)
+            return []
+        return [self._picture(frame, arrival_ns) for frame in frames]
+
+    def _picture(self, frame: av.VideoFrame, flushed_ns: int) -> Picture:
+        form = self._format_of(frame)
+        arrival_ns = frame.opaque if isinstance(frame.opaque, int) else flushed_ns
+        pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base or Fraction(1), arrival_ns)
+        if frame.format.name not in _NATIVE:
+            frame = self._to_native(frame, form)
+        return Picture(
+            format=form,
+            frame=frame,
+            planes=_even_planes(frame),
+            pts=pts,
+            duration=duration,
+            arrival_ns=arrival_ns,
+            decoded_ns=now_ns(),
+        )
+
+    def _to_native(self, frame: av.VideoFrame, form: PictureFormat) -> av.VideoFrame:
+        source_range = RANGE_FULL if frame.format.is_rgb else form.tags.range or RANGE_LIMITED
+        return self._reformatter.reformat(
+            frame,
+            format="yuv420p",
+            src_color_range=source_range,
+            dst_color_range=form.tags.range or RANGE_LIMITED,
+            dst_colorspace=form.tags.matrix if frame.format.is_rgb else None,
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+            threads=1,
+        )
+
+    def _format_of(self, frame: av.VideoFrame) -> PictureFormat:
+        name = frame.format.name
+        tags = (frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
+        seen = (frame.width, frame.height, name, *tags)
+        if self._format is not None and seen == self._seen:
+            return self._format
+        width, height = self._max_size
+        if frame.width > width or frame.height > height:
+            raise SourceUnusable(
+                f"picture of {frame.width}×{frame.height} is above the limit of {width}×{height}"
+            )
+        # The container's word on the pixels' shape goes first; after a change only the decoder's is current.
+        aspect = self._context.sample_aspect_ratio
+        shape = (aspect.numerator, aspect.denominator) if aspect else (1, 1)
+        if self._format is None and self._tracks.sample_aspect_ratio != (1, 1):
+            shape = self._tracks.sample_aspect_ratio
+        self._seen = seen
+        self._format = PictureFormat(
+            codec=self._context.codec.canonical_name,
+            pixel_format=name,
+            width=frame.width,
+            height=frame.height,
+            fps=self._tracks.fps,
+            sample_aspect_ratio=shape,
+            tags=_tags_after_conversion(frame.format, frame.height, ColourTags.of(frame)),
+        )
+        self._say_what_is_special(frame)
+        return self._format
+
+    def _say_what_is_special(self, frame: av.VideoFrame) -> None:
+        if frame.format.name not in _NATIVE:
+            self._log.warning(
+                "source is %s: converted to 8-bit 4:2:0, which engine and H.264 take", frame.format.name
+            )
+        if frame.interlaced_frame:
+            self._log.warning("source is interlaced: its fields are upscaled as one picture")
+        if frame.width % 2 or frame.height % 2:
+            self._log.info("source is %d×%d: odd sides are padded by their edge", frame.width, frame.height)
+
+
+def _tags_after_conversion(form: VideoFormat, height: int, tags: ColourTags) -> ColourTags:
+    """RGB becomes limited-range YUV by the matrix usual for its size; YUV keeps its own range and matrix."""
+    if form.is_rgb:
+        matrix = MATRIX_BT709 if height >= 720 else MATRIX_BT601
+        return replace(tags, range=RANGE_LIMITED, matrix=matrix)
+    return replace(tags, range=RANGE_FULL) if form.name.startswith("yuvj") else tags
+
+
+def _even_planes(frame: av.VideoFrame) -> YuvFrame:
+    """Views of the planes; where a side is odd, luma is a copy with its last row or column repeated."""
+    y: Plane = plane_view(frame, 0)
+    if frame.height % 2 or frame.width % 2:
+        y = np.pad(y, ((0, frame.height % 2), (0, frame.width % 2)), mode="edge")
+    return YuvFrame(y=y, u=plane_view(frame, 1), v=plane_view(frame, 2))

@@ -1,0 +1,92 @@
+"""One decoded picture as the pipeline carries it: 8-bit 4:2:0 planes, their format, and when they came."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import av
+import numpy as np
+
+from engine.frame import Colour, Plane, YuvFrame
+
+# Code points of ITU-T H.273, which are libav's.
+RANGE_LIMITED, RANGE_FULL = 1, 2
+MATRIX_BT709, MATRIX_BT470BG, MATRIX_BT601 = 1, 5, 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColourTags:
+    """How the stream says its colours are meant, as H.273 code points; 0 or 2 where it does not say."""
+
+    range: int
+    matrix: int
+    primaries: int
+    transfer: int
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> Self:
+        return cls(
+            range=int(frame.color_range),
+            matrix=int(frame.colorspace),
+            primaries=int(frame.color_primaries),
+            transfer=int(frame.color_trc),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFormat:
+    """What engine and encoder are built for: a change of it rebuilds both. Sizes are the source's own."""
+
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    fps: float  # nominal; 0 where the source does not say
+    sample_aspect_ratio: tuple[int, int]
+    tags: ColourTags
+
+    @property
+    def colour(self) -> Colour:
+        matrix: Literal["bt601", "bt709"] = "bt709" if self.height >= 720 else "bt601"
+        if self.tags.matrix == MATRIX_BT709:
+            matrix = "bt709"
+        elif self.tags.matrix in (MATRIX_BT470BG, MATRIX_BT601):
+            matrix = "bt601"
+        return Colour(matrix=matrix, full_range=self.tags.range == RANGE_FULL)
+
+    @property
+    def even_size(self) -> tuple[int, int]:
+        """Width and height of the planes, padded to even."""
+        return self.width + self.width % 2, self.height + self.height % 2
+
+    def scaled_size(self, scale: int) -> tuple[int, int]:
+        """The largest even width and height within `scale` × the source's."""
+        return self.width * scale // 2 * 2, self.height * scale // 2 * 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """`pts` and `duration` tick as the decoder's stamp decided; times are of CLOCK_MONOTONIC."""
+
+    format: PictureFormat
+    frame: av.VideoFrame  # yuv420p at the source's size
+    planes: YuvFrame  # of that frame, padded to even sides by repeating the edge
+    pts: int
+    duration: int  # 0 where the source does not say
+    arrival_ns: int
+    decoded_ns: int
+
+
+def plane_view(frame: av.VideoFrame, index: int) -> Plane:
+    """The samples of one 8-bit plane without copying: (h, w), rows apart by the plane's line size."""
+    plane = frame.planes[index]
+    samples: Plane = np.frombuffer(memoryview(plane), np.uint8)
+    return samples.reshape(-1, plane.line_size)[: plane.height, : plane.width]
+
+
+def frame_from_planes(planes: YuvFrame, width: int, height: int) -> av.VideoFrame:
+    """A frame of its own with the top left width × height of the planes; both sides are even."""
+    frame = av.VideoFrame(width, height, "yuv420p")
+    for index, source in enumerate((planes.y, planes.u, planes.v)):
+        target = plane_view(frame, index)
+        np.copyto(target, source[: target.shape[0], : target.shape[1]])
+    return frame
