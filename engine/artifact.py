@@ -37,6 +37,9 @@ class Manifest:
     files: dict[str, str]
     tools: dict[str, str]
 
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"config": self.config.to_dict()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
@@ -65,7 +68,7 @@ def colours(kind: ColourKind) -> list[Colour]:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    fields = {"format": FORMAT} | asdict(manifest) | {"config": manifest.config.to_dict()}
+    fields = {"format": FORMAT} | manifest.to_dict()
     (path / MANIFEST).write_text(json.dumps(fields, indent=2) + "\n")
 
 

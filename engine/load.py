@@ -152,9 +152,11 @@ def _checkpoint(model: str | Path) -> Model:
 def _artifact(source: "Artifact | Checkpoint", precision: Precision, folder: Path) -> Artifact:
     if isinstance(source, Artifact):
         return source
-    from engine.build import convert
+    from engine.compile import compile_checkpoint
+    from engine.sample_frames import DEFAULT, sample_frames
 
-    return convert(source, precision, folder)
+    frames = sample_frames(DEFAULT) if precision == "int8" else []
+    return compile_checkpoint(source, precision, folder, [f.net_input(source.config.colour) for f in frames])
 
 
 def _is_model(path: Path) -> bool:

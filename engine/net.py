@@ -26,16 +26,20 @@ class Net(Protocol):
         ...
 
 
+def to_ycbcr(rgb: NDArray[np.uint8]) -> Batch:
+    """(h, w, 3) → Y, Cb, Cr of BT.601 limited range in float, not rounded."""
+    return rgb.astype(np.float32) @ _TO_YCBCR.T + _YCBCR_ZERO
+
+
 def upscale_image(net: Net, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(h, w, 3) sRGB → (s·h, s·w, 3): exactly the output of an `rgb` network, rounded and clamped. A `y`
     network gets the luma of BT.601 in float, and Cb and Cr are enlarged by bicubic."""
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"{rgb.shape = }, {rgb.dtype = } must be (h, w, 3) of uint8")
-    image = rgb.astype(np.float32)
     if net.config.colour == "rgb":
-        out = net.run(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
+        out = net.run(np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32))[0].transpose(1, 2, 0)
     else:
-        ycbcr = image @ _TO_YCBCR.T + _YCBCR_ZERO
+        ycbcr = to_ycbcr(rgb)
         y = net.run(np.ascontiguousarray(ycbcr[None, None, :, :, 0]))[0, 0]
         chroma = [enlarge(ycbcr[:, :, c], net.config.scale) for c in (1, 2)]
         out = (np.stack([y, *chroma], axis=-1) - _YCBCR_ZERO) @ np.linalg.inv(_TO_YCBCR).T

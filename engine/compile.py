@@ -1,0 +1,49 @@
+"""A checkpoint's graphs written into a folder: folded, exported, and quantised where INT8 is asked for."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from engine.artifact import NET, Artifact, Manifest, colours, file_hashes, frame_file, write_manifest
+from engine.backends.openvino_export import export_frame, export_net
+from engine.checkpoint import Checkpoint
+from engine.fold import fold
+from engine.frame import Precision
+from engine.frame_net import frame_net
+from engine.net import Batch
+
+
+def compile_checkpoint(
+    checkpoint: Checkpoint, precision: Precision, path: Path, calibration: Sequence[Batch]
+) -> Artifact:
+    """Makes the empty folder `path` an artifact whose parity is not measured. `calibration`: inputs of the
+    bare network, all of one shape, which INT8 takes its ranges from."""
+    config = checkpoint.config
+    net = fold(checkpoint.network())
+    tools = ["livesr", "openvino", "torch"]
+    if precision == "int8":
+        from engine.quantise import quantise
+
+        export_net(net, config.channels, path / "float.xml")
+        quantise(path / "float.xml", path / NET, calibration)
+        (path / "float.xml").unlink()
+        (path / "float.bin").unlink()
+        tools.append("nncf")
+    else:
+        export_net(net, config.channels, path / NET)
+    for colour in colours(config.colour):
+        frame = frame_net(net, config, colour)
+        export_frame(frame, config.channels, path / frame_file(config.colour, colour))
+    manifest = Manifest(
+        config=config,
+        precision=precision,
+        backend="openvino",
+        checkpoint_sha256=checkpoint.sha256,
+        provenance=checkpoint.provenance,
+        parity_db=None,
+        files=file_hashes(path),
+        tools={"python": platform.python_version()} | {tool: version(tool) for tool in tools},
+    )
+    write_manifest(path, manifest)
+    return Artifact(path=path, manifest=manifest)
