@@ -1,11 +1,13 @@
 """A small WHEP server of its own make: what the load test must judge rightly is known here to the packet.
 
-Run as a program: prints its address, serves stream `pattern` at 25 frames/s with a key frame a second. With
-`--lose N` every Nth RTP packet never arrives; with `--no-media` the answer is right but no packet follows.
+Run as a program: prints its address, serves stream `pattern` at 25 frames/s with a key frame a second, and
+`refused`, which lets nobody in. With `--lose N` every Nth RTP packet after the first picture never arrives;
+with `--no-media` the answer is right but no packet follows.
 """
 
 import argparse
 import asyncio
+import collections
 import itertools
 import socket
 import time
@@ -21,6 +23,7 @@ from prometheus_client import Gauge, make_asgi_app
 
 FPS = 25
 CLOCK = Fraction(1, 90_000)
+LOST: set[int] = set()
 
 
 def one_gop() -> list[bytes]:
@@ -57,24 +60,32 @@ class Pattern(MediaStreamTrack):
 def application(gop: list[bytes], media: bool) -> FastAPI:
     app = FastAPI()
     sessions: dict[str, RTCPeerConnection] = {}
-    streams = [{"id": "pattern", "state": "running"}]
+    streams = {name: {"id": name, "state": "running"} for name in ("pattern", "refused")}
     workers = Gauge("livesr_worker_resident_memory_bytes", "", ["stream"])
     workers.labels(stream="pattern").set(50e6)
     app.mount("/metrics", make_asgi_app())
 
     @app.get("/api/streams")
     def list_streams() -> list[dict[str, str]]:
-        return streams
+        return list(streams.values())
 
     @app.get("/api/streams/{stream}")
     def show(stream: str) -> dict[str, str]:
-        if stream != "pattern":
+        if stream not in streams:
             raise HTTPException(404, f"no stream {stream!r}")
-        return streams[0]
+        return streams[stream]
 
     @app.get("/sessions")
     def count() -> int:
         return len(sessions)
+
+    @app.get("/lost")
+    def count_lost() -> int:
+        return len(LOST)
+
+    @app.post("/whep/refused")
+    def refuse() -> None:
+        raise HTTPException(503, "full")
 
     @app.post("/whep/pattern")
     async def whep(request: Request) -> Response:
@@ -97,12 +108,18 @@ def application(gop: list[bytes], media: bool) -> FastAPI:
 
 
 def lose_every(nth: int) -> None:
+    """Each of these packets is lost as often as it is sent: no retransmission brings it."""
     send = RTCDtlsTransport._send_rtp
+    sent: collections.Counter[RTCDtlsTransport] = collections.Counter()
 
     async def lossy(self: RTCDtlsTransport, data: bytes) -> None:
         is_rtcp = 192 <= data[1] <= 223
-        if is_rtcp or int.from_bytes(data[2:4]) % nth:
+        sent[self] += not is_rtcp
+        number = int.from_bytes(data[2:4])
+        if is_rtcp or sent[self] < FPS or number % nth:
             await send(self, data)
+        else:
+            LOST.add(number)
 
     RTCDtlsTransport._send_rtp = lossy
 
