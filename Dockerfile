@@ -28,11 +28,11 @@ RUN /opt/livesr/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 FROM ${BASE} AS cpu
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr
 COPY --from=build /opt/livesr /opt/livesr
-COPY deploy/container.toml /etc/livesr/livesr.toml
+COPY deploy/demo.toml /etc/livesr/livesr.toml
 ENV PATH=/opt/livesr/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 1000
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
 ENTRYPOINT ["livesr"]
-CMD ["serve", "--config", "/etc/livesr/livesr.toml"]
+CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0"]
