@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server import api, errors, health
 from server.metrics import Metrics
 from server.placement import Placement
-from server.publish import whep
+from server.publish import hls, whep
 from server.settings import Settings
 from server.streams import Streams
 
@@ -50,6 +50,7 @@ def create_app(settings: Settings, placement: Placement) -> FastAPI:
     errors.install(app)
     app.include_router(api.router(streams, settings))
     app.include_router(whep.router(sessions, settings))
+    app.include_router(hls.router(streams))
     app.include_router(health.router(streams, metrics, settings))
     app.mount("/web", StaticFiles(directory=WEB))
 

@@ -4,6 +4,7 @@ import time
 
 from server.messages import Dropped, Heartbeat, VideoPacket
 from server.metrics import StreamMetrics
+from server.players import Players
 from server.recent import RecentFrames
 from server.views import FramesView, WorkerView
 
@@ -17,6 +18,8 @@ class Figures:
         self.reconnects = 0
         self.restarts = 0
         self.whep_viewers = 0
+        self.hls_players = Players()
+        metrics.hls_viewers.set_function(lambda: self.hls_players.count(time.monotonic()))
         self._frames = 0
         self._dropped: dict[str, int] = {}
         self._heartbeat: Heartbeat | None = None

@@ -25,7 +25,10 @@ _BUCKETS = (
 STAGES: tuple[str, ...] = get_args(Stage)
 # A label must not grow with what a worker says: every other reason counts as "other".
 DROP_REASONS = frozenset(
-    {"overload", "decode_error", "slow_viewer", "size_change", "restart", "hls_overload"}
+    (
+        *("overload", "engine_loading", "corrupt", "before_keyframe", "audio_corrupt", "audio_overlap"),
+        "slow_viewer",
+    )
 )
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

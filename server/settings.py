@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from server.errors import describe
+from server.ingest.source import scheme
 from server.messages import WorkerJob
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "synthetic", "file")
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "synthetic", "demo", "file")
 DEFAULT_MODEL = "live-x2"
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -62,12 +63,12 @@ class StreamSettings(PipelineOptions):
     def _known_scheme(cls, source: str) -> str:
         if any(ord(c) < 32 for c in source):
             raise ValueError("must not hold control characters")
-        scheme = scheme_of(source)
-        if scheme and scheme not in SCHEMES:
+        name = scheme(source)
+        if name and name not in SCHEMES:
             raise ValueError(
-                f"scheme {scheme!r} must be one of {', '.join(SCHEMES)}, or the source a file's path"
+                f"scheme {name!r} must be one of {', '.join(SCHEMES)}, or the source a file's path"
             )
-        if scheme not in ("", "file", "synthetic") and not urlsplit(source).netloc:
+        if name not in ("", "file", "synthetic", "demo") and not urlsplit(source).netloc:
             raise ValueError("must name a host")
         return source
 
@@ -171,12 +172,6 @@ def load(path: Path) -> Settings:
     except ValidationError as exc:
         errors = "; ".join(describe(dict(error)) for error in exc.errors())
         raise ValueError(f"{path}: {errors}") from exc
-
-
-def scheme_of(source: str) -> str:
-    """The URL scheme of a source in lower case, or "" for a path."""
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", source)
-    return match.group(1).lower() if match else ""
 
 
 def mask_credentials(text: str) -> str:

@@ -41,6 +41,7 @@ class Stream:
         self.reason = ""
         self.figures = Figures(StreamMetrics(metrics, settings.id))
         self.outputs = Outputs(
+            hls,
             on_request_keyframe=self._request_keyframe,
             on_slow_viewer=self._on_slow_viewer,
             on_plain_wanted=lambda wanted: self._supervisor.send(SetPlain(enabled=wanted)),
@@ -94,6 +95,7 @@ class Stream:
 
     def on_death(self, reason: str, retry_in_s: float) -> None:
         self.figures.restarted()
+        self.outputs.hls.interrupt()
         later = f"the next starts in {retry_in_s:.1f} s" if retry_in_s else "a new one starts"
         self._enter("starting", f"{reason}; {later}")
 
@@ -107,6 +109,7 @@ class Stream:
 
     def _on_opened(self, opened: Opened) -> None:
         self._opened = opened
+        self.outputs.hls.opened(opened)
         self.figures.metrics.opened(opened)
         log.info(
             "stream %s: %s %d×%d → %d×%d by %s on %s (%s)",
@@ -145,7 +148,9 @@ class Stream:
             latency_s=recent.latency(),
             stages_s=recent.stages(),
             frames=self.figures.frames_view(),
-            viewers=ViewersView(whep=self.figures.whep_viewers, hls=0),
+            viewers=ViewersView(
+                whep=self.figures.whep_viewers, hls=self.figures.hls_players.count(time.monotonic())
+            ),
             source_reconnects=self.figures.reconnects,
             worker=self.figures.worker_view(),
             whep_url=f"/whep/{self.id}",

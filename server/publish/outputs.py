@@ -6,6 +6,8 @@ from server.messages import AudioPacket, Rendition, VideoPacket
 from server.publish.fanout import Fanout, Reader
 from server.publish.keyframes import KeyframeRequests
 from server.publish.rtp import H264Packetizer, RtpFrame, opus_frame
+from server.publish.segments import Segments
+from server.settings import Hls
 
 # Two seconds: behind by more, a viewer sees the present sooner by skipping.
 RING_FRAMES = 64
@@ -43,6 +45,7 @@ class Outputs:
 
     def __init__(
         self,
+        hls: Hls,
         *,
         on_request_keyframe: Callable[[Rendition], None],
         on_slow_viewer: Callable[[int], None],
@@ -60,6 +63,7 @@ class Outputs:
             on_drop=on_slow_viewer,
             on_readers=self._on_plain_readers,
         )
+        self.hls = Segments(hls, on_need_keyframe=self.upscaled.keyframes.ask)
         self.audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS)
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]:
@@ -72,9 +76,13 @@ class Outputs:
 
     def publish_video(self, packet: VideoPacket) -> None:
         self._video(packet.rendition).publish(packet)
+        if packet.rendition == "upscaled":
+            self.hls.video(packet)
 
     def publish_audio(self, packet: AudioPacket) -> None:
-        if packet.codec == "opus" and len(self.audio):
+        if packet.codec == "aac":
+            self.hls.audio(packet)
+        elif len(self.audio):
             self.audio.publish(opus_frame(packet))
 
     def close(self) -> None:
