@@ -16,16 +16,14 @@ from server.ingest.source import Arrival, SourceUnusable, Tracks
 
 
 class FileSource:
-    """`realtime=False` gives packets as fast as they are taken."""
-
-    def __init__(self, path: Path, *, loop: bool, realtime: bool, stop: threading.Event) -> None:
+    def __init__(self, path: Path, *, loop: bool, stop: threading.Event) -> None:
         self._path = path
         self._loop = loop
-        self._pacer = Pacer(stop) if realtime else None
+        self._pacer = Pacer(stop)
         self._stop = stop
         self._container: InputContainer | None = None
         self._video: VideoStream
-        self.audio: AudioStream | None = None  # of the open file, for who copies its sound
+        self._audio: AudioStream | None = None
 
     def open(self) -> Tracks:
         """Raises SourceUnusable where there is no such file, or it holds no video."""
@@ -34,12 +32,12 @@ class FileSource:
         try:
             # The prefix keeps libav from reading a colon in the name as a protocol.
             self._container = av.open(f"file:{self._path.absolute()}")
-            self._video, self.audio = find_tracks(self._container)
+            self._video, self._audio = find_tracks(self._container)
         except av.FFmpegError as exc:
             raise SourceUnusable(f"{self._path}: is no media file ({exc.strerror})") from exc
         except LookupError as exc:
             raise SourceUnusable(f"{self._path}: {exc}") from exc
-        return tracks_of(self._video, self.audio)
+        return tracks_of(self._video, self._audio)
 
     def arrivals(self) -> Iterator[Arrival]:
         """One pass after another without a seam: each starts where the one before ended."""
@@ -63,7 +61,7 @@ class FileSource:
         end_s = offset_s
         nominal = self._video.average_rate or Fraction(25)
         try:
-            for video, packet in packets_of(self._container, self._video, self.audio):
+            for video, packet in packets_of(self._container, self._video, self._audio):
                 if self._stop.is_set():
                     return
                 if packet.size == 0 and self._loop:
@@ -77,8 +75,7 @@ class FileSource:
                 start_s = end_s if packet.dts is None else float(packet.dts * packet.time_base)
                 if video:
                     end_s = start_s + float((packet.duration or 0) * packet.time_base or 1 / nominal)
-                if self._pacer:
-                    self._pacer.hold(start_s)
+                self._pacer.hold(start_s)
                 yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns()), end_s
         except av.FFmpegError:
             # A file cut off or damaged in its container ends where it can't be read any further.

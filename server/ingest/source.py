@@ -70,9 +70,9 @@ def open_source(url: str, *, loop: bool, timeout_s: float, stop: threading.Event
     match scheme(url):
         case "" | "file":
             path = Path(url.removeprefix("file://").removeprefix("file:"))
-            return FileSource(path, loop=loop, realtime=True, stop=stop)
+            return FileSource(path, loop=loop, stop=stop)
         case "demo":
-            return FileSource(DEMO_CLIP, loop=True, realtime=True, stop=stop)
+            return FileSource(DEMO_CLIP, loop=True, stop=stop)
         case "synthetic":
             return SyntheticSource(parse_synthetic(url), stop=stop)
         case "rtsp" | "rtsps" | "rtmp" | "rtmps" | "http" | "https" | "udp":

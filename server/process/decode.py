@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -58,7 +59,7 @@ class PictureDecoder:
         self._format: PictureFormat | None = None
         self._seen: tuple[int | str, ...] = ()
 
-    def decode(self, packet: "Packet[av.VideoStream]", arrival_ns: int) -> list[Picture]:
+    def decode(self, packet: "Packet[Any]", arrival_ns: int) -> list[Picture]:
         """The pictures that this packet completes; an empty packet gives those still held back.
 
         Raises SourceUnusable for a picture above `max_size`.

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """Nothing is left in the mailbox and nothing will come."""
+    """Nothing is left in the mailbox and nothing will come; or nobody will take it."""
 
 
 class Mailbox(Generic[T]):
@@ -30,13 +30,13 @@ class Mailbox(Generic[T]):
         return len(self._items)
 
     def put(self, item: T) -> None:
-        """After `close` or `abort` the item is let go: its receiver has ended."""
+        """Raises Closed where the receiver has ended."""
         dropped: T | None = None
         with self._changed:
             if self._on_drop is None:
                 self._changed.wait_for(lambda: len(self._items) < self._capacity or self._closed)
             if self._closed:
-                return
+                raise Closed
             if len(self._items) == self._capacity:
                 dropped = self._items.popleft()
             self._items.append(item)

@@ -61,18 +61,21 @@ class Pipeline:
             thread.start()
 
     def abort(self) -> None:
-        """Ends the threads without what is still in the mailboxes; `produce` must end by its own means."""
+        """Ends the threads without what is still in the mailboxes; `put` raises Closed then."""
         self._pictures.abort()
         self._upscaled.abort()
 
-    def join(self, timeout_s: float | None = None) -> bool:
-        """Whether all threads have ended within the timeout. Raises what ended the first of them."""
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until all threads have ended, or the time is over."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Waits likewise, and raises what ended the first of them."""
+        self.wait(timeout_s)
         if self._failure is not None:
             raise self._failure
-        return not any(thread.is_alive() for thread in self._threads)
 
     @property
     def running(self) -> bool:
@@ -95,6 +98,8 @@ class Pipeline:
     def _guard(self, run: Callable[[], None]) -> None:
         try:
             run()
+        except Closed:
+            pass  # the other side of a mailbox has ended
         except BaseException as exc:  # the boundary of every stage: `join` raises it where the owner waits
             with self._lock:
                 self._failure = self._failure or exc
@@ -105,14 +110,11 @@ class Pipeline:
         self._pictures.close()
 
     def _run_sink(self) -> None:
-        try:
-            while True:
-                self._beat("encode")
-                upscaled = self._upscaled.take(IDLE_S)
-                if upscaled is not None:
-                    self._consume(upscaled)
-        except Closed:
-            pass
+        while True:
+            self._beat("encode")
+            upscaled = self._upscaled.take(IDLE_S)
+            if upscaled is not None:
+                self._consume(upscaled)
 
     def _drop_picture(self, _: Picture) -> None:
         assert self._on_drop is not None

@@ -90,8 +90,6 @@ class Ring:
                 lane.submit(picture.planes)
                 self._flying.put(_InFlight(lane=lane, spec=engine.spec, picture=picture, taken_ns=taken_ns))
                 lane = None
-        except Closed:
-            pass
         finally:
             self._flying.put(None)
 
