@@ -1,0 +1,30 @@
+"""Every network that can be trained and judged here, behind five functions."""
+
+from training.networks.build import build_network
+from training.networks.checkpoint import LoadedNetwork, load_network, save_network
+from training.networks.config import (
+    ABLATIONS,
+    BASELINES,
+    AblationConfig,
+    BaselineConfig,
+    NetworkConfig,
+    config_from_dict,
+    named_config,
+)
+from training.networks.counts import Counts, counts
+
+__all__ = [
+    "ABLATIONS",
+    "BASELINES",
+    "AblationConfig",
+    "BaselineConfig",
+    "Counts",
+    "LoadedNetwork",
+    "NetworkConfig",
+    "build_network",
+    "config_from_dict",
+    "counts",
+    "load_network",
+    "named_config",
+    "save_network",
+]
