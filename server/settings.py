@@ -13,7 +13,7 @@ from server.ingest.source import scheme
 from server.messages import WorkerJob
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "synthetic", "demo", "file")
-DEFAULT_MODEL = "live-x2"
+DEFAULT_MODEL = "awsrn-live-x2"
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
