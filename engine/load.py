@@ -2,11 +2,13 @@
 
 import importlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from engine.artifact import Artifact, open_artifact
+from engine.artifact import MANIFEST, Artifact, open_artifact
 from engine.config import AwsrnConfig
 from engine.errors import BackendUnavailable, ModelNotFound
 from engine.frame import Colour, Engine, EngineSpec, Precision
@@ -22,15 +24,37 @@ MIN_SIDE, MAX_SIDE = 16, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """What a name stands for: a compiled artifact, or a checkpoint that is compiled when it is loaded."""
+class Choice:
+    """What a model's name stands for on this machine: a compiled artifact, or a checkpoint that is compiled
+    when it is loaded; and how it will run."""
 
     name: str
     source: "Artifact | Checkpoint"
+    backend: str
+    precision: Precision
+    why: str
 
     @property
     def config(self) -> AwsrnConfig:
         return self.source.manifest.config if isinstance(self.source, Artifact) else self.source.config
+
+    def spec(self, width: int, height: int) -> EngineSpec:
+        if isinstance(self.source, Artifact):
+            parity, sha256 = self.source.manifest.parity_db, self.source.manifest.checkpoint_sha256
+        else:
+            parity, sha256 = None, self.source.sha256
+        return EngineSpec(
+            model=self.name,
+            backend=self.backend,
+            precision=self.precision,
+            colour=self.config.colour,
+            scale=self.config.scale,
+            width=width,
+            height=height,
+            macs_per_frame=self.config.folded_macs_per_lr_pixel * width * height,
+            parity_db=parity,
+            checkpoint_sha256=sha256,
+        )
 
 
 def zoo() -> list[str]:
@@ -53,61 +77,42 @@ def load_engine(
     for name, side in (("width", width), ("height", height)):
         if side % 2 or not MIN_SIDE <= side <= MAX_SIDE:
             raise ValueError(f"{name}={side} must be even and {MIN_SIDE} to {MAX_SIDE}")
-    chosen, backend, precision = choose(model, backend, precision)
-    colour = colour or Colour()
-    source = chosen.source
-    spec = EngineSpec(
-        model=chosen.name,
-        backend=backend,
-        precision=precision,
-        colour=chosen.config.colour,
-        scale=chosen.config.scale,
-        width=width,
-        height=height,
-        macs_per_frame=chosen.config.folded_macs_per_lr_pixel * width * height,
-        parity_db=source.manifest.parity_db if isinstance(source, Artifact) else None,
-        checkpoint_sha256=source.manifest.checkpoint_sha256
-        if isinstance(source, Artifact)
-        else source.sha256,
-    )
-    match backend:
+    choice = choose(model, backend, precision)
+    colour, spec = colour or Colour(), choice.spec(width, height)
+    match choice.backend:
         case "openvino":
             from engine.backends.openvino import OpenVinoEngine
 
-            with tempfile.TemporaryDirectory(prefix="livesr-") as folder:
-                artifact = _artifact(source, precision, Path(folder))
+            with _artifact(choice) as artifact:
                 return OpenVinoEngine(artifact, colour, spec, threads=threads)
         case _:
             from engine.backends.reference import ReferenceEngine
 
-            assert not isinstance(source, Artifact)
-            return ReferenceEngine(source, colour, spec)
+            assert not isinstance(choice.source, Artifact)
+            return ReferenceEngine(choice.source, colour, spec)
 
 
 def load_net(
     model: str | Path, *, backend: str | None = None, precision: Precision | None = None, threads: int = 0
 ) -> Net:
     """The bare network, for images of any size. `model` and errors as for `load_engine`."""
-    chosen, backend, precision = choose(model, backend, precision)
-    match backend:
+    choice = choose(model, backend, precision)
+    match choice.backend:
         case "openvino":
             from engine.backends.openvino import OpenVinoNet
 
-            with tempfile.TemporaryDirectory(prefix="livesr-") as folder:
-                artifact = _artifact(chosen.source, precision, Path(folder))
-                return OpenVinoNet(artifact, precision, threads=threads)
+            with _artifact(choice) as artifact:
+                return OpenVinoNet(artifact, choice.precision, threads=threads)
         case _:
             from engine.backends.reference import ReferenceNet
 
-            assert not isinstance(chosen.source, Artifact)
-            return ReferenceNet(chosen.source.network())
+            assert not isinstance(choice.source, Artifact)
+            return ReferenceNet(choice.source.network())
 
 
-def choose(
-    model: str | Path, backend: str | None, precision: Precision | None
-) -> tuple[Model, str, Precision]:
-    """What will run: an artifact of the wanted precision where there is one, INT8 first; else the checkpoint,
-    in BF16 where the CPU multiplies in it. The reference backend always takes the checkpoint."""
+def choose(model: str | Path, backend: str | None, precision: Precision | None) -> Choice:
+    """An artifact of the wanted precision where there is one, INT8 first; else the checkpoint, in BF16 where
+    the CPU multiplies in it. The reference backend always takes the checkpoint."""
     if backend not in (None, *BACKENDS):
         raise BackendUnavailable(f"backend={backend!r} must be one of {', '.join(BACKENDS)}")
     if precision not in (None, *get_args(Precision)):
@@ -115,49 +120,69 @@ def choose(
     if backend == "reference":
         if precision not in (None, "float32"):
             raise BackendUnavailable(f"backend='reference' runs in float32, not in {precision}")
-        return _checkpoint(model), "reference", "float32"
+        return _from_checkpoint(model, backend, "float32", "asked for")
     path = Path(model)
     if path.is_dir():
-        artifact = open_artifact(path)
-        built = artifact.manifest.precision
-        if precision not in (None, built):
-            raise BackendUnavailable(f"{path} was built in {built}, not in {precision}")
-        return Model(name=path.name, source=artifact), "openvino", built
-    if not path.suffix:
+        return _from_artifact(path.name, path, precision, "an artifact has one precision")
+    if _is_name(path):
         wanted: tuple[Precision, ...] = (precision,) if precision else ("int8", "bf16", "float32")
         for built in wanted:
             folder = ZOO / f"{model}.{built}"
             if folder.is_dir():
-                return Model(name=str(model), source=open_artifact(folder)), "openvino", built
-    return _checkpoint(model), "openvino", precision or ("bf16" if cpu().fast_bf16 else "float32")
+                vnni = "with" if cpu().fast_int8 else "without"
+                why = f"it ships compiled so; the CPU is one {vnni} INT8 dot products"
+                return _from_artifact(str(model), folder, precision, why)
+    if precision:
+        return _from_checkpoint(model, "openvino", precision, "asked for")
+    if cpu().fast_bf16:
+        return _from_checkpoint(model, "openvino", "bf16", "a checkpoint, and the CPU multiplies in BF16")
+    return _from_checkpoint(model, "openvino", "float32", "a checkpoint, and the CPU has no BF16")
 
 
-def _checkpoint(model: str | Path) -> Model:
+def _from_artifact(name: str, path: Path, precision: Precision | None, why: str) -> Choice:
+    artifact = open_artifact(path)
+    built = artifact.manifest.precision
+    if precision not in (None, built):
+        raise BackendUnavailable(f"{path} was built in {built}, not in {precision}")
+    return Choice(name=name, source=artifact, backend="openvino", precision=built, why=why)
+
+
+def _from_checkpoint(model: str | Path, backend: str, precision: Precision, why: str) -> Choice:
     path = Path(model)
-    if not path.suffix and not path.exists():
+    if path.is_dir():
+        raise BackendUnavailable(f"backend={backend!r} needs a checkpoint; {path} is a compiled artifact")
+    if _is_name(path):
         path = ZOO / f"{model}.safetensors"
         if not path.is_file():
             raise ModelNotFound(f"model {str(model)!r} is neither a path nor one of {', '.join(zoo())}")
-    elif path.is_dir():
-        raise BackendUnavailable(f"backend='reference' needs a checkpoint; {path} is a compiled artifact")
     try:
         checkpoint = importlib.import_module("engine.checkpoint")
     except ModuleNotFoundError as exc:
-        raise BackendUnavailable(
-            f"{path} is a checkpoint, which needs {exc.name}: pip install 'livesr[train]', or use an artifact"
-        ) from exc
-    return Model(name=path.stem, source=checkpoint.load_checkpoint(path))
+        hint = "pip install 'livesr[train]', or use an artifact"
+        raise BackendUnavailable(f"{path} is a checkpoint, which needs {exc.name}: {hint}") from exc
+    source = checkpoint.load_checkpoint(path)
+    return Choice(name=path.stem, source=source, backend=backend, precision=precision, why=why)
 
 
-def _artifact(source: "Artifact | Checkpoint", precision: Precision, folder: Path) -> Artifact:
-    if isinstance(source, Artifact):
-        return source
+@contextmanager
+def _artifact(choice: Choice) -> Iterator[Artifact]:
+    """The artifact, or one made of the checkpoint for as long as it takes to load it."""
+    if isinstance(choice.source, Artifact):
+        yield choice.source
+        return
     from engine.compile import compile_checkpoint
     from engine.sample_frames import DEFAULT, sample_frames
 
-    frames = sample_frames(DEFAULT) if precision == "int8" else []
-    return compile_checkpoint(source, precision, folder, [f.net_input(source.config.colour) for f in frames])
+    frames = sample_frames(DEFAULT) if choice.precision == "int8" else []
+    calibration = [frame.net_input(choice.config.colour) for frame in frames]
+    with tempfile.TemporaryDirectory(prefix="livesr-") as folder:
+        yield compile_checkpoint(choice.source, choice.precision, Path(folder), calibration)
+
+
+def _is_name(path: Path) -> bool:
+    """A zoo model's name, rather than a file that does not exist."""
+    return not path.suffix and len(path.parts) == 1 and not path.exists()
 
 
 def _is_model(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path / "manifest.json").is_file()
+    return path.suffix == ".safetensors" or (path / MANIFEST).is_file()

@@ -1,5 +1,6 @@
 """Real frames to calibrate and to measure parity on: from a folder of images or a video file."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,8 +19,8 @@ from engine.net import Batch, to_ycbcr
 DEFAULT = Path(__file__).parent / "zoo" / "calibration"
 WIDTH, HEIGHT = 320, 180
 MOST = 24
-# A minute of video: a film shall not stand in memory.
-MOST_DECODED = 1500
+# Half a minute of video: a film shall not stand in memory.
+MOST_DECODED = 750
 Item = TypeVar("Item")
 _IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -73,13 +74,16 @@ def _decode(path: Path) -> list[Image.Image]:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise ValueError(f"{path} holds no video")
-            decoded = islice(container.decode(video=0), MOST_DECODED)
-            frames = [
-                Image.fromarray(f.to_ndarray(format="rgb24", width=WIDTH, height=HEIGHT)) for f in decoded
-            ]
+            frames = [_shrink(frame) for frame in islice(container.decode(video=0), MOST_DECODED)]
     except av.FFmpegError as exc:
         raise ValueError(f"{path} is neither a folder of images nor a video: {exc}") from exc
     return _spread(frames)
+
+
+def _shrink(frame: av.VideoFrame) -> Image.Image:
+    factor = max(WIDTH / frame.width, HEIGHT / frame.height)
+    width, height = math.ceil(frame.width * factor), math.ceil(frame.height * factor)
+    return Image.fromarray(frame.to_ndarray(format="rgb24", width=width, height=height))
 
 
 def _spread(items: Sequence[Item]) -> list[Item]:

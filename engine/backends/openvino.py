@@ -77,6 +77,15 @@ class OpenVinoNet:
         return out
 
 
+def devices() -> list[str]:
+    """What OpenVINO finds on this machine, with the precisions that it computes in."""
+    core = ov.Core()
+    return [
+        f"{device} ({', '.join(sorted(core.get_property(device, 'OPTIMIZATION_CAPABILITIES')))})"
+        for device in core.available_devices
+    ]
+
+
 def frame_model(core: ov.Core, artifact: Artifact, colour: Colour) -> ov.Model:
     """The frame graph of that colour with the network in its gap."""
     frame, net = core.read_model(artifact.frame(colour)), core.read_model(artifact.net)

@@ -1,0 +1,75 @@
+"""`livesr bench`: how fast the engine is on this machine."""
+
+import argparse
+import json
+from typing import get_args
+
+from engine.bench import Bench, bench_engine
+from engine.frame import Precision
+from engine.load import BACKENDS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="awsrn-live-x2",
+        help="zoo model, artifact, checkpoint, or a paper's model (awsrn-sd-x2) on random weights",
+    )
+    parser.add_argument("--size", type=_size, default=(640, 360), metavar="WxH", help="of the LR frame")
+    parser.add_argument("--precision", choices=get_args(Precision))
+    parser.add_argument("--backend", choices=BACKENDS)
+    parser.add_argument(
+        "--against",
+        choices=("reference",),
+        help="in turns with the authors' network: eager float32 PyTorch, weight norm in place",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="0: as the backend finds right")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    width, height = args.size
+    result = bench_engine(
+        args.model,
+        width=width,
+        height=height,
+        backend=args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        seconds=args.seconds,
+        against_reference=args.against is not None,
+    )
+    print(json.dumps(result.to_dict()) if args.json else _describe(result))
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(side) for side in text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be WIDTHxHEIGHT, such as 640x360") from None
+    return width, height
+
+
+def _describe(result: Bench) -> str:
+    spec, scale = result.spec, result.spec.scale
+    weights = ", random weights" if result.random_weights else ""
+    size = f"{spec.width}×{spec.height} → {scale * spec.width}×{scale * spec.height}"
+    lines = [
+        f"{spec.model}{weights} · {spec.backend} {spec.precision} · {size} · {result.frames} frames",
+        f"  {result.ms_per_frame:.2f} ms/frame (p50), {result.frames_per_s:.1f} frames/s",
+        f"  {result.gmac_per_s:.1f} GMAC/s",
+    ]
+    if result.peak_gmac_per_s is not None:
+        share = result.gmac_per_s / result.peak_gmac_per_s
+        lines[-1] += (
+            f", {share:.0%} of this machine's peak of {result.peak_gmac_per_s:.0f} in {spec.precision}"
+        )
+    rss = f"  {result.peak_rss_bytes / 2**20:.0f} MiB peak RSS"
+    lines.append(rss + (", PyTorch loaded" if result.torch_loaded else ""))
+    if result.reference_ms_per_frame is not None:
+        reference = f"{result.reference_ms_per_frame:.1f} ms/frame"
+        lines.append(f"  {result.speed_up:.2f}× the authors' network in eager float32 PyTorch ({reference})")
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""`livesr doctor`: what this machine has, and which backend will be used and why."""
+
+import argparse
+import importlib.util
+import json
+from importlib.metadata import version
+from typing import Any
+
+import av
+from av.codec.hwaccel import HWAccel
+
+from engine import machine
+from engine.backends.openvino import devices
+from engine.errors import EngineError
+from engine.load import choose, zoo
+
+_TRIED_SIZE = 256  # the least width and height that every NVENC generation takes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    report = examine()
+    print(json.dumps(report) if args.json else describe(report))
+    return 0
+
+
+def examine() -> dict[str, Any]:
+    """Tries rather than assumes: encoders and decoders are opened."""
+    cpu = machine.cpu()
+    return {
+        "cpu": {"model": cpu.model, "cores": cpu.cores, "features": list(cpu.features)},
+        "memory_bytes": machine.memory_bytes(),
+        "gpus": machine.nvidia_gpus(),
+        "openvino": {"version": version("openvino"), "devices": devices()},
+        "torch": version("torch") if importlib.util.find_spec("torch") else None,
+        "ffmpeg": av.ffmpeg_version_info,
+        "codecs": {
+            "libx264": _try_encoder("libx264"),
+            "h264_nvenc": _try_encoder("h264_nvenc"),
+            "nvdec": _try_nvdec(),
+        },
+        "models": {name: _choice(name) for name in zoo()},
+    }
+
+
+def describe(report: dict[str, Any]) -> str:
+    cpu, openvino = report["cpu"], report["openvino"]
+    memory = f"{report['memory_bytes'] / 2**30:.1f} GiB"
+    rows = [
+        (
+            "CPU",
+            f"{cpu['model']}, {cpu['cores']} cores: {', '.join(cpu['features']) or 'no vector features'}",
+        ),
+        ("Memory", memory),
+        ("GPU", "; ".join(report["gpus"]) or "no NVIDIA GPU"),
+        ("OpenVINO", f"{openvino['version']}: {', '.join(openvino['devices'])}"),
+        ("PyTorch", report["torch"] or "not installed (checkpoints can't be compiled; artifacts run)"),
+        ("FFmpeg", report["ffmpeg"]),
+    ]
+    for name, codec in report["codecs"].items():
+        rows.append((name, "works" if codec["works"] else f"does not work: {codec['reason']}"))
+    for name, choice in report["models"].items():
+        rows.append(
+            (name, choice.get("error") or f"{choice['backend']} {choice['precision']}: {choice['why']}")
+        )
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def _choice(model: str) -> dict[str, Any]:
+    try:
+        choice = choose(model, None, None)
+    except EngineError as exc:
+        return {"error": str(exc)}
+    return {"backend": choice.backend, "precision": choice.precision, "why": choice.why}
+
+
+def _try_encoder(name: str) -> dict[str, Any]:
+    try:
+        context = av.CodecContext.create(name, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width = context.height = _TRIED_SIZE
+        context.pix_fmt = "yuv420p"
+        context.framerate = 25
+        context.open()
+    except (av.FFmpegError, ValueError) as exc:
+        return {"works": False, "reason": str(exc)}
+    return {"works": True}
+
+
+def _try_nvdec() -> dict[str, Any]:
+    try:
+        hwaccel = HWAccel("cuda", allow_software_fallback=False)
+        av.CodecContext.create("h264", "r", hwaccel).open()
+    except (av.FFmpegError, ValueError, RuntimeError, NotImplementedError) as exc:
+        return {"works": False, "reason": str(exc)}
+    return {"works": True}
