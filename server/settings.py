@@ -176,5 +176,9 @@ def load(path: Path) -> Settings:
 
 def mask_credentials(text: str) -> str:
     """The text with the user, password and query of every URL in it hidden: for logs and the API."""
-    text = re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
-    return re.sub(r"(?<=\w\?)[^\s'\"#]+", "***", text)
+    return re.sub(r"(\w://)([^\s/?'\"]+@)?([^\s?'\"]*)(\?[^\s'\"]*)?", _masked, text)
+
+
+def _masked(url: re.Match[str]) -> str:
+    scheme, user, rest, query = url.groups()
+    return f"{scheme}{'***@' if user else ''}{rest}{'?***' if query else ''}"

@@ -1,0 +1,119 @@
+"""The settings file: what it means, and what is said of a wrong one."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from server.settings import Settings, load, mask_credentials
+from tests.conftest import ROOT
+
+GOOD = """
+[server]
+port = 9000
+[defaults]
+lanes = 3
+keyframe_interval_s = 1.0
+[limits]
+max_width = 1280
+[[streams]]
+id = "a"
+source = "rtsp://user:secret@camera/1"
+lanes = 4
+[[streams]]
+id = "b"
+source = "/tmp/clip.mp4"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "livesr.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_stream_takes_the_defaults_and_its_own_word_goes_first(tmp_path):
+    settings = load(write(tmp_path, GOOD))
+    first, second = (stream.job(settings.limits) for stream in settings.streams)
+    assert (first.lanes, second.lanes) == (4, 3)
+    assert first.keyframe_interval_s == 1.0
+    assert first.max_width == 1280
+    assert first.source == "rtsp://user:secret@camera/1"
+    assert settings.server.port == 9000
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy").glob("*.toml")), ids=lambda path: path.name)
+def test_the_files_that_ship_are_valid(path):
+    load(path)
+
+
+def test_the_reference_file_names_every_key_with_its_default():
+    assert load(ROOT / "deploy" / "livesr.toml") == Settings()
+    text = (ROOT / "deploy" / "livesr.toml").read_text()
+    for table in (
+        Settings().server,
+        Settings().webrtc,
+        Settings().defaults,
+        Settings().limits,
+        Settings().hls,
+    ):
+        for key in type(table).model_fields:
+            assert f"\n{key} = " in text or f"\n#{key} = " in text or f"\n#[[webrtc.{key}]]" in text, key
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[server\n", ["not valid TOML"]),
+        ("[server]\nprot = 1", ["server.prot", "not permitted"]),
+        ("[server]\nport = 70000", ["server.port=70000", "65535"]),
+        ("[hls]\nsegment_s = 'two'", ["hls.segment_s='two'", "number"]),
+        ("[defaults]\nencoder = 'x265'", ["defaults.encoder='x265'", "libx264"]),
+        ("[limits]\nmax_streams = 0", ["limits.max_streams=0", "greater"]),
+        ("[[streams]]\nid = 'a'", ["streams.0.source", "required"]),
+        ("[[streams]]\nid = 'a b'\nsource = 'demo:'", ["streams.0.id='a b'"]),
+        ("[[streams]]\nid = 'a'\nsource = 'ftp://host/x'", ["streams.0.source", "'ftp'", "rtsp"]),
+        ("[[streams]]\nid = 'a'\nsource = 'rtsp:///x'", ["streams.0.source", "host"]),
+        ("[[streams]]\nid='a'\nsource='demo:'\n[[streams]]\nid='a'\nsource='demo:'", ["'a'", "once"]),
+        (
+            "[limits]\nmax_streams=1\n" + "[[streams]]\nid='%s'\nsource='demo:'\n" * 2 % ("a", "b"),
+            ["max_streams=1"],
+        ),
+        ("streams = 3", ["streams=3"]),
+        ("[[webrtc.ice_servers]]\nurls = ['http://x']", ["http://x", "stun:"]),
+    ],
+)
+def test_an_error_names_file_key_value_and_rule(tmp_path, text, words):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=r"livesr\.toml") as caught:
+        load(path)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no such settings file"):
+        load(tmp_path / "none.toml")
+
+
+def test_an_api_stream_takes_the_operators_defaults():
+    settings = Settings.model_validate({"defaults": {"lanes": 5}})
+    assert settings.stream(id="x", source="demo:").lanes == 5
+    with pytest.raises(ValidationError):
+        settings.stream(id="x", source="gopher://x")
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("rtsp://user:secret@camera:554/1", "rtsp://***@camera:554/1"),
+        ("rtsp://user:p@ss@camera/1", "rtsp://***@camera/1"),
+        ("https://cdn/live.m3u8?token=abc&x=1", "https://cdn/live.m3u8?***"),
+        ("rtmp://host/app/key: Connection refused", "rtmp://host/app/key: Connection refused"),
+        ("can't open 'rtsp://u:p@h/1': timed out", "can't open 'rtsp://***@h/1': timed out"),
+        ("synthetic:?size=320x180", "synthetic:?size=320x180"),
+        ("/srv/what?.mp4", "/srv/what?.mp4"),
+    ],
+)
+def test_credentials_are_masked(text, masked):
+    assert mask_credentials(text) == masked
