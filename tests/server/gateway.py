@@ -139,6 +139,7 @@ class Script:
     height: int = 120
     gop_s: float = 2.0
     audio: bool = True
+    video_delay_s: float = 0.0  # how far the picture lags its timestamps, and the sound
     live: bool = True  # encodes and sends in real time; else the test says what is sent
     first: tuple[Message, ...] = ()
     refuse: str = ""
@@ -213,7 +214,7 @@ class ScriptedWorker:
             due_s = started_s + self.frames / FPS
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             for rendition in ("upscaled", "plain") if self.plain else ("upscaled",):
-                self.say(self._video(rendition, int(due_s * 90_000)))
+                self.say(self._video(rendition, int((due_s - script.video_delay_s) * 90_000)))
             if sound:
                 for kind, step in (("opus", 960), ("aac", 1024)):
                     while origin[kind] < due_s * 48_000:
