@@ -8,6 +8,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from server.masking import mask_credentials
+
 
 class GatewayError(Exception):
     """A request that can't be served as it is; the message names the thing, the value and the rule."""
@@ -121,7 +123,7 @@ def describe(error: dict[str, object]) -> str:
     assert isinstance(location, tuple)
     key = ".".join(str(part) for part in location if part != "body") or "body"
     value = error.get("input")
-    shown = "" if isinstance(value, dict | list) or value is None else f"={value!r}"
+    shown = "" if isinstance(value, dict | list) or value is None else f"={mask_credentials(repr(value))}"
     return f"{key}{shown}: {str(error.get('msg', '')).removeprefix('Value error, ')}"
 
 

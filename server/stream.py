@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from server.figures import Figures
+from server.masking import mask_credentials
 from server.messages import (
     AudioPacket,
     Dropped,
@@ -22,7 +23,7 @@ from server.messages import (
 from server.metrics import Metrics, StreamMetrics
 from server.placement import Placement
 from server.publish.outputs import Outputs
-from server.settings import Hls, Limits, StreamSettings, mask_credentials
+from server.settings import Hls, Limits, StreamSettings
 from server.supervisor import Supervisor
 from server.views import EngineView, OutputView, SourceView, StreamState, StreamView, ViewersView
 

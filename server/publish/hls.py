@@ -14,16 +14,15 @@ PLAYLIST = "application/vnd.apple.mpegurl"
 MP4 = "video/mp4"
 # A player that comes before the first segment waits rather than fails, up to about two of them.
 FIRST_SEGMENT_TIMEOUT_S = 5.0
-_GET = ("GET", "HEAD")
 
 
 def router(streams: Streams) -> APIRouter:
     routes = APIRouter(prefix="/hls/{stream}", tags=["HLS"])
     described = responses(StreamNotFound, StreamFailed, NotReady)
 
-    @routes.api_route(
+    @routes.head("/index.m3u8", include_in_schema=False)
+    @routes.get(
         "/index.m3u8",
-        methods=list(_GET),
         response_class=Response,
         responses={200: {"content": {PLAYLIST: {}}}, **described},
     )
@@ -32,9 +31,9 @@ def router(streams: Streams) -> APIRouter:
         found = await _with_segments(streams, stream)
         return _playlist(playlist.multivariant(found.outputs.hls))
 
-    @routes.api_route(
+    @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
+    @routes.get(
         f"/{playlist.MEDIA_PLAYLIST}",
-        methods=list(_GET),
         response_class=Response,
         responses={200: {"content": {PLAYLIST: {}}}, **described},
     )
@@ -45,9 +44,9 @@ def router(streams: Streams) -> APIRouter:
         found.figures.hls_players.saw(f"{client} {request.headers.get('User-Agent', '')}", time.monotonic())
         return _playlist(playlist.media(found.outputs.hls))
 
-    @routes.api_route(
+    @routes.head("/{segment}", include_in_schema=False)
+    @routes.get(
         "/{segment}",
-        methods=list(_GET),
         response_class=Response,
         responses={200: {"content": {MP4: {}}}, **responses(SegmentNotFound, StreamNotFound)},
     )

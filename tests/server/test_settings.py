@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from server.settings import Settings, load, mask_credentials
+from server.masking import mask_credentials
+from server.settings import Settings, load
 from tests.conftest import ROOT
 
 GOOD = """
