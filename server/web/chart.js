@@ -12,7 +12,7 @@ export const P99_COLOUR = "#d5dbe4";
 
 const SECONDS = 60;
 const FONT = "11px system-ui, sans-serif";
-const GUTTER = 44; // left of the plot, for the axis
+const GUTTER = 54; // left of the plot, for the axis
 
 export class StageChart {
   #canvas;
@@ -42,7 +42,8 @@ export class StageChart {
     const context = canvas.getContext("2d");
     context.scale(devicePixelRatio, devicePixelRatio);
 
-    const most = Math.max(10, ...this.#columns.map((column) => column?.p99 ?? 0)) * 1.1;
+    // The stages set the scale; a percentile far above them is drawn at the upper edge.
+    const most = 1.7 * Math.max(10, ...this.#columns.map((column) => (column ? total(column.stages) : 0)));
     const tall = (ms) => (ms / most) * height;
     this.#axis(context, width, height, most);
     const step = (width - GUTTER) / SECONDS;
@@ -57,7 +58,7 @@ export class StageChart {
         y -= part;
       }
       context.fillStyle = P99_COLOUR;
-      context.fillRect(x, height - tall(column.p99) - 1, Math.max(1, step - 1), 2);
+      context.fillRect(x, Math.max(0, height - tall(column.p99) - 1), Math.max(1, step - 1), 2);
     });
   }
 
@@ -75,6 +76,8 @@ export class StageChart {
     }
   }
 }
+
+const total = (stages) => Object.values(stages).reduce((sum, ms) => sum + ms, 0);
 
 function niceStep(value) {
   const power = 10 ** Math.floor(Math.log10(value));

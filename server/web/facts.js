@@ -4,12 +4,12 @@ import { known, size, withUnit } from "./dom.js";
 
 export function superResolution(stream) {
   const { input, output, engine, model } = stream;
-  const parity = engine && (known(engine.parity_db) ? withUnit(engine.parity_db, "dB", 1) : "is the reference");
+  const unmeasured = engine?.backend === "reference" ? "is the reference" : "not measured";
   return [
     ["model", "Model", engine?.model ?? model],
     ["backend", "Backend", engine?.backend],
     ["precision", "Precision", engine?.precision],
-    ["parity", "Parity to float32", parity],
+    ["parity", "Parity to float32", engine && (withUnit(engine.parity_db, "dB", 1) ?? unmeasured)],
     ["input", "Source", input && `${input.codec}${input.fps ? `, ${round(input.fps)} fps` : ""}`],
     ["output", "Encoder", output && `${output.encoder}, ${withUnit(output.bitrate_bps / 1e6, "Mbit/s", 1)}`],
   ];

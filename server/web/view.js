@@ -136,10 +136,10 @@ export class StreamView {
   // Before the server has answered, every value is a dash: nothing jumps when it comes.
   #showStream() {
     const stream = this.#stream ?? UNKNOWN;
-    const { state, reason, input, output } = stream;
+    const { state, input, output } = stream;
     const running = state === "running";
     byId("stream-state").dataset.state = state;
-    setText(byId("stream-state"), [STATE_WORDS[state], running ? "" : reason].filter(Boolean).join(": "));
+    setText(byId("stream-state"), STATE_WORDS[state]);
 
     const on = running && stream.fps > 0;
     byId("sr").dataset.on = String(on);
@@ -151,7 +151,8 @@ export class StreamView {
     setText(byId("upscaled-size"), to ?? "");
     if (output) byId("picture").style.setProperty("--ratio", pictureRatio(input, output));
 
-    byId("mute").disabled = input ? !input.audio : false;
+    byId("compare").disabled = byId("fullscreen").disabled = state === "failed";
+    byId("mute").disabled = state === "failed" || input?.audio === false;
     setText(byId("mute"), soundWord(input, byId("upscaled").muted));
     setFacts(byId("sr-facts"), facts.superResolution(stream));
     setFacts(byId("latency"), facts.latency(stream));

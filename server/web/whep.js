@@ -5,6 +5,7 @@ import { errorText } from "./api.js";
 
 const CONNECT_LIMIT_MS = 10_000;
 const DISCONNECTED_LIMIT_MS = 4_000;
+const LEAVE_LIMIT_MS = 2_000;
 
 // The server answered, and not with a session.
 export class WhepRefused extends Error {
@@ -120,12 +121,16 @@ export class WhepSession {
     return counters;
   }
 
-  // `keepalive` lets the DELETE outlive the page.
+  // The DELETE goes first: a closed connection would end the session on the server, and leave nothing to delete.
   close() {
-    this.#pc.close();
     this.#end("closed");
-    if (this.#location) fetch(this.#location, { method: "DELETE", keepalive: true }).catch(() => {});
+    const location = this.#location;
     this.#location = null;
+    if (!location) return this.#pc.close();
+    const request = { method: "DELETE", keepalive: true, signal: AbortSignal.timeout(LEAVE_LIMIT_MS) };
+    return fetch(location, request) // keepalive: it may outlive the page
+      .catch(() => {})
+      .finally(() => this.#pc.close());
   }
 }
 

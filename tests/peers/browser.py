@@ -1,0 +1,90 @@
+"""Headless Chromium on the page: what a person would read and press."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service as Driver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.peers.service import until
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--mute-audio",
+    "--allow-loopback-in-peer-connection",
+)
+
+
+class Page:
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver = driver
+        self._url = url
+
+    def open(self, stream: str = "") -> None:
+        self.driver.get("about:blank")  # a change of fragment alone would load nothing
+        self.driver.get(f"{self._url}#{stream}" if stream else self._url)
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        return self.find(selector).text
+
+    def run(self, script: str, *args: Any) -> Any:
+        return self.driver.execute_script(script, *args)
+
+    def fact(self, panel: str, key: str) -> str:
+        """A value of the panel 'sr', 'server' or 'player'."""
+        return str(self.run("return document.querySelector(arguments[0])?.textContent ?? ''", _fact(panel, key)))
+
+    def frames_decoded(self) -> int:
+        text = self.fact("player", "frames").replace(",", "")
+        return int(text) if text.isdigit() else 0
+
+    def plays(self, size: str, more: int = 10) -> None:
+        """The picture has that size, and that many more frames are decoded."""
+        until(lambda: self.fact("player", "size") == size, f"the picture is {size}: {self.text('main')}")
+        start = self.frames_decoded()
+        until(lambda: self.frames_decoded() >= start + more, f"{more} frames more than {start}")
+
+    def requests(self, path: str) -> list[str]:
+        """The addresses on this server that the page has asked for."""
+        script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        return [url for url in self.run(script) if url.startswith(self._url + path)]
+
+    def picture(self) -> np.ndarray:
+        """A screenshot of what is between the player's edges, (h, w, 3)."""
+        png = self.find("#stage").screenshot_as_png
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+    def console(self) -> list[str]:
+        """Errors since the last call, a blocked outside request among them."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def _fact(panel: str, key: str) -> str:
+    return f"#{panel}-facts [data-fact={key}]"
+
+
+@contextmanager
+def chromium(executable: str, driver: str, url: str) -> Iterator[Page]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = executable
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Driver(driver))
+    try:
+        chrome.execute_cdp_cmd("Performance.enable", {})
+        yield Page(chrome, url)
+    finally:
+        chrome.quit()

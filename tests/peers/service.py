@@ -1,0 +1,134 @@
+"""The real service as a process of its own, and what a client of its API does with it."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from tests.conftest import ROOT
+
+T = TypeVar("T")
+
+# A file loads its engine and a peer connects in a second or two; a busy machine takes its time.
+TIMEOUT_S = 30.0
+
+SETTINGS = """
+[server]
+port = {port}
+[webrtc]
+host_addresses = ["127.0.0.1"]
+[defaults]
+preset = "ultrafast"
+source_timeout_s = 3.0
+keyframe_interval_s = 1.0
+[hls]
+segment_s = 1.0
+"""
+
+
+def until(condition: Callable[[], T], what: str, timeout_s: float = TIMEOUT_S) -> T:
+    """Waits for what `condition` returns to be true, and returns it."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.05)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Service:
+    """`url` ends with a slash."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self._log = log
+        self.http = httpx.Client(base_url=url, timeout=10)
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def show(self, stream: str) -> dict[str, Any]:
+        answer = self.http.get(f"/api/streams/{stream}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    @contextmanager
+    def stream(self, name: str, source: str, **options: Any) -> Iterator[str]:
+        """A stream that is there for as long as the block."""
+        answer = self.http.post("/api/streams", json={"id": name, "source": source, **options})
+        assert answer.status_code == 201, answer.text
+        try:
+            yield name
+        finally:
+            self.http.delete(f"/api/streams/{name}")
+
+    def wait_for(self, stream: str, state: str, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """The stream once it is in that state."""
+        seen: dict[str, Any] = {}
+
+        def arrived() -> bool:
+            seen.update(self.show(stream))
+            return seen["state"] == state
+
+        try:
+            until(arrived, f"{stream} is {state}", timeout_s)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}; it is {seen['state']}: {seen['reason']}\n{self.log()[-3000:]}") from None
+        return seen
+
+    def wait_for_frames(self, stream: str, count: int = 10) -> None:
+        """That many more frames go out."""
+        start = self.show(stream)["frames"]["total"]
+        until(lambda: self.show(stream)["frames"]["total"] >= start + count, f"{count} frames of {stream}")
+
+    def workers(self) -> list[int]:
+        """Process ids of the gateway's workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [
+            int(pid) for pid in children if b"server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Service]:
+    """Starts a service without streams on a free port; its process ends with the block."""
+    port = free_port()
+    config, log = folder / "livesr.toml", folder / "livesr.log"
+    config.write_text(SETTINGS.format(port=port))
+    command = [sys.executable, "-m", "server", "serve", "--config", str(config)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    service = Service(process, f"http://127.0.0.1:{port}/", log)
+    try:
+        until(lambda: _ready(service), "the service is ready")
+        yield service
+    finally:
+        service.http.close()
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ready(service: Service) -> bool:
+    assert service.process.poll() is None, f"the service ended:\n{service.log()}"
+    try:
+        return service.http.get("/readyz").status_code == 200
+    except httpx.ConnectError:
+        return False

@@ -1,0 +1,151 @@
+"""Chromium on the page: WebRTC and HLS play, the plain picture compares, a dead worker is not noticed."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.conftest import ROOT, missing_peer
+from tests.peers.service import Service, until
+
+SOURCE, SIZE = "synthetic:?size=160x90&fps=12", "320 × 180"
+
+
+@pytest.fixture(scope="module")
+def browser(service: Service, program: Callable[[str, str], str]) -> "Iterator[Page]":
+    try:
+        from tests.peers.browser import chromium
+    except ModuleNotFoundError:
+        missing_peer("selenium", "pip install selenium")
+    executable, driver = program("chromium", "chromium"), program("chromedriver", "chromium-driver")
+    with chromium(executable, driver, service.url) as page:
+        yield page
+
+
+@pytest.fixture
+def page(browser: "Page") -> "Iterator[Page]":
+    browser.console()
+    yield browser
+    browser.open("none")  # leaves the stream before it is deleted
+
+
+def test_webrtc_plays_the_upscaled_picture(service: Service, page: "Page") -> None:
+    with service.stream("whep", SOURCE):
+        service.wait_for("whep", "running")
+        page.open("whep")
+        page.plays(SIZE)
+        assert page.fact("player", "over") == "WebRTC"
+        assert page.picture().std() > 20
+        assert page.text("#sr") == f"On\n160 × 90 → {SIZE}"
+        until(lambda: page.fact("server", "viewers") == "1 WebRTC, 0 HLS", "the server counts the viewer")
+        assert page.console() == []
+
+        page.open()
+        until(lambda: service.show("whep")["viewers"]["whep"] == 1, "the first stream is shown by itself")
+        page.open("none")
+        until(lambda: service.show("whep")["viewers"]["whep"] == 0, "leaving ends the session")
+        until(lambda: page.text("#gone-id") == "none", "the page says that there is no such stream")
+
+
+def test_the_plain_picture_beside_the_upscaled_one(service: Service, page: "Page") -> None:
+    with service.stream("compare", SOURCE):
+        service.wait_for("compare", "running")
+        page.open("compare")
+        page.plays(SIZE)
+        page.find("#compare").click()
+
+        def sizes() -> list[int]:
+            script = "return [...document.querySelectorAll('video')].map(video => video.videoWidth)"
+            return page.run(script)
+
+        until(lambda: sizes() == [320, 160], "both pictures are there")
+        page.plays(SIZE)
+        page.find("#split-at").send_keys("\ue011")  # Home
+        assert page.run("return getComputedStyle(arguments[0]).getPropertyValue('--split')", page.find("#picture")) == "0"
+        left, right = page.picture().std(), 0.0
+        page.find("#split-at").send_keys("\ue010")  # End
+        right = page.picture().std()
+        assert left > 20 and right > 20, "both pictures show something"
+        page.find("#compare").click()
+        until(lambda: not page.find("#plain").is_displayed(), "the plain picture is gone")
+        page.plays(SIZE)
+        assert page.console() == []
+
+
+@pytest.mark.parametrize("by", ["native", "hls.js"])
+def test_hls_plays(service: Service, page: "Page", by: str) -> None:
+    hidden = None
+    if by == "hls.js":
+        if not (ROOT / "server/web/vendor/hls.mjs").exists():
+            missing_peer("hls.js", "make web")
+        script = "HTMLMediaElement.prototype.canPlayType = () => ''"
+        hidden = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    try:
+        with service.stream("hls", SOURCE):
+            service.wait_for("hls", "running")
+            page.open("hls")
+            page.plays(SIZE)
+            page.find("[value=hls] + span").click()
+            until(lambda: page.fact("player", "over") == f"HLS, {by}", "it plays over HLS")
+            page.plays(SIZE)
+            assert page.picture().std() > 20
+            until(lambda: service.show("hls")["viewers"] == {"whep": 0, "hls": 1}, "the server counts the player")
+    finally:
+        if hidden:
+            page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", hidden)
+
+
+def test_a_killed_worker_is_replaced_under_the_same_connection(service: Service, page: "Page") -> None:
+    with service.stream("killed", SOURCE):
+        service.wait_for("killed", "running")
+        page.open("killed")
+        page.plays(SIZE)
+        (worker,) = service.workers()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: service.show("killed")["worker"]["restarts"] == 1, "the worker is replaced")
+        page.plays(SIZE, more=20)
+        posts = [url for url in page.requests("whep/") if url.endswith("/killed")]
+        assert len(posts) == 1, "the viewer never had to connect again"
+        assert page.fact("server", "restarts") == "1"
+
+
+def test_a_stream_is_added_and_deleted_on_the_page(service: Service, page: "Page") -> None:
+    page.open()
+    until(lambda: page.find("#empty").is_displayed(), "an empty service says how to add a stream")
+    page.find("#add-first").click()
+    page.find("#add-source").send_keys("gopher://example/")
+    page.find("#add-id").send_keys("mine")
+    page.find("#add-form [type=submit]").click()
+    until(lambda: "'gopher' must be one of" in page.text("#add-error"), "the server's words")
+    page.find("#add-source").clear()
+    page.find("#add-source").send_keys(f"/tmp/<img src=x onerror=hacked=1>\ue007")  # Enter
+    until(lambda: page.text("#stream-name") == "mine", "the new stream is shown")
+    until(lambda: page.text("#overlay-title") == "This stream failed", "and its failure")
+    assert "/tmp/<img src=x onerror=hacked=1>" in page.text("#overlay-why")
+    assert page.run("return window.hacked") is None
+    page.find("#delete").click()
+    page.find("#delete-form [type=submit]").click()
+    until(lambda: page.find("#empty").is_displayed(), "it is gone")
+    assert service.http.get("/api/streams").json() == []
+
+
+def test_a_lost_source_is_said_on_the_page(service: Service, page: "Page") -> None:
+    with service.stream("lost", "rtsp://127.0.0.1:9/nothing"):
+        service.wait_for("lost", "reconnecting")
+        page.open("lost")
+        until(lambda: "Connection refused" in page.text("#overlay-why"), "the reason is shown")
+        assert page.text("#stream-state") == "Reconnecting"
+        assert page.text("#sr-word") == "Off"
+
+
+def test_a_phone_needs_no_sideways_scrolling(service: Service, page: "Page") -> None:
+    metrics = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        with service.stream("a-camera-with-a-rather-long-name", SOURCE):
+            page.open("a-camera-with-a-rather-long-name")
+            page.plays(SIZE, more=1)
+            assert page.run("return document.documentElement.scrollWidth") == 320
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
