@@ -19,6 +19,8 @@ COMMANDS = {
     "convert": ("engine.commands.convert", "make a checkpoint of the authors' released state dict"),
     "build": ("engine.commands.build", "compile a checkpoint into an artifact"),
     "train": ("training.commands.train", "train a network"),
+    "prune": ("training.commands.prune", "remove AWMS branches that carry little, and fine-tune"),
+    "ablate": ("training.commands.ablate", "the paper's tables 1-4, and figures 4 and 5"),
     "evaluate": ("training.commands.evaluate", "PSNR and SSIM of a model on image sets"),
 }
 

@@ -1,111 +1,162 @@
-"""Training patches: a folder of HR images, their LR made the benchmarks' way, random crops of both.
+"""Training patches: HR pictures of a folder, their LR, random crops of both.
 
-The decoded images are packed into one file beside the run, so that later runs start at once and crops
+The decoded pictures are packed into one memory-mapped file, so that later runs start at once and crops
 come from the page cache.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
-from training.resize import crop_to_multiple, downscale
+from training.degrade import degrade_still
+from training.images import VIDEO_SUFFIXES, hr_folder, media_files, read_frames, read_rgb
+from training.quality import rgb_to_y
+from training.resize import Rgb, crop_to_multiple, downscale
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-
-
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8, whatever 8-bit mode the file has. Raises ValueError naming a file that is no image."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as exc:
-        raise ValueError(f"{path} is no readable image: {exc}") from exc
+Degradation = Literal["bicubic", "h264"]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images in a folder, by name. Raises ValueError where there is none."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
-    return files
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Where HR and LR come from. `lr_folder` holds LR images that somebody else made (DIV2K's names)."""
+
+    folder: Path
+    scale: int
+    degrade: Degradation = "bicubic"
+    lr_folder: Path | None = None
+    frame_every_s: float = 1.0  # of videos
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.degrade not in ("bicubic", "h264"):
+            raise ValueError(f"degrade={self.degrade!r} must be 'bicubic' or 'h264'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One image twice, uint8 RGB: lr (h, w, 3) and hr (s·h, s·w, 3)."""
+    """One picture twice, uint8 RGB: lr (h, w, 3) and hr (s·h, s·w, 3)."""
 
-    lr: NDArray[np.uint8]
-    hr: NDArray[np.uint8]
+    lr: Rgb
+    hr: Rgb
+
+
+def _pictures(config: DataConfig) -> Iterator[tuple[Path, Rgb]]:
+    for file in media_files(hr_folder(config.folder)):
+        if file.suffix.lower() in VIDEO_SUFFIXES:
+            for frame in read_frames(file, every_s=config.frame_every_s):
+                yield file, frame
+        else:
+            yield file, read_rgb(file)
+
+
+def read_pairs(config: DataConfig, *, lr_patch: int) -> Iterator[Pair]:
+    """Every picture of the folder with its LR. Raises ValueError naming the file that does not fit."""
+    scale, rng = config.scale, np.random.default_rng(config.seed)
+    for file, picture in _pictures(config):
+        hr = crop_to_multiple(picture, scale)
+        # The pan of a degraded still takes some pixels off, and 4:2:0 one more.
+        needed = scale * (lr_patch + (5 if config.degrade == "h264" else 0))
+        if min(hr.shape[:2]) < needed:
+            size = f"{hr.shape[1]}×{hr.shape[0]}"
+            raise ValueError(f"{file} is {size}, smaller than {needed}×{needed}, which the crop needs")
+        lr = _given_lr(config, file, hr) if config.lr_folder else downscale(hr, scale)
+        if config.degrade == "h264":
+            lr, y, x = degrade_still(lr, rng)
+            hr = hr[y * scale : y * scale + lr.shape[0] * scale, x * scale : x * scale + lr.shape[1] * scale]
+        yield Pair(lr=lr, hr=hr)
+
+
+def _given_lr(config: DataConfig, file: Path, hr: Rgb) -> Rgb:
+    assert config.lr_folder is not None
+    for name in (f"{file.stem}x{config.scale}{file.suffix}", file.name):
+        path = config.lr_folder / name
+        if path.exists():
+            lr = read_rgb(path)
+            if tuple(side * config.scale for side in lr.shape[:2]) != hr.shape[:2]:
+                raise ValueError(
+                    f"{path} is {lr.shape[1]}×{lr.shape[0]}, ×{config.scale} of it must be"
+                    f" {hr.shape[1]}×{hr.shape[0]} as {file} is"
+                )
+            return lr
+    raise ValueError(f"{config.lr_folder} holds no LR of {file.name}")
 
 
 class PackedPairs:
-    """All pairs of a folder in one memory-mapped file; `sha256` names its content."""
+    """All pairs of a data configuration in one memory-mapped file; `sha256` is of the pixels."""
 
-    def __init__(self, folder: Path, scale: int, cache: Path, *, min_side: int) -> None:
-        files = image_files(folder)
+    def __init__(self, config: DataConfig, cache: Path, *, lr_patch: int) -> None:
+        files = media_files(hr_folder(config.folder))
         identity = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-        key = hashlib.sha256(json.dumps([identity, scale, min_side]).encode()).hexdigest()[:16]
+        about = [identity, str(config), lr_patch]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         self._data_path, index_path = cache / f"{key}.u8", cache / f"{key}.json"
         if not index_path.exists():
             cache.mkdir(parents=True, exist_ok=True)
-            self._pack(files, scale, min_side, index_path)
+            self._pack(config, lr_patch, index_path)
         index = json.loads(index_path.read_text())
+        self.name = config.folder.name
         self.sha256: str = index["sha256"]
-        self.scale = scale
+        self.scale = config.scale
         data = np.memmap(self._data_path, dtype=np.uint8, mode="r")
         self.pairs: list[Pair] = []
         for offset, h, w in index["images"]:
             middle = offset + 3 * h * w
-            end = middle + 3 * h * w * scale**2
+            end = middle + 3 * h * w * self.scale**2
             lr = data[offset:middle].reshape(h, w, 3)
-            hr = data[middle:end].reshape(h * scale, w * scale, 3)
+            hr = data[middle:end].reshape(h * self.scale, w * self.scale, 3)
             self.pairs.append(Pair(lr=lr, hr=hr))
 
-    def _pack(self, files: Sequence[Path], scale: int, min_side: int, index_path: Path) -> None:
+    def _pack(self, config: DataConfig, lr_patch: int, index_path: Path) -> None:
         images: list[tuple[int, int, int]] = []
         digest = hashlib.sha256()
         partial = self._data_path.with_suffix(f".{os.getpid()}.partial")
         offset = 0
-        with partial.open("wb") as out:
-            for file in files:
-                hr = np.ascontiguousarray(crop_to_multiple(read_rgb(file), scale))
-                if min(hr.shape[:2]) < min_side:
-                    size = f"{hr.shape[1]}×{hr.shape[0]}"
-                    raise ValueError(f"{file} is {size}, smaller than the {min_side}×{min_side} crop")
-                lr = downscale(hr, scale)
-                for part in (lr, hr):
-                    out.write(part.tobytes())
-                    digest.update(part.tobytes())
-                images.append((offset, lr.shape[0], lr.shape[1]))
-                offset += lr.size + hr.size
-        os.replace(partial, self._data_path)
-        index_path.write_text(json.dumps({"images": images, "sha256": digest.hexdigest()}))
+        try:
+            with partial.open("wb") as out:
+                for pair in read_pairs(config, lr_patch=lr_patch):
+                    for part in (pair.lr, pair.hr):
+                        pixels = np.ascontiguousarray(part).tobytes()
+                        out.write(pixels)
+                        digest.update(pixels)
+                    images.append((offset, pair.lr.shape[0], pair.lr.shape[1]))
+                    offset += pair.lr.size + pair.hr.size
+            os.replace(partial, self._data_path)
+        finally:
+            partial.unlink(missing_ok=True)
+        text = json.dumps({"images": images, "sha256": digest.hexdigest()})
+        whole = index_path.with_suffix(f".{os.getpid()}.partial")
+        whole.write_text(text)
+        os.replace(whole, index_path)
 
 
 class PatchSampler:
-    """Seeded random patches: images drawn by area, flipped and turned, flat ones drawn again."""
+    """Random patches: pictures drawn by area, flipped and turned, flat ones drawn again.
 
-    def __init__(self, pairs: PackedPairs, lr_patch: int, rng: np.random.Generator) -> None:
-        self._pairs, self._patch, self.rng = pairs, lr_patch, rng
+    A batch depends on the seed and the iteration alone, so a resumed run sees the patches it would have seen.
+    """
+
+    def __init__(self, pairs: PackedPairs, lr_patch: int, seed: tuple[int, ...]) -> None:
+        self._pairs, self._patch, self._seed = pairs, lr_patch, seed
         area = np.array([p.lr.shape[0] * p.lr.shape[1] for p in pairs.pairs], dtype=np.float64)
         self._chance = area / area.sum()
 
-    def batch(self, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def batch(self, size: int, iteration: int) -> tuple[Rgb, Rgb]:
         """(B, p, p, 3) LR and (B, s·p, s·p, 3) HR, uint8 RGB."""
-        patches = [self._patch_pair() for _ in range(size)]
+        rng = np.random.default_rng((*self._seed, iteration))
+        patches = [self._patch_pair(rng) for _ in range(size)]
         return np.stack([p.lr for p in patches]), np.stack([p.hr for p in patches])
 
-    def _patch_pair(self) -> Pair:
-        rng, p, s = self.rng, self._patch, self._pairs.scale
+    def _patch_pair(self, rng: np.random.Generator) -> Pair:
+        p, s = self._patch, self._pairs.scale
         for _ in range(4):
             pair = self._pairs.pairs[rng.choice(len(self._chance), p=self._chance)]
             y, x = rng.integers(pair.lr.shape[0] - p + 1), rng.integers(pair.lr.shape[1] - p + 1)
@@ -116,8 +167,16 @@ class PatchSampler:
         hr = pair.hr[s * y : s * (y + p), s * x : s * (x + p)]
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
 
-        def augment(a: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            turned = np.rot90(a, turns)
+        def augment(patch: Rgb) -> Rgb:
+            turned = np.rot90(patch, turns)
             return turned[:, ::-1] if flip else turned
 
         return Pair(lr=augment(lr), hr=augment(hr))
+
+
+def to_network(rgb: NDArray[np.uint8], colour: str) -> Tensor:
+    """(B, h, w, 3) uint8 RGB → (B, C, h, w) float32 on the 0-255 scale, as a network of `colour` takes it."""
+    if colour == "y":
+        return torch.from_numpy(rgb_to_y(rgb).astype(np.float32))[:, None]
+    planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float()
+    return planes.contiguous(memory_format=torch.channels_last)

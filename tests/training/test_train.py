@@ -1,5 +1,9 @@
 """A short training learns, repeats itself bit by bit, and goes on from where it was killed."""
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +13,17 @@ from PIL import Image
 
 from engine.checkpoint import load_checkpoint
 from engine.config import live_config
-from training.data import PackedPairs
-from training.train import Recipe, luma_psnr, train
+from tests.conftest import ROOT
+from training.data import DataConfig, PackedPairs
+from training.recipes import Recipe, paper_recipe, short_recipe
+from training.train import train
+from training.validate import luma_psnr
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images with edges and texture at all scales."""
-    folder = tmp_path / "photographs"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("photographs")
     rng = np.random.default_rng(1)
     for index in range(2):
         blocks = np.kron(rng.integers(0, 255, (12, 16, 3)), np.ones((8, 8, 1)))
@@ -26,67 +32,88 @@ def photographs(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def pairs(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> PackedPairs:
+    return PackedPairs(DataConfig(folder=photographs, scale=2), tmp_path_factory.mktemp("cache"), lr_patch=16)
+
+
 def recipe(iterations: int, save_every: int = 5) -> Recipe:
-    return Recipe(config=live_config(), iterations=iterations, batch=4, lr_patch=16, save_every=save_every)
+    short = short_recipe(live_config(), iterations)
+    return replace(short, batch=4, lr_patch=16, save_every=save_every)
 
 
-def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(checkpoint).state
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "checkpoint.safetensors").state
 
 
-def test_training_learns(photographs: Path, tmp_path: Path) -> None:
-    short = train(recipe(1), data=photographs, validation=None, run=tmp_path / "short")
-    longer = train(recipe(60, 60), data=photographs, validation=photographs, run=tmp_path / "longer")
-    untrained = luma_psnr(load_checkpoint(short).network(), photographs)
-    assert luma_psnr(load_checkpoint(longer).network(), photographs) > untrained + 3
+def test_training_learns(pairs: PackedPairs, photographs: Path, tmp_path: Path) -> None:
+    train(recipe(1), pairs=pairs, run=tmp_path / "short")
+    train(recipe(60, 60), pairs=pairs, validation=photographs, run=tmp_path / "longer")
+    before, after = (
+        luma_psnr(
+            load_checkpoint(tmp_path / run / "checkpoint.safetensors").network(), recipe(1), photographs
+        )
+        for run in ("short", "longer")
+    )
+    assert after > before + 3
+    assert list((tmp_path / "longer" / "tensorboard").iterdir())
 
 
-def test_the_same_seed_gives_the_same_weights(photographs: Path, tmp_path: Path) -> None:
-    first = weights(train(recipe(10), data=photographs, validation=None, run=tmp_path / "a"))
-    second = weights(train(recipe(10), data=photographs, validation=None, run=tmp_path / "b"))
+def test_the_same_seed_gives_the_same_weights(pairs: PackedPairs, tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        train(recipe(50, 50), pairs=pairs, run=tmp_path / run)
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_killed_run_goes_on_as_if_unbroken(
-    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: PackedPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = weights(train(recipe(12), data=photographs, validation=None, run=tmp_path / "whole"))
-    killed_at = 8
+    train(recipe(12), pairs=pairs, run=tmp_path / "whole")
     rate = Recipe.rate
 
     def killer(self: Recipe, iteration: int) -> float:
-        if iteration == killed_at:
+        if iteration == 8:
             raise KeyboardInterrupt
         return rate(self, iteration)
 
     with monkeypatch.context() as patch:
         patch.setattr(Recipe, "rate", killer)
         with pytest.raises(KeyboardInterrupt):
-            train(recipe(12), data=photographs, validation=None, run=tmp_path / "broken")
-    resumed = weights(train(recipe(12), data=photographs, validation=None, run=tmp_path / "broken"))
+            train(recipe(12), pairs=pairs, run=tmp_path / "broken")
+    train(recipe(12), pairs=pairs, run=tmp_path / "broken")
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_run_folder_of_another_recipe_is_refused(photographs: Path, tmp_path: Path) -> None:
-    train(recipe(5), data=photographs, validation=None, run=tmp_path / "run")
+def test_a_run_folder_of_another_recipe_is_refused(pairs: PackedPairs, tmp_path: Path) -> None:
+    train(recipe(5), pairs=pairs, run=tmp_path)
     with pytest.raises(ValueError, match="is of another recipe"):
-        train(recipe(6), data=photographs, validation=None, run=tmp_path / "run")
+        train(recipe(6), pairs=pairs, run=tmp_path)
 
 
-def test_bad_folders_and_files_are_named(tmp_path: Path) -> None:
-    def pack(folder: Path) -> PackedPairs:
-        return PackedPairs(folder, 2, tmp_path / "cache", min_side=96)
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(
+    pairs: PackedPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recipe, "rate", lambda self, iteration: 1e-3 if iteration < 5 else float("nan"))
+    with pytest.raises(ValueError, match=r"loss is nan at iteration 10; .*state\.pt"):
+        train(recipe(20), pairs=pairs, run=tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors").provenance["iteration"] == 5
 
-    with pytest.raises(ValueError, match="none is no folder"):
-        pack(tmp_path / "none")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty holds no image"):
-        pack(tmp_path / "empty")
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "x.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"x\.png is no readable image"):
-        pack(broken)
-    Image.new("RGB", (50, 120)).save(broken / "x.png")
-    with pytest.raises(ValueError, match=r"x\.png is 50×120, smaller than the 96×96 crop"):
-        pack(broken)
+
+def test_the_papers_schedule() -> None:
+    paper = paper_recipe(live_config())
+    assert [paper.rate(i) for i in (0, 199_999, 200_000, 600_000)] == [1e-3, 1e-3, 5e-4, 1.25e-4]
+    assert (paper.batch, paper.lr_patch, paper.iterations) == (16, 48, 1_000_000)
+
+
+def test_two_processes_train_one_network(photographs: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "server", "train", "short", "--model", "live", "--iterations", "3", "--batch", "2",
+        "--data", str(photographs), "--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").provenance["iteration"] == 3

@@ -1,35 +1,104 @@
-"""`livesr train`: the live luma network, or any of the paper's, on a folder of photographs."""
+"""`livesr train`: any network here, by the paper's recipe or in a given number of minutes."""
 
 import argparse
+import sys
+from dataclasses import replace
 from pathlib import Path
 
-from engine.config import AwsrnConfig, live_config, paper_config
-from training.train import Recipe, train
+from engine.config import live_config, paper_config
+from training.data import DataConfig, PackedPairs
+from training.networks import BASELINES, NetworkConfig, load_network, named_config
+from training.recipes import Recipe, paper_recipe, short_recipe
+from training.train import measure_iteration, train
+
+RECIPES = {"paper": paper_recipe, "short": short_recipe}
+LIVE = {
+    "live": live_config,
+    "live-large": lambda **scale: live_config(block_features=64, awrus=5, **scale),
+}
+PAPER = ("awsrn-s", "awsrn-sd", "awsrn-m", "awsrn")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="HR images or videos")
+    parser.add_argument("--lr-data", type=Path, metavar="DIR", help="LR made by somebody else, DIV2K's names")
+    parser.add_argument("--degrade", choices=("bicubic", "h264"), default="bicubic", help="how LR is made")
+    parser.add_argument("--validation", type=Path, metavar="DIR", help="HR images to report PSNR-Y on")
+    # Not --run: torchrun takes that for an abbreviation of its own.
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="state to resume, and result")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="packed pictures; default: in --out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="live", help="live (default), awsrn-s, awsrn-sd, awsrn-m or awsrn")
+    names = ", ".join((*LIVE, *PAPER, *BASELINES))
+    parser.add_argument("recipe", nargs="?", choices=RECIPES, default="paper")
+    parser.add_argument("--model", default="awsrn", help=f"one of {names} (default: awsrn)")
     parser.add_argument("--scale", type=int, default=2)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of HR images")
-    parser.add_argument("--validation", type=Path, metavar="DIR", help="HR images to report PSNR on")
     parser.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="state to resume from, and the result"
+        "--kernels", metavar="3,5", help="branches of an AWSRN's AWMS, if not the model's own"
     )
-    parser.add_argument("--iterations", type=int, default=16_000)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--iterations", type=int, help="if not the recipe's own")
+    parser.add_argument("--minutes", type=float, help="as many iterations as fit, measured before the start")
+    parser.add_argument("--initial", type=Path, metavar="CHECKPOINT", help="weights to begin with")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--bf16", action="store_true", help="BF16 arithmetic with float32 weights")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--profile", action="store_true", help="100 iterations, then seconds and waiting share"
+    )
+    add_data_arguments(parser)
 
 
-def config_of(model: str, scale: int) -> AwsrnConfig:
-    return live_config(scale=scale) if model == "live" else paper_config(model, scale)
+def config_of(model: str, scale: int, kernels: str | None) -> NetworkConfig:
+    """Raises ValueError naming an unknown model or kernels that are no list of sizes."""
+    if model not in LIVE and model not in PAPER:
+        return named_config(model, scale)
+    config = LIVE[model](scale=scale) if model in LIVE else paper_config(model, scale)
+    if kernels is None:
+        return config
+    try:
+        return replace(config, kernels=tuple(int(k) for k in kernels.split(",")))
+    except ValueError as exc:
+        raise ValueError(f"--kernels {kernels!r} must be odd sizes such as 3,5") from exc
+
+
+def packed(args: argparse.Namespace, recipe: Recipe) -> PackedPairs:
+    """The run's pictures, packed on the first call."""
+    data = DataConfig(
+        folder=args.data, scale=recipe.config.scale, degrade=args.degrade, lr_folder=args.lr_data
+    )
+    return PackedPairs(data, args.cache or args.out / "cache", lr_patch=recipe.lr_patch)
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe = Recipe(
-        config=config_of(args.model, args.scale),
-        iterations=args.iterations,
-        batch=args.batch,
-        seed=args.seed,
+    recipe = RECIPES[args.recipe](config_of(args.model, args.scale, args.kernels))
+    given = {name: getattr(args, name) for name in ("iterations", "learning_rate", "batch")}
+    recipe = replace(
+        recipe, seed=args.seed, bf16=args.bf16, **{k: v for k, v in given.items() if v is not None}
     )
-    print(train(recipe, data=args.data, validation=args.validation, run=args.run))
+    pairs = packed(args, recipe)
+    if args.minutes is not None:
+        recipe = fit_minutes(recipe, pairs, args.out, args.minutes)
+    if args.profile:
+        done = train(recipe, pairs=pairs, run=args.out, stop_after=100)
+        share = done.waiting_s / done.iteration_s
+        print(f"{done.iteration_s:.4f} s/iteration, {share:.1%} of it waiting for data")
+        return 0
+    initial = load_network(args.initial).network.state_dict() if args.initial else None
+    print(train(recipe, pairs=pairs, run=args.out, validation=args.validation, initial=initial).checkpoint)
     return 0
+
+
+def fit_minutes(recipe: Recipe, pairs: PackedPairs, run_folder: Path, minutes: float) -> Recipe:
+    """The recipe with as many iterations as fit; a resumed run keeps the number it began with."""
+    note = run_folder / "iterations.txt"
+    if not note.exists():
+        if not minutes > 0:
+            raise ValueError(f"--minutes {minutes} must be greater than zero")
+        iteration_s = measure_iteration(recipe, pairs)
+        run_folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(str(max(recipe.save_every, int(minutes * 60 / iteration_s))))
+    iterations = int(note.read_text())
+    print(f"{iterations} iterations", file=sys.stderr)
+    return replace(recipe, iterations=iterations)
