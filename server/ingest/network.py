@@ -14,7 +14,7 @@ from server.ingest.container import Pacer, find_tracks, packets_of, tracks_of
 from server.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks, redacted, scheme
 
 # Live protocols: what is in flight is enough to find the tracks; libav's 5 s of analysis would be latency.
-_LOW_LATENCY = {"fflags": "nobuffer", "probesize": "1000000", "analyzeduration": "1000000"}
+_LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "1000000"}
 
 
 class NetworkSource:
