@@ -167,8 +167,13 @@ def load(path: Path) -> Settings:
         raise ValueError(f"{path}: no such settings file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ValueError(f"{path}: not valid TOML: {exc}") from exc
+    return check(tables, str(path))
+
+
+def check(tables: dict[str, Any], where: str) -> Settings:
+    """Settings out of tables; raises ValueError naming their origin, the key, the value and the rule."""
     try:
         return Settings.model_validate(tables)
     except ValidationError as exc:
         errors = "; ".join(describe(dict(error)) for error in exc.errors())
-        raise ValueError(f"{path}: {errors}") from exc
+        raise ValueError(f"{where}: {errors}") from exc

@@ -1,6 +1,7 @@
 """`livesr serve`: the gateway, until SIGTERM or Ctrl-C."""
 
 import argparse
+import contextlib
 import logging
 import re
 import socket
@@ -10,7 +11,7 @@ import uvicorn
 
 from server.app import create_app
 from server.placement.local import LocalPlacement
-from server.settings import Settings, load
+from server.settings import Settings, check, load
 
 SHUTDOWN_TIMEOUT_S = 3
 BACKLOG = 512
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
-    _Server(config, _address(listener)).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once all is closed
+        _Server(config, _address(listener)).run(sockets=[listener])
     return 0
 
 
@@ -49,7 +51,7 @@ def _settings(args: argparse.Namespace) -> Settings:
             tables["server"][key] = getattr(args, key)
     if args.source is not None:
         tables["streams"] = (*tables["streams"], {"id": _name(args.source), "source": args.source})
-    return Settings.model_validate(tables)
+    return check(tables, "command line")
 
 
 def _name(source: str) -> str:
