@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+from fractions import Fraction
 from importlib.metadata import version
 from typing import Any
 
@@ -84,7 +85,7 @@ def _try_encoder(name: str) -> dict[str, Any]:
         assert isinstance(context, av.VideoCodecContext)
         context.width = context.height = _TRIED_SIZE
         context.pix_fmt = "yuv420p"
-        context.framerate = 25
+        context.framerate = Fraction(25)
         context.open()
     except (av.FFmpegError, ValueError) as exc:
         return {"works": False, "reason": str(exc)}
