@@ -5,11 +5,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from loadtest import soak, viewers
+from loadtest import latency, soak, viewers
 from loadtest.http import ServerError
 
 COMMANDS = {
     "viewers": (viewers, "N viewers at once: join time, frames per second, loss, server CPU per viewer"),
+    "latency": (latency, "glass-to-glass latency of a live source of its own"),
     "soak": (soak, "viewers joining and leaving for minutes: does the server's memory stay flat?"),
 }
 

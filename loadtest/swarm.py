@@ -83,18 +83,16 @@ async def watch(base: str, stream: str, at_s: float, from_s: float, until_s: flo
         await sleep_until(until_s)
         return await viewer.report(from_s, until_s)
     except ServerError as exc:
-        return ViewerReport(
-            join_s=viewer.join_s,
-            window_s=0,
-            frames=0,
-            longest_gap_s=0,
-            packets_received=0,
-            packets_lost=0,
-            error=str(exc),
-        )
+        return failed(str(exc))
     finally:
         with contextlib.suppress(ServerError):  # where the server has gone, the reports say so better
             await viewer.leave()
+
+
+def failed(error: str) -> ViewerReport:
+    return ViewerReport(
+        join_s=None, window_s=0, frames=0, longest_gap_s=0, packets_received=0, packets_lost=0, error=error
+    )
 
 
 async def sleep_until(moment_s: float) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote, urljoin
 import aioice.ice
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError, OperationError
+from aiortc.rtp import RtpPacket
 
 from loadtest.http import ServerError, request
 
@@ -36,32 +37,42 @@ class ViewerReport:
         return self.frames / self.window_s if self.window_s > 0 else 0.0
 
 
+OnFrame = Callable[[bytes, float], None]  # Annex B of a whole frame, when its last packet came
+
+
 class _EncodedFrames(queue.Queue[Any]):
     """Stands where aiortc's receiver queues whole frames for its decoder thread; hands them on at once.
 
-    The thread then only waits for the None that ends it. This is the one place that reaches into aiortc.
+    The thread then only waits for the None that ends it. aiortc takes a frame for whole when the next one
+    begins; its time here is that of its own last packet. This is the one place that reaches into aiortc.
     """
 
-    def __init__(self, on_frame: Callable[[bytes], None]) -> None:
+    def __init__(self, receiver: RTCRtpReceiver, on_frame: OnFrame) -> None:
         super().__init__()
         self._on_frame = on_frame
+        self._handle = receiver._handle_rtp_packet
+        self._last_marker_s = 0.0
+        vars(receiver)["_RTCRtpReceiver__decoder_queue"] = self
+        vars(receiver)["_handle_rtp_packet"] = self._on_packet
 
-    @classmethod
-    def instead_of_decoding(cls, receiver: RTCRtpReceiver, on_frame: Callable[[bytes], None]) -> None:
-        vars(receiver)["_RTCRtpReceiver__decoder_queue"] = cls(on_frame)
+    async def _on_packet(self, packet: RtpPacket, arrival_time_ms: int) -> None:
+        await self._handle(packet, arrival_time_ms)
+        if packet.marker:
+            self._last_marker_s = time.monotonic()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         if item is None:
             super().put(None, block, timeout)
         else:
             _codec, frame = item
-            self._on_frame(frame.data)
+            self._on_frame(frame.data, self._last_marker_s)
 
 
 class Viewer:
-    """Joins one stream, watches, leaves. Owned by one task."""
+    """Joins one stream, watches, leaves. Owned by one task; `on_frame` gets frames from a key frame on."""
 
-    def __init__(self, base: str, stream: str) -> None:
+    def __init__(self, base: str, stream: str, on_frame: OnFrame | None = None) -> None:
+        self._on_frame = on_frame
         self._url = urljoin(base, f"whep/{quote(stream, safe='')}")
         self._resource: str | None = None
         self._arrivals_s: list[float] = []  # of whole frames, the first being a key frame
@@ -73,8 +84,8 @@ class Viewer:
         codecs = RTCRtpReceiver.getCapabilities("video").codecs  # type: ignore[union-attr]
         self._video.setCodecPreferences([c for c in codecs if c.name == "H264"])
         audio = self._peer.addTransceiver("audio", direction="recvonly")
-        _EncodedFrames.instead_of_decoding(self._video.receiver, self._on_video)
-        _EncodedFrames.instead_of_decoding(audio.receiver, lambda data: None)
+        _EncodedFrames(self._video.receiver, self._on_video)
+        _EncodedFrames(audio.receiver, lambda data, at_s: None)
         self.join_s: float | None = None
 
     async def join(self) -> None:
@@ -125,12 +136,14 @@ class Viewer:
             packets_lost=lost,
         )
 
-    def _on_video(self, data: bytes) -> None:
+    def _on_video(self, data: bytes, at_s: float) -> None:
         if not self._arrivals_s and not is_key_frame(data):
             return
-        self._arrivals_s.append(time.monotonic())
+        self._arrivals_s.append(at_s)
         if not self._picture.done():
             self._picture.set_result(None)
+        if self._on_frame is not None:
+            self._on_frame(data, at_s)
 
     def _on_state(self) -> None:
         if self._peer.connectionState == "failed" and not self._picture.done():

@@ -19,7 +19,8 @@ def stream(tmp_path_factory):
         yield service.url
 
 
-def test_viewers(stream, capsys):
+def test_viewers(stream, capsys, monkeypatch):
+    monkeypatch.setattr("loadtest.viewers.BASELINE_S", 2.0)
     status = main(
         ["viewers", "--url", stream, "--stream", "pattern", "--count", "4", "--duration", "3", "--json"]
     )

@@ -5,15 +5,17 @@ import json
 import pytest
 
 from loadtest.__main__ import main
-from loadtest.swarm import run_viewers
-from loadtest.viewer import is_key_frame
-from loadtest.viewers import Spread
+from loadtest.swarm import failed, run_viewers
+from loadtest.viewer import ViewerReport, is_key_frame
+from loadtest.viewers import Spread, render, summarise
 from tests.loadtest.conftest import known
 
 
 @pytest.fixture(autouse=True)
-def _short_baseline(monkeypatch):
+def _short(monkeypatch):
     monkeypatch.setattr("loadtest.viewers.BASELINE_S", 1.0)
+    monkeypatch.setattr("loadtest.swarm.START_S", 2.0)
+    monkeypatch.setattr("loadtest.swarm.SETTLE_S", 1.0)
 
 
 def measure(capsys, url: str, *options: str) -> tuple[int, dict]:
@@ -81,15 +83,29 @@ def test_who_gets_no_picture_says_so_and_leaves(whep_server, monkeypatch):
     assert known(url, "sessions") == 0
 
 
-def test_text_report(whep_server, capsys):
-    status = main(
-        ["viewers", "--url", whep_server(), "--stream", "pattern", "--count", "1", "--duration", "1"]
+def test_text_report():
+    saw = ViewerReport(
+        join_s=0.25,
+        window_s=10,
+        frames=250,
+        longest_gap_s=0.08,
+        packets_received=999,
+        packets_lost=1,
     )
+    known = {"duration_s": 10, "server_cpu_before": 0.1, "server_cpu_during": 0.2, "loadtest_cpu": 0.3}
 
-    lines = capsys.readouterr().out.splitlines()
-    assert status == 0
-    assert lines[0].split() == ["viewers", "1", "of", "1", "see", "pattern,", "measured", "for", "1", "s"]
-    assert [line.split("  ")[0] for line in lines[1:5]] == ["join", "frame rate", "longest gap", "loss"]
+    text = render(summarise([saw, saw, failed("full")], url="http://h/", stream="pattern", **known))
+
+    assert text.splitlines() == [
+        "viewers         2 of 3 see pattern, measured for 10 s",
+        "join            min 0.25  p50 0.25  p95 0.25  max 0.25  s from POST to the first whole key frame",
+        "frame rate      min 25.0  p50 25.0  p95 25.0  max 25.0  frames/s",
+        "longest gap     min 0.08  p50 0.08  p95 0.08  max 0.08  s between two frames",
+        "loss            0.100% of 2000 packets",
+        "server CPU      5.00% of a core per viewer (10.0% before, 20.0% with 2)",
+        "load test CPU   30.0% of a core",
+        "error           1 × full",
+    ]
 
 
 @pytest.mark.parametrize(
