@@ -10,6 +10,8 @@ const LONGEST_RETRY_MS = 8_000;
 const UNREACHABLE_TRIES = 2;
 // A worker is replaced in far less, over the same connection; later than this, the session itself is suspect.
 const STALL_LIMIT_MS = 12_000;
+// As long as a picture may stand still before it is called still: some cameras send a frame a second.
+const STILL_MS = 2_500;
 // The server cannot serve us by WebRTC, now or later: no common codec, not our kind of offer.
 const REFUSED_FOR_GOOD = [400, 406, 415, 422, 501];
 
@@ -48,19 +50,25 @@ export class Player extends EventTarget {
   // There is reason to think that the next try succeeds: no more waiting for it.
   hurry = () => {};
 
-  // Null while nothing plays; fps is over the time since the last call.
+  // Null while nothing plays. To the playback's counters come fps, over the time since the last call, and whether
+  // the picture is moving. `expectFrames`: the server has some, so that a standstill is the connection's fault.
   async sample({ expectFrames }) {
     const playback = this.#playback;
     if (!playback) return null;
     const counters = await playback.counters();
     if (playback !== this.#playback || counters.frames === undefined) return null;
     const now = performance.now();
-    const last = this.#last ?? { frames: counters.frames, at: now, movedAt: now };
-    const moved = counters.frames !== last.frames || !expectFrames;
-    this.#last = { frames: counters.frames, at: now, movedAt: moved ? now : last.movedAt };
-    if (now - this.#last.movedAt > STALL_LIMIT_MS) this.#stalled();
+    const last = this.#last ?? { frames: counters.frames, at: now, frameAt: -Infinity, fineAt: now };
+    const grew = counters.frames > last.frames;
+    this.#last = {
+      frames: counters.frames,
+      at: now,
+      frameAt: grew ? now : last.frameAt,
+      fineAt: grew || !expectFrames ? now : last.fineAt,
+    };
+    if (now - this.#last.fineAt > STALL_LIMIT_MS) this.#stalled();
     const fps = now > last.at ? ((counters.frames - last.frames) * 1000) / (now - last.at) : null;
-    return { ...counters, fps, moving: counters.frames > last.frames };
+    return { ...counters, fps, moving: now - this.#last.frameAt < STILL_MS };
   }
 
   #stalled = () => {};
@@ -70,8 +78,7 @@ export class Player extends EventTarget {
     if (transport === "whep") {
       note = await this.#keepPlaying(signal, "whep", () => this.#whep(`/whep/${id}`, compare, signal));
     }
-    if (signal.aborted) return;
-    note = await this.#keepPlaying(signal, "hls", () => this.#hls(`/hls/${id}/index.m3u8`, signal), note);
+    if (!signal.aborted) note = await this.#keepPlaying(signal, "hls", () => this.#hls(`/hls/${id}/index.m3u8`, note, signal), note);
     if (!signal.aborted) this.#set({ phase: "stopped", note });
   }
 
@@ -116,12 +123,12 @@ export class Player extends EventTarget {
     });
   }
 
-  async #hls(url, signal) {
+  async #hls(url, note, signal) {
     const playback = new HlsPlayback(this.#upscaled);
     this.#upscaled.srcObject = null;
     return this.#during(playback, signal, async () => {
       await playback.open(url, signal);
-      return {};
+      return { comparing: false, note };
     });
   }
 

@@ -11,6 +11,7 @@ const STATE_WORDS = {
   reconnecting: "Reconnecting",
   failed: "Failed",
   stopped: "Stopped",
+  unknown: "No answer",
 };
 
 export class StreamView {
@@ -57,13 +58,14 @@ export class StreamView {
     this.#play();
   }
 
+  // Null: the server did not answer.
   async update(id, stream) {
     if (id !== this.id) return;
     const came = stream?.state === "running" && this.#stream?.state !== "running";
-    this.#stream = stream ?? this.#stream;
+    this.#stream = stream ?? { ...(this.#stream ?? UNKNOWN), state: "unknown" };
     if (came && this.#player.status.phase === "idle") this.#play();
     else if (came) this.#player.hurry();
-    const sample = await this.#player.sample({ expectFrames: this.#stream?.state === "running" });
+    const sample = await this.#player.sample({ expectFrames: this.#stream.state === "running" });
     if (id !== this.id) return;
     this.#moving = sample?.moving ?? false;
     this.#showStream();

@@ -44,7 +44,9 @@ class Page:
 
     def fact(self, panel: str, key: str) -> str:
         """A value of the panel 'sr', 'server' or 'player'."""
-        return str(self.run("return document.querySelector(arguments[0])?.textContent ?? ''", _fact(panel, key)))
+        return str(
+            self.run("return document.querySelector(arguments[0])?.textContent ?? ''", _fact(panel, key))
+        )
 
     def frames_decoded(self) -> int:
         text = self.fact("player", "frames").replace(",", "")
@@ -84,7 +86,6 @@ def chromium(executable: str, driver: str, url: str) -> Iterator[Page]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = webdriver.Chrome(options=options, service=Driver(driver))
     try:
-        chrome.execute_cdp_cmd("Performance.enable", {})
         yield Page(chrome, url)
     finally:
         chrome.quit()

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 
 from tests.conftest import missing_peer
@@ -21,10 +22,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="package")
 def ffmpeg() -> str:
     """An ffmpeg of its own build, not the libraries the service runs on."""
-    try:
-        import imageio_ffmpeg
-    except ModuleNotFoundError:
-        missing_peer("ffmpeg", "pip install imageio-ffmpeg")
     return imageio_ffmpeg.get_ffmpeg_exe()
 
 

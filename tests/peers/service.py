@@ -87,7 +87,9 @@ class Service:
         try:
             until(arrived, f"{stream} is {state}", timeout_s)
         except AssertionError as exc:
-            raise AssertionError(f"{exc}; it is {seen['state']}: {seen['reason']}\n{self.log()[-3000:]}") from None
+            raise AssertionError(
+                f"{exc}; it is {seen['state']}: {seen['reason']}\n{self.log()[-3000:]}"
+            ) from None
         return seen
 
     def wait_for_frames(self, stream: str, count: int = 10) -> None:
@@ -98,9 +100,7 @@ class Service:
     def workers(self) -> list[int]:
         """Process ids of the gateway's workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [
-            int(pid) for pid in children if b"server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        return [int(pid) for pid in children if b"server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @contextmanager

@@ -50,7 +50,18 @@ def test_garbage_in_the_transport_stream_is_survived(
     port = free_port(socket.SOCK_DGRAM)
     with service.stream("udp", f"udp://127.0.0.1:{port}"):
         picture = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=12", "-c:v", "libx264", "-g", "12")
-        spawn(ffmpeg, "-re", *picture, "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-f", "mpegts", f"udp://127.0.0.1:{port}")
+        spawn(
+            ffmpeg,
+            "-re",
+            *picture,
+            "-preset",
+            "ultrafast",
+            "-pix_fmt",
+            "yuv420p",
+            "-f",
+            "mpegts",
+            f"udp://127.0.0.1:{port}",
+        )
         service.wait_for("udp", "running")
         noise = random.Random(2)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -70,7 +81,9 @@ def test_garbage_in_the_transport_stream_is_survived(
         ("synthetic:?size=100000x2", None),
     ],
 )
-def test_a_source_that_can_never_be_is_refused_or_fails(service: Service, source: str, words: str | None) -> None:
+def test_a_source_that_can_never_be_is_refused_or_fails(
+    service: Service, source: str, words: str | None
+) -> None:
     answer = service.http.post("/api/streams", json={"id": "never", "source": source})
     if words is not None:
         assert answer.status_code == 422

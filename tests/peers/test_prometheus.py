@@ -21,7 +21,9 @@ def test_promtool_accepts_the_metrics(service: Service, program: Callable[[str, 
     with service.stream("lint", "synthetic:?size=160x90&fps=12"):
         service.wait_for("lint", "running")
         text = service.http.get("/metrics").text
-    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, timeout=30
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
@@ -43,14 +45,18 @@ def test_prometheus_knows_the_latency_of_frames(
 
     def query(expression: str) -> list[dict[str, object]]:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression}, timeout=10)
+            answer = httpx.get(
+                f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression}, timeout=10
+            )
         except httpx.ConnectError:
             return []
         return answer.json()["data"]["result"] if answer.status_code == 200 else []
 
     with service.stream("scraped", "synthetic:?size=160x90&fps=12"):
         service.wait_for("scraped", "running")
-        quantile = 'histogram_quantile(0.99, rate(livesr_frame_latency_seconds_bucket{stream="scraped"}[10s]))'
+        quantile = (
+            'histogram_quantile(0.99, rate(livesr_frame_latency_seconds_bucket{stream="scraped"}[10s]))'
+        )
 
         def latency_s() -> float:
             found = query(quantile)
