@@ -65,8 +65,8 @@ def bench_pipeline(
     preset: str,
     seconds: float = 20.0,
 ) -> PipelineBench:
-    """Decode, lanes, encode and the socket to the gateway as fast as they go, nothing dropped, in turns with the
-    engine alone on the clip's pictures, already decoded. Without sound, which costs the same at any frame rate."""
+    """Decode, lanes, encode and the socket to the gateway as fast as they go, nothing dropped, in turns with
+    the engine alone on the same pictures. Without sound, whose cost does not grow with the frame rate."""
     log = logging.LoggerAdapter(logging.getLogger("livesr.bench"), {})
     pictures = list[Picture]()
     _Decoding(clip, log).run(pictures.append)
@@ -133,7 +133,7 @@ class _Decoding:
                 tracks_of(video, None),
                 max_size=(1 << 20, 1 << 20),
                 stamp=lambda pts, duration, time_base, _: (
-                    round((self._start_s + float((pts or 0) * time_base)) * VIDEO_CLOCK_HZ),
+                    round((self._start_s + float(pts * time_base)) * VIDEO_CLOCK_HZ),
                     round(duration * time_base * VIDEO_CLOCK_HZ),
                 ),
                 on_drop=lambda _: None,

@@ -1,23 +1,14 @@
 """An image file through the bare network: exactly its output, rounded and clamped, as PNG."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engine.frame import Precision
-from engine.load import choose, load_net
+from engine.load import Choice, choose, load_net
 from engine.net import upscale_image
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsedNet:
-    model: str
-    backend: str
-    precision: Precision
-    scale: int
 
 
 def upscale_image_file(
@@ -28,7 +19,7 @@ def upscale_image_file(
     backend: str | None,
     precision: Precision | None,
     threads: int,
-) -> tuple[UsedNet, tuple[int, int]]:
+) -> tuple[Choice, tuple[int, int]]:
     """What did it, and the size of the result. Raises ValueError for a file that is no image."""
     if target.suffix.lower() != ".png":
         raise ValueError(
@@ -43,7 +34,7 @@ def upscale_image_file(
         raise ValueError(f"{source}: is no image") from exc
     except OSError as exc:
         raise ValueError(f"{source}: is damaged ({exc})") from exc
-    chosen, used_backend, used_precision = choose(model, backend, precision)
+    choice = choose(model, backend, precision)
     net = load_net(model, backend=backend, precision=precision, threads=threads)
     result = Image.fromarray(upscale_image(net, rgb))
     partial = target.with_name(f".{target.stem}.partial.png")
@@ -52,5 +43,4 @@ def upscale_image_file(
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    used = UsedNet(model=chosen.name, backend=used_backend, precision=used_precision, scale=net.config.scale)
-    return used, result.size
+    return choice, result.size

@@ -61,7 +61,7 @@ def _upscale_image(args: argparse.Namespace) -> dict[str, Any]:
     from server.upscale_image import upscale_image_file
 
     started_s = time.monotonic()
-    net, size = upscale_image_file(
+    choice, size = upscale_image_file(
         args.input,
         args.output,
         model=args.model,
@@ -72,10 +72,10 @@ def _upscale_image(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "width": size[0],
         "height": size[1],
-        "scale": net.scale,
-        "model": net.model,
-        "backend": net.backend,
-        "precision": net.precision,
+        "scale": choice.config.scale,
+        "model": choice.name,
+        "backend": choice.backend,
+        "precision": choice.precision,
         "seconds": round(time.monotonic() - started_s, 3),
     }
 

@@ -41,42 +41,40 @@ class FileSource:
 
     def arrivals(self) -> Iterator[Arrival]:
         """One pass after another without a seam: each starts where the one before ended."""
-        assert self._container is not None
         offset_s = 0.0
         while not self._stop.is_set():
-            start_s, end_s = (self._container.start_time or 0) / av.time_base, 0.0
-            for arrival, packet_end_s in self._pass(offset_s):
-                end_s = max(end_s, packet_end_s)
-                yield arrival
-            if not self._loop:
+            span = _Span()
+            yield from self._pass(offset_s, span)
+            if not self._loop or self._stop.is_set():
                 return
-            if end_s <= offset_s + start_s:
+            if span.length_s <= 0:
                 raise SourceUnusable(f"{self._path}: no packet could be read")
-            offset_s = end_s - start_s
-            self._container.seek(self._container.start_time or 0)
+            offset_s += span.length_s
+            self.close()
+            self.open()  # not a seek, which elementary streams and some damaged files can't do
 
-    def _pass(self, offset_s: float) -> Iterator[tuple[Arrival, float]]:
-        """The file once: each arrival, and where in time its picture ends."""
+    def _pass(self, offset_s: float, span: "_Span") -> Iterator[Arrival]:
+        """The file once, `offset_s` later than its timestamps say; `span` learns how long it is."""
         assert self._container is not None
-        end_s = offset_s
-        nominal = self._video.average_rate or Fraction(25)
+        nominal_s = 1 / float(self._video.average_rate or 25)
         try:
             for video, packet in packets_of(self._container, self._video, self._audio):
-                if self._stop.is_set():
-                    return
                 if packet.size == 0 and self._loop:
                     continue  # a flushed decoder would not take the next pass
                 ticks = round(offset_s / packet.time_base)
                 if packet.pts is not None:
+                    span.add(packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base)
                     packet.pts += ticks
+                elif video:  # an elementary stream carries no time: its frames follow at the nominal rate
+                    span.add(span.length_s, nominal_s)
                 if packet.dts is not None:
                     packet.dts += ticks
-                # An elementary stream carries no time: its frames follow each other at the nominal rate.
-                start_s = end_s if packet.dts is None else float(packet.dts * packet.time_base)
-                if video:
-                    end_s = start_s + float((packet.duration or 0) * packet.time_base or 1 / nominal)
-                self._pacer.hold(start_s)
-                yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns()), end_s
+                    self._pacer.hold(float(packet.dts * packet.time_base))
+                elif video:
+                    self._pacer.hold(offset_s + span.length_s)
+                if self._stop.is_set():
+                    return
+                yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns())
         except av.FFmpegError:
             # A file cut off or damaged in its container ends where it can't be read any further.
             return
@@ -85,3 +83,20 @@ class FileSource:
         if self._container is not None:
             self._container.close()
             self._container = None
+
+
+class _Span:
+    """From the first presentation in a file to the end of the last."""
+
+    def __init__(self) -> None:
+        self._start_s: float | None = None
+        self._end_s = 0.0
+
+    def add(self, start_s: float | Fraction, duration_s: float | Fraction) -> None:
+        start, end = float(start_s), float(start_s + duration_s)
+        self._start_s = start if self._start_s is None else min(self._start_s, start)
+        self._end_s = max(self._end_s, end)
+
+    @property
+    def length_s(self) -> float:
+        return 0.0 if self._start_s is None else self._end_s - self._start_s

@@ -104,7 +104,6 @@ class LiveIngest:
             on_drop=lambda reason: self._on_drop("decode", reason),
         )
 
-    def _stamp(self, pts: int | None, duration: int, time_base: Fraction, arrival_ns: int) -> tuple[int, int]:
-        seconds = None if pts is None else float(pts * time_base)
-        presentation_s = self._timeline.at(seconds, arrival_ns)
+    def _stamp(self, pts: int, duration: int, time_base: Fraction, arrival_ns: int) -> tuple[int, int]:
+        presentation_s = self._timeline.at(float(pts * time_base), arrival_ns)
         return round(presentation_s * VIDEO_CLOCK_HZ), round(duration * time_base * VIDEO_CLOCK_HZ)

@@ -98,10 +98,15 @@ def _block(width: int) -> int:
 
 def _write_number(y: Plane, number: int) -> None:
     payload = (number & 0xFFFF_FFFF).to_bytes(4, "big")
-    bits = np.unpackbits(np.frombuffer(payload + bytes([binascii.crc_hqx(payload, 0) & 0xFF]), np.uint8))
+    bits = np.unpackbits(np.frombuffer(payload + bytes([_checksum(payload)]), np.uint8))
     block = _block(y.shape[1])
     values = np.where(bits.reshape(_ROWS, _BITS_PER_ROW), _BRIGHT, _DARK).astype(np.uint8)
     y[: _ROWS * block, : _BITS_PER_ROW * block] = values.repeat(block, 0).repeat(block, 1)
+
+
+def _checksum(number: bytes) -> int:
+    """Neither an all dark nor an all bright corner is a number."""
+    return binascii.crc_hqx(number, 0xFFFF) & 0xFF
 
 
 def read_frame_number(y: Plane, scale: int = 1) -> int | None:
@@ -114,7 +119,7 @@ def read_frame_number(y: Plane, scale: int = 1) -> int | None:
     middle = corner[:, block // 4 : block - block // 4, :, block // 4 : block - block // 4]
     bits = middle.mean(axis=(1, 3)) > (_DARK + _BRIGHT) / 2
     payload = np.packbits(bits.reshape(-1)).tobytes()
-    if binascii.crc_hqx(payload[:4], 0) & 0xFF != payload[4]:
+    if _checksum(payload[:4]) != payload[4]:
         return None
     return int.from_bytes(payload[:4], "big")
 

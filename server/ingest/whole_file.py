@@ -41,7 +41,6 @@ class WholeFile:
         self.time_base = self._video.time_base or 1 / self.fps
         self.dropped: Counter[str] = Counter()  # packets that gave no picture, by reason
         self._video.thread_type = "AUTO"  # latency does not matter here
-        self._next_pts = 0
         self._decoder = PictureDecoder(
             tracks_of(self._video, None),
             max_size=_NO_LIMIT,
@@ -76,11 +75,9 @@ class WholeFile:
         if not pictures:
             raise ValueError(f"{self._path}: no picture could be decoded")
 
-    def _stamp(self, pts: int | None, duration: int, time_base: Fraction, _: int) -> tuple[int, int]:
-        ticks = duration or round(1 / self.fps / self.time_base)
-        start = self._next_pts if pts is None else round(pts * time_base / self.time_base)
-        self._next_pts = start + ticks
-        return start, ticks
+    def _stamp(self, pts: int, duration: int, time_base: Fraction, _: int) -> tuple[int, int]:
+        ticks = time_base / self.time_base  # 1, but for an elementary stream
+        return round(pts * ticks), round(duration * ticks)
 
     def close(self) -> None:
         self._container.close()

@@ -28,7 +28,7 @@ from server.process.picture import (
 from server.process.timeline import now_ns
 
 # A frame's timestamp, duration and time base, its packet's arrival → the picture's timestamp and duration.
-Stamp = Callable[[int | None, int, Fraction, int], tuple[int, int]]
+Stamp = Callable[[int, int, Fraction, int], tuple[int, int]]
 
 # They lie in memory as an engine wants them; every other format goes through swscale.
 _NATIVE = ("yuv420p", "yuvj420p")
@@ -56,6 +56,8 @@ class PictureDecoder:
         self._on_drop = on_drop
         self._log = log
         self._reformatter = VideoReformatter()
+        self._rate = Fraction(tracks.fps or 25).limit_denominator(1001)
+        self._untimed = 0  # pictures without a timestamp so far
         self._format: PictureFormat | None = None
         self._seen: tuple[int | str, ...] = ()
 
@@ -80,7 +82,11 @@ class PictureDecoder:
     def _picture(self, frame: av.VideoFrame, flushed_ns: int) -> Picture:
         form = self._format_of(frame)
         arrival_ns = frame.opaque if isinstance(frame.opaque, int) else flushed_ns
-        pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base or Fraction(1), arrival_ns)
+        if frame.pts is None or frame.time_base is None:
+            # An elementary stream carries no time: its pictures follow each other at the nominal rate.
+            frame.pts, frame.time_base, frame.duration = self._untimed, 1 / self._rate, 1
+            self._untimed += 1
+        pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base, arrival_ns)
         if frame.format.name not in _NATIVE:
             frame = self._to_native(frame, form)
         return Picture(

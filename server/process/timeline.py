@@ -5,8 +5,8 @@ import time
 # A source that sends further ahead of or behind its own clock than this has jumped, or its clock drifts from
 # ours: players would buffer or starve without end, so the anchor moves instead.
 TOLERANCE_S = 1.0
-# What libav read to find the tracks, and what a server keeps for joiners, comes in one burst at the start. It is
-# older than it looks; once it is over, the anchor is where the source is live.
+# What libav read to find the tracks, and what a server keeps for joiners, comes in one burst at the start. It
+# is older than it looks; once it is over, the anchor is where the source is live.
 _BURST_S, _BURST_TOLERANCE_S = 1.0, 0.2
 
 
