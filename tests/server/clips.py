@@ -1,4 +1,4 @@
-"""Clips made for one test: numbered frames in any pixel format, size, timing and shape, with or without sound."""
+"""Clips made for one test: numbered frames in any pixel format, size, timing and shape; sound if wanted."""
 
 from collections.abc import Sequence
 from fractions import Fraction

@@ -1,3 +1,4 @@
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def loudest_hz(samples: np.ndarray, rate: int) -> float:
 
 def assert_no_seam(packets: list[AudioPacket]) -> None:
     assert len(packets) > 10
-    assert all(b.pts == a.pts + a.duration for a, b in zip(packets, packets[1:], strict=False))
+    assert all(b.pts == a.pts + a.duration for a, b in itertools.pairwise(packets))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_a_gap_stays_a_gap_and_what_follows_is_on_time(tmp_path):
     for codec in ("aac", "opus"):
         pts = [packet.pts for packet in gapped.of(codec)]
         assert pts == sorted(set(pts))
-        assert max(b - a for a, b in zip(pts, pts[1:], strict=False)) > 0.7 * AUDIO_CLOCK_HZ
+        assert max(b - a for a, b in itertools.pairwise(pts)) > 0.7 * AUDIO_CLOCK_HZ
 
 
 def test_a_step_back_in_time_is_counted_not_sent(tmp_path):
@@ -151,7 +152,7 @@ def test_a_step_back_in_time_is_counted_not_sent(tmp_path):
     assert "audio_overlap" in drops
     for codec in ("aac", "opus"):
         of = [packet for packet in sent if packet.codec == codec]
-        assert all(b.pts >= a.pts + a.duration for a, b in zip(of, of[1:], strict=False))
+        assert all(b.pts >= a.pts + a.duration for a, b in itertools.pairwise(of))
 
 
 def test_garbage_in_the_sound_is_counted_and_the_rest_goes_on(tmp_path):

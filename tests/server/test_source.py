@@ -1,3 +1,4 @@
+import itertools
 import threading
 import time
 
@@ -103,7 +104,7 @@ def test_file_comes_at_its_own_pace_and_loops_without_a_seam(tmp_path):
             stop.set()
     source.close()
     assert numbers == [n % 10 for n in range(30)]
-    steps = [b - a for a, b in zip(pts, pts[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(pts)]
     assert {step for n, step in enumerate(steps) if (n + 1) % 10} == {pts[1] - pts[0]}
     assert max(steps) < 0.05, "where it starts again, at most the sound's last packet is waited for"
     assert time.monotonic() - started_s >= 29 / 50

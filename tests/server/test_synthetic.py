@@ -1,3 +1,4 @@
+import itertools
 import threading
 import time
 from fractions import Fraction
@@ -83,6 +84,6 @@ def test_source_is_real_time_and_its_numbers_tell_the_time():
         if len(numbers) == 30:
             stop.set()
     assert numbers == list(range(numbers[0], numbers[0] + 30))
-    assert all(b[0] == a[0] + a[1] for a, b in zip(samples, samples[1:], strict=False))
+    assert all(b[0] == a[0] + a[1] for a, b in itertools.pairwise(samples))
     assert samples[-1][0] / 48_000 == pytest.approx(numbers[-1] / 50, abs=0.1)
     assert time.monotonic() - numbers[0] / 50 > 29 / 50
