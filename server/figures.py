@@ -3,7 +3,7 @@
 import time
 
 from server.messages import Dropped, Heartbeat, VideoPacket
-from server.metrics import StreamMetrics
+from server.metrics import DROP_REASONS, STAGES, StreamMetrics
 from server.players import Players
 from server.recent import RecentFrames
 from server.views import FramesView, WorkerView
@@ -27,7 +27,7 @@ class Figures:
     def frame_out(self, packet: VideoPacket) -> None:
         """To be called when the frame's first bytes are with every viewer."""
         now_ns = time.monotonic_ns()
-        stages_s = {s: t for s, t in packet.stages_s.items() if s != "publish"}
+        stages_s = {stage: packet.stages_s[stage] for stage in STAGES if stage in packet.stages_s}
         stages_s["publish"] = (now_ns - packet.sent_ns) / 1e9
         latency_s = (now_ns - packet.arrival_ns) / 1e9
         self._frames += 1
@@ -35,9 +35,10 @@ class Figures:
         self.metrics.frame(stages_s, latency_s)
 
     def drop(self, dropped: Dropped) -> None:
-        key = f"{dropped.stage}/{dropped.reason}"
+        reason = dropped.reason if dropped.reason in DROP_REASONS else "other"
+        key = f"{dropped.stage}/{reason}"
         self._dropped[key] = self._dropped.get(key, 0) + dropped.count
-        self.metrics.drop(dropped)
+        self.metrics.drop(dropped.stage, reason, dropped.count)
 
     def reconnecting(self) -> None:
         self.reconnects += 1

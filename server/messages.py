@@ -4,10 +4,13 @@ Every message is a JSON head and an optional binary payload, behind their two le
 parses hostile media, and the gateway must not run what it says.
 """
 
+import builtins
 import json
 import struct
+import types
+import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 VIDEO_CLOCK_HZ = 90_000
 AUDIO_CLOCK_HZ = 48_000
@@ -142,7 +145,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """Worker → gateway, twice a second from the pipeline's own threads: alive, and how full its queues are."""
+    """Worker → gateway, twice a second while its pipeline moves: alive, and how full its queues are."""
 
     queues: dict[str, int]  # frames waiting, by stage
     rss_bytes: int
@@ -214,6 +217,28 @@ class Codec:
             raise ProtocolError(f"{name}: fields {sorted(values)} where {sorted(known)} belong")
         for key, value in values.items():
             if isinstance(value, list):
-                values[key] = tuple(value)
+                value = values[key] = tuple(value)
+            if not _is_a(_TYPES[cls][key], value):
+                raise ProtocolError(f"{name}: {key} must be {known[key].type}, not {str(value)[:80]!r}")
         message: Message = cls(**values)
         return message
+
+
+def _is_a(wanted: Any, value: object) -> bool:
+    """Whether JSON's word for a value fits the field's type."""
+    parts = get_args(wanted)
+    match get_origin(wanted):
+        case typing.Literal:
+            return value in parts
+        case types.UnionType:
+            return any(_is_a(part, value) for part in parts)
+        case builtins.dict:
+            return isinstance(value, dict) and all(_is_a(parts[1], v) for v in value.values())
+        case builtins.tuple:
+            return isinstance(value, tuple) and len(value) == len(parts) and all(map(_is_a, parts, value))
+    if isinstance(value, bool) or wanted is bool:
+        return wanted is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if wanted is float else wanted)
+
+
+_TYPES = {cls: get_type_hints(cls) for cls in Message.__args__}

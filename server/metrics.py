@@ -14,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from server.messages import Dropped, Heartbeat, Opened, Stage
+from server.messages import Heartbeat, Opened, Stage
 from server.views import StreamState
 
 # Frame budgets (120, 60, 40, 30, 20 and 15 fps) and their halves, then what is no longer live.
@@ -104,9 +104,9 @@ class StreamMetrics:
         for stage, duration_s in stages_s.items():
             self._stages[stage].observe(duration_s)
 
-    def drop(self, dropped: Dropped) -> None:
-        reason = dropped.reason if dropped.reason in DROP_REASONS else "other"
-        self._metrics.dropped.labels(self._stream, dropped.stage, reason).inc(dropped.count)
+    def drop(self, stage: Stage, reason: str, count: int) -> None:
+        """`reason` is one of DROP_REASONS, or "other"."""
+        self._metrics.dropped.labels(self._stream, stage, reason).inc(count)
 
     def enter(self, state: StreamState) -> None:
         for name in get_args(StreamState):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from engine.load import BACKENDS, zoo
 from server.errors import describe
 from server.ingest.source import scheme
 from server.messages import WorkerJob
@@ -28,7 +29,7 @@ class PipelineOptions(_Table):
     model: str = Field(
         default=DEFAULT_MODEL, min_length=1, description="Zoo name, or path of an artifact or a checkpoint"
     )
-    backend: Literal["openvino", "reference", "tensorrt"] | None = Field(
+    backend: str | None = Field(
         default=None, description="Which engine runs the network; unset: the best of the machine"
     )
     lanes: int = Field(default=2, ge=1, le=16, description="Frames in flight in the engine")
@@ -45,6 +46,23 @@ class PipelineOptions(_Table):
         default=10.0, gt=0, le=120, description="A source silent for longer is reopened"
     )
     loop: bool = Field(default=True, description="A file starts again at its end")
+
+    @field_validator("model")
+    @classmethod
+    def _model_exists(cls, model: str) -> str:
+        # A path is the worker's to open: it may run on another machine.
+        path = Path(model)
+        is_name = path.name == model and not path.suffix and not path.exists()
+        if is_name and model not in zoo():
+            raise ValueError(f"must be one of {', '.join(zoo())}, or a path")
+        return model
+
+    @field_validator("backend")
+    @classmethod
+    def _backend_exists(cls, backend: str | None) -> str | None:
+        if backend is not None and backend not in BACKENDS:
+            raise ValueError(f"must be one of {', '.join(BACKENDS)}")
+        return backend
 
 
 class StreamSettings(PipelineOptions):

@@ -55,7 +55,14 @@ class Stream:
 
     def start(self) -> None:
         log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
-        self._task = asyncio.create_task(self._supervisor.run())
+        self._task = asyncio.create_task(self._supervise())
+
+    async def _supervise(self) -> None:
+        try:
+            await self._supervisor.run()
+        except Exception:  # a bug of ours ends this stream, and no other
+            log.exception("stream %s: the gateway failed", self.id)
+            self._enter("failed", "the gateway failed; its log says why")
 
     async def close(self) -> None:
         """Ends the worker and every viewer; the stream's metrics go with it."""
@@ -88,6 +95,7 @@ class Stream:
                 self._on_opened(message)
             case Reconnecting():
                 self.figures.reconnecting()
+                self.outputs.hls.interrupt()
                 self._enter("reconnecting", f"{message.reason}; trying again in {message.retry_in_s:.1f} s")
             case Failed():
                 self._enter("failed", message.reason)

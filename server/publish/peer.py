@@ -57,6 +57,8 @@ class Peer:
     async def answer(self) -> str:
         """The SDP answer, with every candidate of ours in it."""
         await self._gatherer.gather()
+        if not self._gatherer.getLocalCandidates():
+            log.warning("no address to offer to WebRTC viewers: set webrtc.host_addresses")
         await self.add_candidates(self._offer.ice_candidates, last=self._offer.ice_candidates_complete)
         self._task = asyncio.create_task(self._run())
         return answer_sdp(

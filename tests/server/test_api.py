@@ -91,6 +91,7 @@ async def test_a_failed_stream_says_why_and_leaves_the_others_alone():
         ({"id": "x", "source": "demo:", "lanes": 99}, 422, ["lanes=99", "16"]),
         ({"id": "x", "source": "demo:", "lane": 1}, 422, ["lane", "not permitted"]),
         ({"id": "x", "source": "demo:", "backend": "magic"}, 422, ["backend='magic'", "openvino"]),
+        ({"id": "x", "source": "demo:", "model": "no-such"}, 422, ["model='no-such'", "awsrn-live-x2"]),
         ({"id": "full", "source": "demo:"}, 503, ["max_streams=1"]),
         ([], 422, ["body"]),
         (b"{", 422, ["JSON"]),

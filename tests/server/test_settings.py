@@ -70,6 +70,8 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[server]\nport = 70000", ["server.port=70000", "65535"]),
         ("[hls]\nsegment_s = 'two'", ["hls.segment_s='two'", "number"]),
         ("[defaults]\nencoder = 'x265'", ["defaults.encoder='x265'", "libx264"]),
+        ("[defaults]\nmodel = 'live-x9'", ["defaults.model='live-x9'", "awsrn-live-x2", "path"]),
+        ("[defaults]\nbackend = 'magic'", ["defaults.backend='magic'", "openvino"]),
         ("[limits]\nmax_streams = 0", ["limits.max_streams=0", "greater"]),
         ("[[streams]]\nid = 'a'", ["streams.0.source", "required"]),
         ("[[streams]]\nid = 'a b'\nsource = 'demo:'", ["streams.0.id='a b'"]),
