@@ -95,8 +95,11 @@ def load_engine(
 def load_net(
     model: str | Path, *, backend: str | None = None, precision: Precision | None = None, threads: int = 0
 ) -> Net:
-    """The bare network, for images of any size. `model` and errors as for `load_engine`."""
+    """The bare network, for images of any size. `model` and errors as for `load_engine`; a checkpoint runs in
+    float32 unless told otherwise, since here nothing is in a hurry and exact is what is expected."""
     choice = choose(model, backend, precision)
+    if precision is None and not isinstance(choice.source, Artifact):
+        choice = choose(model, backend, "float32")
     match choice.backend:
         case "openvino":
             from engine.backends.openvino import OpenVinoNet

@@ -1,4 +1,4 @@
-"""What every test may use: the optional data folder beside the checkout, and what to do where a peer is missing."""
+"""What every test may use: the optional data beside the checkout, and what to do where a peer is missing."""
 
 import os
 from pathlib import Path
