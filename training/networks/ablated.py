@@ -35,9 +35,9 @@ class BasicRU(nn.Module):
 class WRU(BasicRU):
     """The residual unit weighted by wSE, figure 3(b): λ_res and λ_x come from the picture itself.
 
-    The paper gives no sizes. Its source (arXiv 1811.06878) pools shortcut and residual alike and has fully
-    connected layers estimate both weights; with AWSRN's weight norm and 2n/8 hidden features that is 548
-    parameters a unit, the 8,768 of table 1. Both weights start near 1, as AWRU's do.
+    wSE sees both branches, as the figure shows and its source has it (arXiv 1811.06878: pooled, then fully
+    connected layers). The paper gives no sizes; with AWSRN's weight norm and 2n/8 hidden features it has 548
+    parameters a unit, which is table 1's 8,768. Both weights start near 1, as AWRU's do.
     """
 
     def __init__(self, features: int, block_features: int) -> None:
