@@ -95,11 +95,8 @@ def load_engine(
 def load_net(
     model: str | Path, *, backend: str | None = None, precision: Precision | None = None, threads: int = 0
 ) -> Net:
-    """The bare network, for images of any size. `model` and errors as for `load_engine`; a checkpoint runs in
-    float32 unless told otherwise, since here nothing is in a hurry and exact is what is expected."""
-    choice = choose(model, backend, precision)
-    if precision is None and not isinstance(choice.source, Artifact):
-        choice = choose(model, backend, "float32")
+    """The bare network, for images of any size. `model` and errors as for `load_engine`."""
+    choice = choose_net(model, backend, precision)
     match choice.backend:
         case "openvino":
             from engine.backends.openvino import OpenVinoNet
@@ -140,6 +137,15 @@ def choose(model: str | Path, backend: str | None, precision: Precision | None) 
     if cpu().fast_bf16:
         return _from_checkpoint(model, "openvino", "bf16", "a checkpoint, and the CPU multiplies in BF16")
     return _from_checkpoint(model, "openvino", "float32", "a checkpoint, and the CPU has no BF16")
+
+
+def choose_net(model: str | Path, backend: str | None, precision: Precision | None) -> Choice:
+    """As `choose`, but a checkpoint runs in float32 unless told otherwise: an image is in no hurry, and who
+    judges a network wants its own output."""
+    choice = choose(model, backend, precision)
+    if precision is None and not isinstance(choice.source, Artifact):
+        return choose(model, backend, "float32")
+    return choice
 
 
 def _from_artifact(name: str, path: Path, precision: Precision | None, why: str) -> Choice:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engine.frame import Precision
-from engine.load import Choice, choose, load_net
+from engine.load import Choice, choose_net, load_net
 from engine.net import upscale_image
 
 
@@ -34,7 +34,7 @@ def upscale_image_file(
         raise ValueError(f"{source}: is no image") from exc
     except OSError as exc:
         raise ValueError(f"{source}: is damaged ({exc})") from exc
-    choice = choose(model, backend, precision)
+    choice = choose_net(model, backend, precision)
     net = load_net(model, backend=backend, precision=precision, threads=threads)
     result = Image.fromarray(upscale_image(net, rgb))
     partial = target.with_name(f".{target.stem}.partial.png")

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.awsrn import Awsrn
 from engine.build import build
-from engine.checkpoint import load_released
+from engine.checkpoint import load_released, save_checkpoint
+from engine.config import live_config
 from engine.errors import BackendUnavailable, InvalidCheckpoint, ModelNotFound
 from engine.frame import Precision
-from engine.load import choose, load_engine, load_net, zoo
+from engine.load import choose, choose_net, load_engine, load_net, zoo
 from engine.net import upscale_image
 from engine.sample_frames import DEFAULT, sample_frames
 from tests.conftest import shared
@@ -117,3 +119,10 @@ def test_frames_come_from_a_folder_or_a_video(tmp_path: Path) -> None:
         sample_frames(tmp_path)
     with pytest.raises(FileNotFoundError, match="absent do not exist"):
         sample_frames(tmp_path / "absent")
+
+
+def test_a_checkpoint_is_judged_in_float32_and_runs_live_in_the_fastest(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "net.safetensors", Awsrn(live_config()), {})
+    assert choose_net(tmp_path / "net.safetensors", None, None).precision == "float32"
+    assert choose_net(tmp_path / "net.safetensors", None, "bf16").precision == "bf16"
+    assert choose(tmp_path / "net.safetensors", None, None).precision in ("bf16", "float32")
