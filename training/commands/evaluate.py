@@ -1,55 +1,189 @@
-"""`livesr evaluate`: PSNR and SSIM of a checkpoint, an artifact or plain bicubic, by the paper's protocol."""
+"""`livesr evaluate`: PSNR and SSIM of models on image sets and video clips, by the paper's protocol."""
 
 import argparse
 import json
-from dataclasses import asdict
-from functools import partial
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
-from engine.load import load_net, upscale_image
-from training.evaluate import Upscaler, evaluate
-from training.resize import upscale_bicubic
-
-
-def _named_set(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    if not (name and equals and folder):
-        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=DIR")
-    return name, Path(folder)
+from engine.frame import Precision
+from engine.load import BACKENDS
+from training.clip import open_clip
+from training.contenders import INTERPOLATIONS, Contender, open_contender
+from training.crops import Crop, write_crops
+from training.evaluate import Result, judge, mean
+from training.report import Row, image_table, short, to_csv, to_json, video_table
+from training.sets import SetFile, SetFolder, SetImage, find, load
+from training.tables import table_5
+from training.video_quality import judge_video
+from training.vmaf import UNAVAILABLE, vmaf_ffmpeg
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", required=True, help="shipped model, artifact, checkpoint, or 'bicubic' to compare with"
-    )
-    parser.add_argument("--scale", type=int, help="must be the model's own; says the scale of 'bicubic'")
-    parser.add_argument(
-        "--set", type=_named_set, action="append", required=True, dest="sets", metavar="NAME=DIR",
-        help="folder of HR images, or one that holds them in HR/; may be given several times",
+    add = parser.add_argument
+    add(
+        "--model", action="append", required=True, dest="models", metavar="MODEL",
+        help="shipped model, artifact, checkpoint of any network, 'bicubic' or 'lanczos'; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--backend", help="default: the best of this machine")
-    parser.add_argument("--json", action="store_true")
-
-
-def _upscaler(args: argparse.Namespace) -> tuple[Upscaler, int]:
-    if args.model == "bicubic":
-        if args.scale is None:
-            raise ValueError("--scale must be given with --model bicubic")
-        return partial(upscale_bicubic, scale=args.scale), args.scale
-    net = load_net(args.model, backend=args.backend)
-    if args.scale not in (None, net.config.scale):
-        raise ValueError(f"--scale {args.scale} must be the scale of {args.model}, {net.config.scale}")
-    return partial(upscale_image, net), net.config.scale
+    add("--scale", type=int, help="must be the models' own; says the scale of 'bicubic' and 'lanczos'")
+    add("--backend", choices=BACKENDS, help="of AWSRN models; default: the best of this machine")
+    add("--precision", choices=get_args(Precision), help="of AWSRN models; default: the backend's choice")
+    add(
+        "--set", type=_set_folder, action="append", default=[], dest="sets", metavar="NAME=DIR[,LR_DIR]",
+        help="HR images, in DIR or in a benchmark's usual layout; LR is read where it is given, else made; "
+        "may be repeated",
+    )  # fmt: skip
+    add("--paper", action="store_true", help="show the paper's table 5 as well (text, CSV, Markdown)")
+    add("--plot", type=Path, metavar="PNG", help="PSNR over Mult-Adds among the paper's systems")
+    add("--crops", type=Path, metavar="DIR", help="a detail of each image, of HR, bicubic and each model")
+    add("--crop", type=_crop, metavar="X,Y,W,H", help="which detail, in HR pixels; default: bicubic's worst")
+    add(
+        "--video", type=Path, action="append", default=[], dest="videos", metavar="CLIP",
+        help="HR clip to make small and upscale again, bicubic and Lanczos beside; may be repeated",
+    )  # fmt: skip
+    add(
+        "--crf", type=int, action="append", default=[], dest="crfs", metavar="CRF",
+        help="compress LR clips so by H.264 first; default: not at all; may be repeated",
+    )  # fmt: skip
+    add("--frames", type=int, default=100, metavar="N", help="of each clip, at most (default 100)")
+    add("--json", action="store_true", help="instead of the text")
+    add("--csv", type=Path, metavar="FILE")
+    add("--markdown", type=Path, metavar="FILE")
 
 
 def run(args: argparse.Namespace) -> int:
-    upscale, scale = _upscaler(args)
-    results = {name: evaluate(upscale, scale, folder) for name, folder in args.sets}
+    _check(args)
+    try:
+        contenders = _contenders(args)
+        if args.plot:
+            from training.tradeoff import plot_tradeoff
+    except ModuleNotFoundError as exc:
+        raise ValueError(f"this needs {exc.name}: pip install 'livesr[train]'") from exc
+    scale = contenders[0].scale
+    files = {folder.name: find(folder, scale) for folder in args.sets}
+    clips = {path.name: open_clip(path, scale) for path in args.videos}
+    results = {name: _judge_set(contenders, name, of_set, args) for name, of_set in files.items()}
+    if clips and vmaf_ffmpeg() is None:
+        print(UNAVAILABLE, file=sys.stderr)
+    videos = {
+        name: judge_video(contenders, clip, args.crfs or [None], args.frames) for name, clip in clips.items()
+    }
+    measured = [
+        Row.measured(
+            contender,
+            {name: means[i] for name, means in results.items()},
+            {name: of_all[i] for name, of_all in videos.items()},
+        )
+        for i, contender in enumerate(contenders)
+    ]
+    paper = [Row.of_paper(system) for system in table_5(scale)]
+    rows = measured + (paper if args.paper else [])
+    tables = [image_table(rows, list(results))] if results else []
+    tables += [video_table(measured, list(videos))] if videos else []
     if args.json:
-        sets = {name: asdict(result) for name, result in results.items()}
-        print(json.dumps({"model": args.model, "scale": scale, "sets": sets}))
-        return 0
-    print(f"{args.model} ×{scale}")
-    for name, result in results.items():
-        print(f"{name:<12} {result.images:4} images  {result.psnr_db:6.2f} dB  SSIM {result.ssim:.4f}")
+        documents = [to_json(row) for row in measured]
+        print(json.dumps(documents[0] if len(documents) == 1 else documents))
+    else:
+        print("\n".join(table.text() for table in tables), end="")
+    if args.csv:
+        args.csv.write_text(to_csv(rows, list(results)))
+    if args.markdown:
+        args.markdown.write_text("\n".join(table.markdown() for table in tables))
+    if args.plot:
+        plot_tradeoff(measured, paper, list(results), args.plot)
     return 0
+
+
+def _set_folder(text: str) -> SetFolder:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=DIR or NAME=HR_DIR,LR_DIR")
+    hr, comma, lr = folder.partition(",")
+    if comma and not Path(folder).is_dir():
+        return SetFolder(name=name, hr=Path(hr), lr=Path(lr))
+    return SetFolder(name=name, hr=Path(folder))
+
+
+def _crop(text: str) -> Crop:
+    try:
+        return Crop.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What would otherwise fail after the work is done."""
+    if not (args.sets or args.videos):
+        raise ValueError("nothing to evaluate on: give --set or --video")
+    for option, names in (
+        ("--model", args.models),
+        ("--set", [folder.name for folder in args.sets]),
+        ("--video", [clip.name for clip in args.videos]),
+    ):
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"{option} {twice.pop()} is given twice")
+    for option in ("plot", "crops", "paper"):
+        if getattr(args, option) and not args.sets:
+            raise ValueError(f"--{option} needs a --set")
+    if args.crfs and not args.videos:
+        raise ValueError("--crf needs a --video")
+    if any(not 0 <= crf <= 51 for crf in args.crfs):
+        raise ValueError(f"--crf {args.crfs} must be 0 to 51")
+    if args.frames < 2:
+        raise ValueError(f"--frames {args.frames} must be at least 2: flicker is from one to the next")
+    if args.crop and not args.crops:
+        raise ValueError("--crop needs --crops, the folder to write to")
+    for option in ("csv", "markdown", "plot"):
+        path = getattr(args, option)
+        if path and not path.parent.is_dir():
+            raise ValueError(f"--{option} {path}: {path.parent} is no folder")
+
+
+def _contenders(args: argparse.Namespace) -> list[Contender]:
+    """In the order given. A clip's figures mean little without the interpolations': they come along."""
+    models = args.models + [name for name in INTERPOLATIONS if args.videos and name not in args.models]
+    networks = {
+        model: open_contender(model, args.scale, args.backend, args.precision)
+        for model in models
+        if model not in INTERPOLATIONS
+    }
+    scales = sorted({contender.scale for contender in networks.values()})
+    if len(scales) > 1:
+        raise ValueError(f"models of the scales {scales} can't be compared: they must have one")
+    scale = scales[0] if scales else args.scale
+    return [networks.get(model) or open_contender(model, scale) for model in models]
+
+
+def _judge_set(
+    contenders: Sequence[Contender], name: str, files: Sequence[SetFile], args: argparse.Namespace
+) -> list[Result]:
+    scale = contenders[0].scale
+    labels = [short(contender.name) for contender in contenders]
+    figures: list[list[tuple[float, float]]] = [[] for _ in contenders]
+    made = 0
+
+    def images() -> Iterator[SetImage]:
+        for number, file in enumerate(files, 1):
+            _say_progress(f"{name}: {number} of {len(files)} images")
+            yield load(file, scale)
+
+    for judged in judge([contender.upscale for contender in contenders], scale, images()):
+        made += not judged.image.lr_given
+        for attempt, of_contender in zip(judged.attempts, figures, strict=True):
+            of_contender.append((attempt.psnr_db, attempt.ssim))
+        if args.crops:
+            write_crops(judged, labels, scale, args.crop, args.crops, name)
+    _say_progress("")
+    if made and any(file.lr for file in files):
+        print(
+            f"{name}: the LR of {made} of {len(files)} images was made here: none fits",
+            file=sys.stderr,
+        )
+    return [mean(of_contender) for of_contender in figures]
+
+
+def _say_progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
