@@ -10,6 +10,8 @@ from server.placement import Placement, Worker
 
 log = logging.getLogger(__name__)
 
+TICKS = 10  # of the silence after which a worker is given up
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
@@ -93,19 +95,42 @@ class Supervisor:
 
     async def _listen(self, worker: Worker) -> str | None:
         """Why the worker must go, "" where it went by itself; None where the stream has failed for good."""
-        loop = asyncio.get_running_loop()
-        limit_s = self._patience.start_s
+        silence = _Silence(self._patience)
         try:
-            async with asyncio.timeout(limit_s) as watchdog:
-                async for message in worker.messages():
-                    if isinstance(message, Heartbeat):
-                        limit_s = self._patience.heartbeat_s
-                        watchdog.reschedule(loop.time() + limit_s)
-                    self._supervised.on_message(message)
-                    if isinstance(message, Failed):
-                        return None
+            async with asyncio.timeout(None) as limit:
+                watch = asyncio.create_task(silence.watch(limit))
+                try:
+                    async for message in worker.messages():
+                        if isinstance(message, Heartbeat):
+                            silence.broken()
+                        self._supervised.on_message(message)
+                        if isinstance(message, Failed):
+                            return None
+                finally:
+                    watch.cancel()
         except TimeoutError:
-            return f"the worker gave no sign of life for {limit_s:g} s"
+            return f"the worker gave no sign of life for {silence.longest_s:g} s"
         except ProtocolError as exc:
             return f"the worker spoke nonsense: {exc}"
         return ""
+
+
+class _Silence:
+    """Counts a worker's silence in ticks of the event loop: a gateway that was itself held up must
+    not take it out on its workers."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._tick_s = patience.heartbeat_s / TICKS
+        self._ticks_left = patience.start_s / self._tick_s
+        self.longest_s = patience.start_s
+
+    def broken(self) -> None:
+        self._ticks_left = TICKS
+        self.longest_s = self._patience.heartbeat_s
+
+    async def watch(self, limit: asyncio.Timeout) -> None:
+        while self._ticks_left > 0:
+            await asyncio.sleep(self._tick_s)
+            self._ticks_left -= 1
+        limit.reschedule(asyncio.get_running_loop().time())
