@@ -14,7 +14,8 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-// Fills a <dl> with [key, term, value] rows, reusing the nodes that are there; "–" holds a place without layout jumps.
+// Fills a <dl> with [key, term, value] rows, reusing the nodes that are there. "–" holds the place of a value
+// to come, so that nothing jumps.
 export function setFacts(list, rows) {
   rows.forEach(([key, term, value], index) => {
     let row = list.children[index];
@@ -30,6 +31,7 @@ export function setFacts(list, rows) {
   while (list.children.length > rows.length) list.lastChild.remove();
 }
 
-export const known = (value) => value !== null && value !== undefined && !Number.isNaN(value);
-export const withUnit = (value, unit, digits = 0) => (known(value) ? `${value.toFixed(digits)} ${unit}` : null);
+// Null of what is not known.
+export const withUnit = (value, unit, digits = 0) =>
+  Number.isFinite(value) ? `${value.toFixed(digits)} ${unit}` : null;
 export const size = (width, height) => (width && height ? `${width} × ${height}` : null);

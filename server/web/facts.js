@@ -1,6 +1,6 @@
 // What the page says of a stream in figures: rows of [key, term, value] out of the API's and the player's numbers.
 
-import { known, size, withUnit } from "./dom.js";
+import { size, withUnit } from "./dom.js";
 
 export function superResolution(stream) {
   const { input, output, engine, model } = stream;
@@ -17,8 +17,10 @@ export function superResolution(stream) {
 
 // From the arrival of a frame at the server to its first bytes on the way to viewers.
 export function latency({ latency_s: quantiles }) {
-  const milliseconds = (seconds) => (known(seconds) ? withUnit(seconds * 1000, "ms", seconds < 0.0995 ? 1 : 0) : null);
-  return ["p50", "p95", "p99"].map((key) => [key, `${key} latency`, milliseconds(quantiles?.[key])]);
+  return ["p50", "p95", "p99"].map((key) => {
+    const ms = quantiles && quantiles[key] * 1000;
+    return [key, `${key} latency`, withUnit(ms, "ms", ms < 99.5 ? 1 : 0)];
+  });
 }
 
 export function server(stream) {
@@ -43,7 +45,9 @@ export function player(over, sample) {
     ["frames", "Frames decoded", sample?.frames.toLocaleString("en")],
     ["dropped", "Dropped", sample?.dropped.toLocaleString("en")],
   ];
-  if (over?.startsWith("HLS")) return [...rows, ["behind", "Behind live", sample && withUnit(sample.behindS, "s", 1)]];
+  if (over?.startsWith("HLS")) {
+    return [...rows, ["behind", "Behind live", sample && withUnit(sample.behindS, "s", 1)]];
+  }
   return [
     ...rows,
     ["lost", "Packets lost", sample?.lost?.toLocaleString("en")],

@@ -9,6 +9,7 @@ export class HlsUnsupported extends Error {}
 export class HlsPlayback {
   #video;
   #engine = null;
+  #closed = false;
   #end;
 
   // Resolves with the reason once playback cannot go on.
@@ -32,11 +33,7 @@ export class HlsPlayback {
     const Hls = await loadHlsJs();
     signal.throwIfAborted();
     this.#engine = new Hls({ liveSyncDurationCount: 2, maxLiveSyncPlaybackRate: 1.1, backBufferLength: 10 });
-    this.#engine.on(Hls.Events.ERROR, (_, { fatal, type, details }) => {
-      if (!fatal) return;
-      if (type === Hls.ErrorTypes.MEDIA_ERROR) this.#engine.recoverMediaError();
-      else this.#end(details);
-    });
+    this.#engine.on(Hls.Events.ERROR, (_, { fatal, details }) => fatal && this.#end(details));
     this.#engine.loadSource(url);
     this.#engine.attachMedia(this.#video);
   }
@@ -50,11 +47,14 @@ export class HlsPlayback {
     const counters = { by: this.by, frames: totalVideoFrames, dropped: droppedVideoFrames };
     if (video.videoWidth) Object.assign(counters, { width: video.videoWidth, height: video.videoHeight });
     if (this.#engine) counters.behindS = this.#engine.latency;
-    else if (video.seekable.length) counters.behindS = video.seekable.end(video.seekable.length - 1) - video.currentTime;
+    else if (video.seekable.length) counters.behindS = video.seekable.end(0) - video.currentTime;
     return counters;
   }
 
+  // Only once: the element may be another playback's by then.
   close() {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#video.removeEventListener("error", this.#onError);
     this.#engine?.destroy();
     this.#engine = null;

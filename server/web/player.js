@@ -74,11 +74,10 @@ export class Player extends EventTarget {
   #stalled = () => {};
 
   async #run(id, transport, compare, signal) {
-    let note = "";
-    if (transport === "whep") {
-      note = await this.#keepPlaying(signal, "whep", () => this.#whep(`/whep/${id}`, compare, signal));
-    }
-    if (!signal.aborted) note = await this.#keepPlaying(signal, "hls", () => this.#hls(`/hls/${id}/index.m3u8`, note, signal), note);
+    const whep = () => this.#whep(`/whep/${id}`, compare, signal);
+    let note = transport === "whep" ? await this.#keepPlaying(signal, "whep", whep) : "";
+    const hls = () => this.#hls(`/hls/${id}/index.m3u8`, note, signal);
+    if (!signal.aborted) note = await this.#keepPlaying(signal, "hls", hls, note);
     if (!signal.aborted) this.#set({ phase: "stopped", note });
   }
 

@@ -31,8 +31,12 @@ export class StreamView {
     byId("mute").addEventListener("click", () => this.#toggleSound());
     byId("compare").addEventListener("click", () => this.#toggleCompare());
     byId("fullscreen").addEventListener("click", () => this.#toggleFullscreen());
-    byId("split-at").addEventListener("input", ({ target }) => byId("picture").style.setProperty("--split", target.value));
-    for (const choice of document.getElementsByName("transport")) choice.addEventListener("change", () => this.#play());
+    byId("split-at").addEventListener("input", ({ target }) => {
+      byId("picture").style.setProperty("--split", target.value);
+    });
+    for (const choice of document.getElementsByName("transport")) {
+      choice.addEventListener("change", () => this.#play());
+    }
   }
 
   // Null: no stream is shown. Returns whether this is another than before.
@@ -175,7 +179,9 @@ export class StreamView {
     const p99 = (stream?.latency_s?.p99 ?? 0) * 1000;
     this.#chart.push(live ? { stages: Object.fromEntries(medians), p99 } : null);
     const values = [...medians.map(([, ms]) => ms), p99];
-    values.forEach((ms, index) => setText(byId("legend").children[index].lastChild, live ? withUnit(ms, "ms", 1) : "–"));
+    values.forEach((ms, index) => {
+      setText(byId("legend").children[index].lastChild, live ? withUnit(ms, "ms", 1) : "–");
+    });
   }
 }
 

@@ -25,6 +25,7 @@ export class WhepSession {
   #audio;
   #plain;
   #location = null;
+  #leaving = null;
   #end;
 
   // Resolves with the reason once a connected session is over.
@@ -124,13 +125,15 @@ export class WhepSession {
   // The DELETE goes first: a closed connection would end the session on the server, and leave nothing to delete.
   close() {
     this.#end("closed");
-    const location = this.#location;
-    this.#location = null;
-    if (!location) return this.#pc.close();
-    const request = { method: "DELETE", keepalive: true, signal: AbortSignal.timeout(LEAVE_LIMIT_MS) };
-    return fetch(location, request) // keepalive: it may outlive the page
-      .catch(() => {})
-      .finally(() => this.#pc.close());
+    if (this.#location) {
+      const options = { method: "DELETE", keepalive: true, signal: AbortSignal.timeout(LEAVE_LIMIT_MS) };
+      this.#leaving = fetch(this.#location, options) // keepalive: it may outlive the page
+        .catch(() => {})
+        .finally(() => this.#pc.close());
+      this.#location = null;
+    } else if (!this.#leaving) {
+      this.#pc.close();
+    }
   }
 }
 
@@ -139,7 +142,8 @@ function iceServers(link) {
   const servers = [];
   for (const [, urls, parameters] of link.matchAll(/<([^>]+)>((?:\s*;\s*[\w-]+=(?:"[^"]*"|[^",;\s]+))*)/g)) {
     const pairs = parameters.matchAll(/([\w-]+)=(?:"([^"]*)"|([^",;\s]+))/g);
-    const { rel, username, credential } = Object.fromEntries([...pairs].map(([, key, quoted, bare]) => [key, quoted ?? bare]));
+    const values = [...pairs].map(([, key, quoted, bare]) => [key, quoted ?? bare]);
+    const { rel, username, credential } = Object.fromEntries(values);
     if (rel === "ice-server") servers.push({ urls, username, credential });
   }
   return servers;
