@@ -17,10 +17,16 @@ from server.ingest.source import Tracks
 _STALL_S = 1.0
 
 
+# libav draws text files as pictures; nobody who names one as a source wants to watch it.
+_TEXT_CODECS = ("ansi", "bintext", "idf", "xbin")
+
+
 def find_tracks(container: InputContainer) -> tuple[VideoStream, AudioStream | None]:
     """The first picture that is no cover image, and the default sound. Raises LookupError."""
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     usable = [s for s in pictures if s.codec_context is not None]
+    if any(s.codec_context.name in _TEXT_CODECS for s in usable):
+        raise LookupError("it is a text file, which has no video")
     if not usable:
         codecs = ", ".join(s.codec_context.name if s.codec_context else "unknown" for s in pictures)
         raise LookupError(f"no decoder for its video ({codecs})" if pictures else "it has no video stream")

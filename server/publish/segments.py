@@ -100,8 +100,7 @@ class Segments:
             self._on_need_keyframe()
 
     def audio(self, packet: AudioPacket) -> None:
-        if self._growing is not None and self._growing.init.audio is not None:
-            self._audio.append(packet)
+        self._audio.append(packet)  # before the first picture too: sound does not wait for the upscaler
 
     def interrupt(self) -> None:
         """The timeline ends here and goes on elsewhere: at a new worker, or a source that came back."""
@@ -126,7 +125,10 @@ class Segments:
         if wanted is None:
             return
         changed = growing is not None and (growing.init.video, growing.init.audio) != wanted
-        if growing is not None:
+        if growing is None:
+            while self._audio and self._audio[0].pts * VIDEO_CLOCK_HZ < pts * AUDIO_CLOCK_HZ:
+                self._audio.popleft()
+        else:
             elapsed_s = (pts - growing.start) / VIDEO_CLOCK_HZ
             if not changed and elapsed_s < EARLY_SHARE * self.settings.segment_s:
                 return  # a keyframe that some viewer asked for
@@ -184,12 +186,12 @@ class Segments:
 
     def _take_audio(self, growing: _Growing, end: int) -> list[Sample]:
         """The sound up to the end of the segment. What comes late is in the next one: its time says where."""
-        track = growing.init.audio
-        if track is None:
-            return []
         packets = []
         while self._audio and self._audio[0].pts * VIDEO_CLOCK_HZ < end * AUDIO_CLOCK_HZ:
             packets.append(self._audio.popleft())
+        track = growing.init.audio
+        if track is None:
+            return []
         times = [p.pts * track.rate_hz // AUDIO_CLOCK_HZ for p in packets]
         if packets:
             times.append((packets[-1].pts + packets[-1].duration) * track.rate_hz // AUDIO_CLOCK_HZ)

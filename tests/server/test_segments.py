@@ -248,6 +248,25 @@ def test_sound_lies_beside_the_picture():
     assert re.search(r'CODECS="avc1\.42c0[0-9a-f]{2},mp4a\.40\.2"', playlist.multivariant(source.segments))
 
 
+def test_sound_that_comes_before_the_first_picture_is_kept():
+    source = Source(sound=True)
+    assert source.sound
+    source.sound_pts -= 24_000
+    while source.sound_pts < 48_000 * 1000.5:  # the picture takes its time through the upscaler
+        for payload in source.sound.packets("aac", source.sound_pts):
+            source.segments.audio(
+                AudioPacket(codec="aac", pts=source.sound_pts, duration=1024, payload=payload)
+            )
+        source.sound_pts += 1024
+    source.run(2.1)
+    init, first = source.media().runs()[0]
+    with av.open(
+        BytesIO((source.segments.find(init) or b"") + (source.segments.find(first) or b""))
+    ) as container:
+        start = next(float(p.pts * p.time_base) for p in container.demux(audio=0))
+    assert start == pytest.approx(1000.0, abs=0.03)
+
+
 def decode_audio(data: bytes) -> list[av.AudioFrame]:
     with av.open(BytesIO(data)) as container:
         return list(container.decode(audio=0))
