@@ -2,7 +2,7 @@
 
 Ranges are each activation's minimum and maximum: NNCF's default clips outliers, which costs up to a decibel.
 What carries the picture itself, not a correction of it, stays in float: head, global skip and the residual
-stream's additions.
+stream's additions. So does the tail, whose quantised input costs more than all else together.
 """
 
 import logging
@@ -61,6 +61,6 @@ def _quantise(model: ov.Model, inputs: Sequence[Batch]) -> ov.Model:
 def _float_nodes(model: ov.Model) -> list[str]:
     def is_float(node: Any) -> bool:
         name = node.get_friendly_name()
-        return name in ("sub", "head/conv", "skip/conv") or name.startswith("add")
+        return name in ("sub", "head/conv", "skip/conv", "tail/conv") or name.startswith("add")
 
     return [node.get_friendly_name() for node in model.get_ops() if is_float(node)]

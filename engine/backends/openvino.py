@@ -9,10 +9,15 @@ from engine.artifact import Artifact
 from engine.config import AwsrnConfig
 from engine.errors import BackendUnavailable
 from engine.frame import Colour, EngineSpec, Precision, YuvFrame
+from engine.machine import cpu
 from engine.net import Batch
 
-# An INT8 graph carries its own ranges; what it leaves in float stays float32.
-_HINTS: dict[Precision, str] = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
+# An INT8 graph carries its own ranges; what it leaves in float is BF16 where the CPU multiplies in it.
+_HINTS: dict[Precision, str] = {
+    "float32": "f32",
+    "bf16": "bf16",
+    "int8": "bf16" if cpu().fast_bf16 else "f32",
+}
 
 
 class OpenVinoEngine:

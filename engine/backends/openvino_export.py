@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import openvino as ov
 import torch
+from openvino import opset1
 from openvino import opset13 as opset
 from torch import Tensor, fx, nn
 from torch.nn.functional import pad
@@ -27,14 +28,14 @@ class _Tracer(fx.Tracer):
 
 def export_net(net: nn.Module, channels: int, path: Path) -> None:
     """Writes the bare network: "lr" float32 (batch, channels, h, w) → "sr". The luma path that goes round the
-    network (mean shift, skip and the last addition) stays float32 in every precision."""
+    network (mean shift, skip, the last addition and the shuffle) stays float32 in every precision."""
     module = _trace(net)
     lr = _parameter("lr", (-1, channels, -1, -1), ov.Type.f32)
     (sr,) = _translate(module, [lr])
     names = {node.name for node in module.graph.nodes}
-    assert {"sub", "skip"} <= names
+    assert {"sub", "skip", "shuffle"} <= names
     last_addition = max((n for n in names if n.startswith("add")), key=lambda n: int(n[4:] or 0))
-    _write(ov.Model([_result("sr", sr)], [lr], "net"), path, {"sub", "skip", last_addition})
+    _write(ov.Model([_result("sr", sr)], [lr], "net"), path, {"sub", "skip", "shuffle", last_addition})
 
 
 def export_frame(frame: nn.Module, channels: int, path: Path) -> None:
@@ -156,7 +157,7 @@ def _translate_call(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any
         case _ if target is pad and kwargs["mode"] == "replicate":
             left, right, top, bottom = args[1]
             begin, end = opset.constant([0, 0, top, left]), opset.constant([0, 0, bottom, right])
-            return opset.pad(args[0], begin, end, "edge")
+            return opset1.pad(args[0], begin, end, "edge")  # a later one loses the mark of `_write`
     raise NotImplementedError(f"no OpenVINO form of {target}")
 
 

@@ -114,10 +114,11 @@ def test_what_carries_the_picture_stays_out_of_bf16(
     precisions = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
-        if info["layerType"].astype(str) == "Convolution":
+        if info["layerType"].astype(str) in ("Convolution", "Pad", "DepthToSpace"):
             names = info["originalLayersNames"].astype(str).split(",")
             precisions[names[0].removesuffix("/conv")] = info["runtimePrecision"].astype(str)
-    in_float = {"skip", "chroma_conv", "to_rgb", "to_yuv", "subsample_conv"}
+    in_float = {"skip", "shuffle", "pad", "pad_1", "chroma_conv", "chroma_shuffle", "to_rgb", "to_yuv"}
+    in_float |= {"subsample_conv"}
     for name, precision in precisions.items():
         assert precision == ("f32" if name in in_float else "bf16"), name
     assert {"head", "tail", "skip", "chroma_conv"} <= precisions.keys()
