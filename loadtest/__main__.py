@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from loadtest import latency, soak, viewers
-from loadtest.http import ServerError
 
 COMMANDS = {
     "viewers": (viewers, "N viewers at once: join time, frames per second, loss, server CPU per viewer"),
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR)
     try:
         return int(COMMANDS[args.command][0].run(args))
-    except ServerError as exc:
+    except ValueError as exc:
         print(f"livesr-loadtest {args.command}: {exc}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -41,7 +41,7 @@ def base_url(text: str) -> str:
     """Checks the address of a service and ends it with a slash."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ServerError(f"--url {text}: must look like http://HOST:PORT/")
+        raise ValueError(f"--url {text}: must look like http://HOST:PORT/")
     return text.rstrip("/") + "/"
 
 

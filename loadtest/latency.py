@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     width, height = _size(args.size)
     for name, most in (("duration", 600), ("fps", 120)):
         if not 0 < getattr(args, name) <= most:
-            raise ServerError(f"--{name} {getattr(args, name)}: must be above 0, at most {most}")
+            raise ValueError(f"--{name} {getattr(args, name)}: must be above 0, at most {most}")
     if is_loopback(base):
         stay_on_loopback()
     host = urlsplit(base).hostname or ""
@@ -103,7 +103,8 @@ async def measure(base: str, stream: str, source: NumberedSource, duration_s: fl
         await sleep_until(from_s + duration_s + LAST_FRAME_S)
     finally:
         await viewer.leave()
-    made = [number for number, at_s in source.made_s.items() if from_s <= at_s < from_s + duration_s]
+    made_s = source.made_s.copy()  # the source goes on meanwhile
+    made = [number for number, at_s in made_s.items() if from_s <= at_s < from_s + duration_s]
     latencies = [seen[number] for number in made if number in seen]
     if not latencies:
         raise ServerError(f"no picture of stream {stream} shows a number of the source's")
@@ -114,7 +115,7 @@ def _size(text: str) -> tuple[int, int]:
     try:
         width, height = map(int, text.split("x"))
     except ValueError:
-        raise ServerError(f"--size {text}: must look like 320x180") from None
+        raise ValueError(f"--size {text}: must look like 320x180") from None
     if width % 2 or height % 2 or not (64 <= width <= 3840 and 64 <= height <= 2160):
-        raise ServerError(f"--size {text}: must be even, from 64x64 to 3840x2160")
+        raise ValueError(f"--size {text}: must be even, from 64x64 to 3840x2160")
     return width, height

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Exit status 0 when memory stayed flat and every viewer saw the stream, else 1."""
     for name in ("minutes", "viewers"):
         if not getattr(args, name) > 0:
-            raise ServerError(f"--{name} {getattr(args, name)}: must be greater than 0")
+            raise ValueError(f"--{name} {getattr(args, name)}: must be greater than 0")
     base = base_url(args.url)
     stream_state(base, args.stream)
     if is_loopback(base):

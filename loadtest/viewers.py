@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loadtest.http import ServerError, base_url, stream_state
+from loadtest.http import base_url, stream_state
 from loadtest.metrics import cpu_share, scrape
 from loadtest.swarm import START_S, Swarm, Timetable, cpu_s
 from loadtest.viewer import ViewerReport
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Exit status 0 when every viewer saw the stream, else 1."""
     for name in ("count", "duration", "ramp"):
         if not getattr(args, name) > 0:
-            raise ServerError(f"--{name} {getattr(args, name)}: must be greater than 0")
+            raise ValueError(f"--{name} {getattr(args, name)}: must be greater than 0")
     summary = measure(base_url(args.url), args.stream, args.count, args.ramp, args.duration)
     print(json.dumps(asdict(summary)) if args.json else render(summary))
     return 0 if summary.joined == summary.viewers else 1
