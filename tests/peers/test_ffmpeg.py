@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from statistics import median
 
 import pytest
 
@@ -83,5 +85,5 @@ def test_a_publisher_is_upscaled_and_played(
             assert track.times_s == sorted(set(track.times_s)), "timestamps rise"
             assert 3.5 < track.times_s[-1] - track.times_s[0] < 4.5
         assert abs(video.times_s[0] - audio.times_s[0]) < 0.15
-        rate = (len(video.times_s) - 1) / (video.times_s[-1] - video.times_s[0])
-        assert rate == pytest.approx(15, rel=0.15)
+        # The median, since a busy machine may drop some.
+        assert median(b - a for a, b in pairwise(video.times_s)) == pytest.approx(1 / 15, rel=0.1)
