@@ -44,7 +44,7 @@ class YuvFrame:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """What a loaded engine is. Sizes are of the LR frame, in pixels; parity is PSNR in dB against
-    the float32 reference, None for the reference itself."""
+    the float32 reference, None for the reference itself and where nothing was built to measure."""
 
     model: str
     backend: str

@@ -107,8 +107,12 @@ def frame_model(core: ov.Core, artifact: Artifact, colour: Colour) -> ov.Model:
 
 def compile_model(core: ov.Core, model: ov.Model, precision: Precision, threads: int) -> Any:
     """`threads` = 0: as many as OpenVINO finds right. One stream, since two threads on one frame beat one
-    on each of two."""
-    properties = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "NUM_STREAMS": 1}
+    on each of two. Not pinned, or the engines of all worker processes would share the first cores."""
+    properties = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
     if threads:
         properties["INFERENCE_NUM_THREADS"] = threads
     try:
