@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -125,8 +126,15 @@ class IceServer(_Table):
 
 class WebRtc(_Table):
     ice_servers: tuple[IceServer, ...] = ()
-    # Addresses at which viewers reach this machine; empty: every one it has, but loopback.
+    # Of this machine's addresses, those to offer to viewers; empty: every one but loopback.
     host_addresses: tuple[str, ...] = ()
+
+    @field_validator("host_addresses")
+    @classmethod
+    def _addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            ip_address(address)  # raises ValueError that names it
+        return addresses
 
 
 class Limits(_Table):

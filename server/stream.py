@@ -106,7 +106,7 @@ class Stream:
         self.figures.restarted()
         self.outputs.hls.interrupt()
         later = f"the next starts in {retry_in_s:.1f} s" if retry_in_s else "a new one starts"
-        self._enter("starting", f"{reason}; {later}")
+        self._enter("starting", f"{reason}; {later}", logged=True)
 
     def _on_video(self, packet: VideoPacket) -> None:
         self.outputs.publish_video(packet)
@@ -133,9 +133,10 @@ class Stream:
         self.figures.metrics.keyframe_requests.inc()
         self._supervisor.send(RequestKeyframe(rendition=rendition))
 
-    def _enter(self, state: StreamState, reason: str = "") -> None:
+    def _enter(self, state: StreamState, reason: str = "", *, logged: bool = False) -> None:
+        """Logs a change of state, or with `logged` a new reason for the same one."""
         reason = mask_credentials(reason)
-        if state != self.state:
+        if logged or state != self.state:
             level = logging.INFO if state in ("running", "stopped") else logging.WARNING
             log.log(level, "stream %s: %s%s", self.id, state, f": {reason}" if reason else "")
         self.state, self.reason = state, reason

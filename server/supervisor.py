@@ -1,14 +1,11 @@
 """Keeps one worker running: starts it, watches its heartbeat, replaces it."""
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from typing import Protocol
 
 from server.messages import Failed, Heartbeat, Message, ProtocolError, WorkerJob
 from server.placement import Placement, Worker
-
-log = logging.getLogger(__name__)
 
 TICKS = 10  # of the silence after which a worker is given up
 
@@ -65,7 +62,6 @@ class Supervisor:
                 return
             quick_deaths = 0 if loop.time() - started_s > self._patience.steady_s else quick_deaths + 1
             retry_in_s = self._backoff_s(quick_deaths)
-            log.warning("stream %s: %s; next worker in %.1f s", self._job.stream, reason, retry_in_s)
             self._supervised.on_death(reason, retry_in_s)
             await asyncio.sleep(retry_in_s)
 
@@ -85,12 +81,13 @@ class Supervisor:
             return f"no worker could be started: {exc}"
         self._worker = worker
         self._supervised.on_start()
-        reason: str | None
+        reason: str | None = None
         try:
             reason = await self._listen(worker)
         finally:
             self._worker = None
-            ending = await worker.stop()
+            # One that hangs or talks nonsense would not do as it is asked.
+            ending = await worker.stop(at_once=bool(reason))
         return None if reason is None else reason or ending
 
     async def _listen(self, worker: Worker) -> str | None:

@@ -17,8 +17,11 @@ class Worker(Protocol):
         """Returns at once; what a dead or stuck worker cannot take is lost."""
         ...
 
-    async def stop(self) -> str:
-        """Asks the worker to finish, ends it where it doesn't, and says how it ended. Safe more than once."""
+    async def stop(self, *, at_once: bool = False) -> str:
+        """Asks the worker to finish, ends it where it doesn't, and says how it ended. Safe more than once.
+
+        With `at_once` it isn't waited for.
+        """
         ...
 
 

@@ -68,14 +68,11 @@ class LocalWorker:
         if not transport.is_closing() and transport.get_write_buffer_size() < SEND_BUFFER_BYTES:
             self._writer.write(Codec.encode(message))
 
-    async def stop(self) -> str:
+    async def stop(self, *, at_once: bool = False) -> str:
         self.send(Stop())
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                # EOF follows Stop, so that a worker which misses one gets the other.
-                if self._writer.can_write_eof() and not self._writer.transport.is_closing():
-                    self._writer.write_eof()
-                await self._process.wait()
+            if not at_once:
+                await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_S)
         except TimeoutError:
             pass
         finally:

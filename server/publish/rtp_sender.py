@@ -6,6 +6,7 @@ picture apart by what the upscaling takes.
 """
 
 import asyncio
+import contextlib
 import random
 import struct
 import time
@@ -141,7 +142,8 @@ class RtpSender:
                 ),
             )
             name = RtcpSourceInfo(ssrc=self._ssrc, items=[(_CNAME, self._sources.cname.encode())])
-            await self._transport._send_rtp(bytes(report) + bytes(RtcpSdesPacket(chunks=[name])))
+            with contextlib.suppress(ConnectionError):  # the sending of frames finds out as well
+                await self._transport._send_rtp(bytes(report) + bytes(RtcpSdesPacket(chunks=[name])))
 
 
 def _mid_extension(line: Line) -> bytes:

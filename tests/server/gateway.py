@@ -32,7 +32,7 @@ from server.settings import Settings
 
 FPS = 25
 FRAME_TICKS = 90_000 // FPS
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0  # of a machine that is busy with other things
 
 
 async def until(condition, what: str, timeout_s: float = TIMEOUT_S):
@@ -194,7 +194,7 @@ class ScriptedWorker:
             case SetPlain(enabled=enabled):
                 self.plain = enabled
 
-    async def stop(self) -> str:
+    async def stop(self, *, at_once: bool = False) -> str:
         self.received.append(Stop())
         if self._pump:
             self._pump.cancel()

@@ -90,7 +90,7 @@ async def test_a_worker_that_does_not_stop_is_ended():
         break
     os.kill(worker.pid, signal.SIGSTOP)
     assert await worker.stop() == "the worker was ended by SIGKILL"
-    assert await worker.stop() == "the worker was ended by SIGKILL"
+    assert await worker.stop(at_once=True) == "the worker was ended by SIGKILL"
 
 
 def job() -> WorkerJob:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 90.0
 
 
 def start(*words: str, log: Path) -> "subprocess.Popen[str]":

@@ -83,6 +83,7 @@ def test_the_reference_file_names_every_key_with_its_default():
             ["max_streams=1"],
         ),
         ("streams = 3", ["streams=3"]),
+        ("[webrtc]\nhost_addresses = ['localhost']", ["webrtc.host_addresses", "localhost"]),
         ("[[webrtc.ice_servers]]\nurls = ['http://x']", ["http://x", "stun:"]),
     ],
 )

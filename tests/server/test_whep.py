@@ -104,14 +104,15 @@ async def test_a_second_video_line_gets_the_plain_picture_and_only_while_somebod
 async def test_keyframe_requests_of_many_viewers_are_thinned_out():
     async with gateway() as served, Viewer(served) as viewer:
         await viewer.sees(5)
-        before = len(served.worker.keyframe_requests)
         receiver = viewer.pc.getReceivers()[0]
-        ssrc = int(SessionDescription.parse(viewer.response.text).media[0].ssrc[0].ssrc)
+        ssrc = SessionDescription.parse(viewer.response.text).media[0].ssrc[0].ssrc
+        before, asked_s = len(served.worker.keyframe_requests), time.monotonic()
         for _ in range(40):
             await receiver._send_rtcp_pli(ssrc)
         await until(lambda: len(served.worker.keyframe_requests) > before, "the request reaches the worker")
-        await viewer.sees(len(viewer.frames[0]) + 25)  # one second
-        assert len(served.worker.keyframe_requests) - before <= 3
+        await viewer.sees(len(viewer.frames[0]) + 25)
+        elapsed_s = time.monotonic() - asked_s
+        assert len(served.worker.keyframe_requests) - before <= 2 * elapsed_s + 1
         assert (await served.metrics())['livesr_keyframe_requests_total{stream="demo"}'] > 0
 
 
@@ -159,6 +160,15 @@ async def test_a_viewer_that_just_goes_is_forgotten():
 
         await until(nobody, "the viewer is forgotten")
         assert (await served.metrics())['livesr_viewers{protocol="whep",stream="demo"}'] == 0
+
+
+async def test_a_session_may_end_before_it_is_connected():
+    async with gateway() as served:
+        viewer = Viewer(served)
+        response = await served.http.post("/whep/demo", content=await viewer.offer(), headers=SDP)
+        assert (await served.http.delete(response.headers["Location"])).status_code == 200
+        assert (await served.stream())["viewers"]["whep"] == 0
+        await viewer.pc.close()
 
 
 async def test_deleting_a_stream_ends_its_viewers():
