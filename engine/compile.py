@@ -23,7 +23,7 @@ def compile_checkpoint(
     net = fold(checkpoint.network())
     tools = ["livesr", "openvino", "torch"]
     if precision == "int8":
-        from engine.quantise import quantise
+        from engine.backends.openvino_quantise import quantise
 
         export_net(net, config.channels, path / "float.xml")
         quantise(path / "float.xml", path / NET, calibration)

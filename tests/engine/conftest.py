@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import engine.backends  # noqa: F401  (before any test imports OpenVINO: it silences its telemetry)
 from engine.awsrn import Awsrn
 from engine.checkpoint import save_checkpoint
 from engine.config import AwsrnConfig, live_config

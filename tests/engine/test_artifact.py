@@ -1,6 +1,7 @@
 """Artifacts: whole, or refused by the name of what is wrong; built only where the picture is kept."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,24 @@ assert not heavy, heavy
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_is_reported_to_anyone(tmp_path: Path) -> None:
+    """OpenVINO and NNCF send usage statistics by default, under an identity kept in the home folder."""
+    program = """
+import sys
+import engine.backends.openvino, engine.backends.openvino_quantise
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "intel").exists()
 
 
 @pytest.mark.parametrize("name", ["net.bin", "net.xml", "frame.xml", "frame.bin"])

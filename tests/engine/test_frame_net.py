@@ -150,6 +150,25 @@ def test_chroma_does_not_move_against_luma(kind: Any, slopes: tuple[float, float
         assert abs(error.mean()) < 0.3  # a shift of 1/16 pixel would be 0.57
 
 
+@pytest.mark.parametrize("kind", ["y", "rgb"])
+def test_one_export_serves_every_even_size(kind: Any) -> None:
+    """Other compilers take the frame graph through torch.export."""
+    net = frame_net(nn.PixelShuffle(1), 1, kind, Colour())
+
+    def planes(height: int, width: int) -> tuple[Tensor, Tensor]:
+        shapes = ((1, 1, height, width), (1, 2, height // 2, width // 2))
+        y, uv = (torch.randint(0, 256, shape, dtype=torch.uint8) for shape in shapes)
+        return y, uv
+
+    h, w = torch.export.Dim("h", min=8, max=1080), torch.export.Dim("w", min=8, max=1920)
+    shapes = {"y": {2: 2 * h, 3: 2 * w}, "uv": {2: h, 3: w}}
+    exported = torch.export.export(net, planes(32, 48), dynamic_shapes=shapes).module()
+    for size in ((16, 16), (50, 70)):
+        frame = planes(*size)
+        for ours, expected in zip(exported(*frame), net(*frame), strict=True):
+            assert torch.equal(ours, expected)
+
+
 def test_odd_sizes_are_no_frame() -> None:
     chroma = np.zeros((4, 4), np.uint8)
     with pytest.raises(ValueError, match=r"y\.shape = \(8, 9\) must have even sides"):

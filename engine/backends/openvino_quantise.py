@@ -6,17 +6,11 @@ stream's additions. So does the tail, whose quantised input costs more than all 
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
-
-from engine.net import Batch
-
-# NNCF reports its use to its maker, unless it believes that it is being tested.
-os.environ["NNCF_CI"] = "1"
 
 import nncf
 import openvino as ov
@@ -27,6 +21,8 @@ from nncf.quantization.range_estimator import (
     StatisticsCollectorParameters,
     StatisticsType,
 )
+
+from engine.net import Batch
 
 
 def quantise(source: Path, destination: Path, inputs: Sequence[Batch]) -> None:
