@@ -10,6 +10,7 @@ import secrets
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceServer, RTCIceTransport
@@ -76,9 +77,7 @@ class Peer:
 
     async def add_candidates(self, candidates: Sequence[RTCIceCandidate], *, last: bool) -> None:
         for candidate in candidates:
-            # A browser's .local names need multicast to resolve, and nothing is lost without them: its
-            # checks reach us, and we learn the address from those.
-            if candidate.protocol.lower() == "udp" and not candidate.ip.endswith(".local"):
+            if _is_usable(candidate):
                 await self._ice.addRemoteCandidate(candidate)
         if last:
             await self._ice.addRemoteCandidate(None)
@@ -86,8 +85,9 @@ class Peer:
     async def close(self) -> None:
         """Returns when everything of this viewer is released."""
         self._ended.set()
-        if self._task is None:
+        if self._task is None:  # it never got as far as an answer
             await self._ice.stop()
+            self._on_closed(self)
         elif self._task is not asyncio.current_task():
             await asyncio.wait([self._task])
 
@@ -148,6 +148,16 @@ class Peer:
             await sender.run()
         except (ConnectionError, ReaderClosed):
             self._ended.set()
+
+
+def _is_usable(candidate: RTCIceCandidate) -> bool:
+    """An address that packets can be sent to. A browser's .local names would need multicast to resolve, and
+    nothing is lost without them: its checks reach us, and we learn the address from those."""
+    try:
+        ip_address(candidate.ip)
+    except ValueError:
+        return False
+    return candidate.protocol.lower() == "udp" and 0 < candidate.port < 1 << 16
 
 
 class _Gatherer(RTCIceGatherer):
