@@ -1,39 +1,48 @@
 """How much of the bare engine's speed is left once a real clip is decoded, encoded and sent around it."""
 
 import logging
+import os
 import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
-
 from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
 from engine.load import load_engine
-from server.ingest.container import find_tracks, tracks_of
 from server.ingest.source import DEMO_CLIP
+from server.ingest.whole_file import WholeFile
 from server.messages import VIDEO_CLOCK_HZ
-from server.process.decode import PictureDecoder
 from server.process.picture import Picture
 from server.process.pipeline import Pipeline
-from server.process.timeline import now_ns
 from server.process.upscale import Upscaled
 from server.publish.audio import AudioFormat
+from server.publish.encode import choose_encoder
 from server.publish.video import VideoPublisher
 from server.worker import Gateway
 
 # New lanes and a new encoder take a few frames until they run at speed.
 _WARM_UP_FRAMES = 10
 
+_LOG = logging.LoggerAdapter(logging.getLogger("livesr.bench"), {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Medians over the rounds. `cpu_ms_per_frame` is the time of all cores together."""
+
+    frames_per_s: float
+    cpu_ms_per_frame: float
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineBench:
-    """Medians over `rounds`, in each of which both ran once through the same pictures."""
+    """In each round both ran once through the same pictures."""
 
     spec: EngineSpec
     clip: str
@@ -42,12 +51,12 @@ class PipelineBench:
     preset: str
     rounds: int
     frames_per_round: int
-    engine_frames_per_s: float
-    pipeline_frames_per_s: float
+    engine: Rate
+    pipeline: Rate
 
     @property
     def ratio(self) -> float:
-        return self.pipeline_frames_per_s / self.engine_frames_per_s
+        return self.pipeline.frames_per_s / self.engine.frames_per_s
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"ratio": self.ratio}
@@ -60,16 +69,18 @@ def bench_pipeline(
     backend: str | None = None,
     precision: Precision | None = None,
     threads: int = 0,
-    lanes: int = 2,
+    lanes: int,
     encoder: str = "auto",
     preset: str,
-    seconds: float = 20.0,
+    seconds: float,
 ) -> PipelineBench:
     """Decode, lanes, encode and the socket to the gateway as fast as they go, nothing dropped, in turns with
     the engine alone on the same pictures. Without sound, whose cost does not grow with the frame rate."""
-    log = logging.LoggerAdapter(logging.getLogger("livesr.bench"), {})
     pictures = list[Picture]()
-    _Decoding(clip, log).run(pictures.append)
+    _decode(clip, pictures.append)
+    if len(pictures) < 2 * _WARM_UP_FRAMES:
+        raise ValueError(f"{clip}: has {len(pictures)} pictures; at least {2 * _WARM_UP_FRAMES} are needed")
+    encoder = choose_encoder(encoder, _LOG)
     first = pictures[0].format
     width, height = first.even_size
     engine = load_engine(
@@ -77,71 +88,112 @@ def bench_pipeline(
         backend=backend, precision=precision, threads=threads,
     )  # fmt: skip
     frames = [picture.planes for picture in pictures]
+    alone, whole = list[Rate](), list[Rate]()
     with _Drain() as drain:
-        publisher = VideoPublisher(
-            encoder=encoder,
-            preset=preset,
-            bitrate_bps=0,
-            keyframe_interval_s=2.0,
-            send=drain.gateway.send,
-            audio_format=AudioFormat,
-            log=log,
-        )
-        alone, whole = list[float](), list[float]()
         end_s = time.monotonic() + seconds
         while not whole or time.monotonic() < end_s:
-            alone.append(_engine_rate(engine, frames, lanes))
-            whole.append(_pipeline_rate(engine, clip, lanes, publisher, log))
-        publisher.close()
+            alone.append(_measure(partial(_run_engine, engine, frames, lanes)))
+            publisher = VideoPublisher(
+                encoder=encoder,
+                preset=preset,
+                bitrate_bps=0,
+                keyframe_interval_s=2.0,
+                send=drain.gateway.send,
+                audio_format=AudioFormat,
+                log=_LOG,
+            )
+            whole.append(_measure(partial(_run_pipeline, engine, clip, lanes, publisher)))
+            publisher.close()
     return PipelineBench(
         spec=engine.spec,
         clip=clip.name,
         lanes=lanes,
-        encoder=publisher.encoder,
+        encoder=encoder,
         preset=preset,
         rounds=len(whole),
         frames_per_round=len(frames),
-        engine_frames_per_s=statistics.median(alone),
-        pipeline_frames_per_s=statistics.median(whole),
+        engine=_median(alone),
+        pipeline=_median(whole),
     )
 
 
 def describe(bench: PipelineBench) -> str:
     spec = bench.spec
-    return (
-        f"{spec.model} ({spec.precision}, {spec.backend}) {spec.width}×{spec.height} → "
-        f"{spec.width * spec.scale}×{spec.height * spec.scale}, {bench.clip}, {bench.rounds} rounds\n"
-        f"  engine alone  {bench.engine_frames_per_s:7.1f} frames/s\n"
-        f"  pipeline      {bench.pipeline_frames_per_s:7.1f} frames/s "
-        f"({bench.encoder} {bench.preset}, {bench.lanes} lanes)\n"
-        f"  ratio         {bench.ratio:7.2f}"
+    lines = [
+        f"{spec.model} · {spec.backend} {spec.precision} · {spec.width}×{spec.height} → "
+        f"{spec.width * spec.scale}×{spec.height * spec.scale} · {bench.clip} · {bench.rounds} rounds, "
+        f"{bench.lanes} lanes, {bench.encoder} {bench.preset}"
+    ]
+    for name, rate in (("engine alone", bench.engine), ("pipeline", bench.pipeline)):
+        lines.append(
+            f"  {name:<13}{rate.frames_per_s:6.1f} frames/s, {rate.cpu_ms_per_frame:5.1f} ms CPU a frame"
+        )
+    return "\n".join([*lines, f"  ratio        {bench.ratio:6.2f}"])
+
+
+def _decode(clip: Path, put: Callable[[Picture], None]) -> None:
+    whole = WholeFile(clip, _LOG, time_base=Fraction(1, VIDEO_CLOCK_HZ))
+    try:
+        whole.run(put)
+    finally:
+        whole.close()
+
+
+def _measure(run: Callable[[Callable[[], None]], None]) -> Rate:
+    """`run` calls what it is given for each frame that is done."""
+    marks = list[tuple[float, float]]()
+
+    def done() -> None:
+        times = os.times()
+        marks.append((time.perf_counter(), times.user + times.system))
+
+    run(done)
+    (start_s, start_cpu_s), (end_s, end_cpu_s) = marks[_WARM_UP_FRAMES], marks[-1]
+    frames = len(marks) - 1 - _WARM_UP_FRAMES
+    return Rate(
+        frames_per_s=frames / (end_s - start_s), cpu_ms_per_frame=1e3 * (end_cpu_s - start_cpu_s) / frames
     )
 
 
-class _Decoding:
-    """The clip from its file, as a worker decodes it."""
+def _median(rates: Sequence[Rate]) -> Rate:
+    return Rate(
+        frames_per_s=statistics.median(rate.frames_per_s for rate in rates),
+        cpu_ms_per_frame=statistics.median(rate.cpu_ms_per_frame for rate in rates),
+    )
 
-    def __init__(self, clip: Path, log: logging.LoggerAdapter[logging.Logger]) -> None:
-        self._clip = clip
-        self._log = log
-        self._start_s = time.monotonic()
 
-    def run(self, put: Callable[[Picture], None]) -> None:
-        with av.open(f"file:{self._clip.absolute()}") as container:
-            video, _ = find_tracks(container)
-            decoder = PictureDecoder(
-                tracks_of(video, None),
-                max_size=(1 << 20, 1 << 20),
-                stamp=lambda pts, duration, time_base, _: (
-                    round((self._start_s + float(pts * time_base)) * VIDEO_CLOCK_HZ),
-                    round(duration * time_base * VIDEO_CLOCK_HZ),
-                ),
-                on_drop=lambda _: None,
-                log=self._log,
-            )
-            for packet in container.demux(video):
-                for picture in decoder.decode(packet, now_ns()):
-                    put(picture)
+def _run_engine(engine: Engine, frames: list[YuvFrame], count: int, done: Callable[[], None]) -> None:
+    """With `count` frames in flight."""
+    lanes = [engine.lane() for _ in range(count)]
+    for index in range(len(frames) + count):
+        lane = lanes[index % count]
+        if index >= count:
+            lane.wait()
+            done()
+        if index < len(frames):
+            lane.submit(frames[index])
+
+
+def _run_pipeline(
+    engine: Engine, clip: Path, lanes: int, publisher: VideoPublisher, done: Callable[[], None]
+) -> None:
+    def consume(upscaled: Upscaled) -> None:
+        publisher.publish(upscaled)
+        done()
+
+    def load(width: int, height: int, colour: Colour) -> Engine:
+        return engine
+
+    pipeline = Pipeline(
+        produce=lambda put: _decode(clip, put),
+        load=load,
+        lanes=lanes,
+        consume=consume,
+        on_drop=None,
+        log=_LOG,
+    )
+    pipeline.start()
+    pipeline.join()
 
 
 class _Drain:
@@ -164,49 +216,3 @@ class _Drain:
         self._theirs.close()
         self._thread.join()
         self._ours.close()
-
-
-def _engine_rate(engine: Engine, frames: list[YuvFrame], count: int) -> float:
-    """Frames/s with `count` of them in flight."""
-    lanes = [engine.lane() for _ in range(count)]
-    done = list[float]()
-    for index, frame in enumerate(frames):
-        if index >= count:
-            lanes[index % count].wait()
-            done.append(time.perf_counter())
-        lanes[index % count].submit(frame)
-    for index in range(len(frames), len(frames) + count):
-        lanes[index % count].wait()
-        done.append(time.perf_counter())
-    return _rate(done)
-
-
-def _pipeline_rate(
-    engine: Engine,
-    clip: Path,
-    lanes: int,
-    publisher: VideoPublisher,
-    log: logging.LoggerAdapter[logging.Logger],
-) -> float:
-    done = list[float]()
-
-    def consume(upscaled: Upscaled) -> None:
-        publisher.publish(upscaled)
-        done.append(time.perf_counter())
-
-    def load(width: int, height: int, colour: Colour) -> Engine:
-        return engine
-
-    pipeline = Pipeline(
-        produce=_Decoding(clip, log).run, load=load, lanes=lanes, consume=consume, on_drop=None, log=log
-    )
-    pipeline.start()
-    pipeline.join()
-    return _rate(done)
-
-
-def _rate(done: list[float]) -> float:
-    if len(done) < 2 * _WARM_UP_FRAMES:
-        raise ValueError(f"the clip has {len(done)} pictures; at least {2 * _WARM_UP_FRAMES} are needed")
-    times = np.array(done[_WARM_UP_FRAMES:])
-    return float((len(times) - 1) / (times[-1] - times[0]))

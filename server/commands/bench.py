@@ -2,11 +2,15 @@
 
 import argparse
 import json
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 from engine.bench import Bench, bench_engine
 from engine.frame import Precision
 from engine.load import BACKENDS
+from server.bench_pipeline import bench_pipeline, describe
+from server.ingest.source import DEMO_CLIP
+from server.settings import PipelineOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +28,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("reference",),
         help="in turns with the authors' network: eager float32 PyTorch, weight norm in place",
     )
+    parser.add_argument(
+        "--pipeline",
+        action="store_true",
+        help="in turns with a whole stream around the engine: decode, lanes, encode, socket",
+    )
+    parser.add_argument("--clip", type=Path, default=DEMO_CLIP, help="for --pipeline (the demo clip)")
+    parser.add_argument("--preset", default=default("preset"), help="x264's, for --pipeline (%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="0: as the backend finds right")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure")
     parser.add_argument("--json", action="store_true")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.pipeline:
+        return _run_pipeline(args)
     width, height = args.size
     result = bench_engine(
         args.model,
@@ -43,6 +56,26 @@ def run(args: argparse.Namespace) -> int:
     )
     print(json.dumps(result.to_dict()) if args.json else _describe(result))
     return 0
+
+
+def _run_pipeline(args: argparse.Namespace) -> int:
+    whole = bench_pipeline(
+        args.model,
+        clip=args.clip,
+        backend=args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        lanes=default("lanes"),
+        preset=args.preset,
+        seconds=args.seconds,
+    )
+    print(json.dumps(whole.to_dict()) if args.json else describe(whole))
+    return 0
+
+
+def default(option: str) -> Any:
+    """What the service does where nobody says otherwise."""
+    return PipelineOptions.model_fields[option].default
 
 
 def _size(text: str) -> tuple[int, int]:

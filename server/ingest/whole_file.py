@@ -23,7 +23,13 @@ _NO_LIMIT = (sys.maxsize, sys.maxsize)
 class WholeFile:
     """An open file. Pictures keep their timestamps, in ticks of `time_base`; sound comes as it lies there."""
 
-    def __init__(self, path: Path, log: logging.LoggerAdapter[logging.Logger]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        log: logging.LoggerAdapter[logging.Logger],
+        *,
+        time_base: Fraction | None = None,  # the file's own
+    ) -> None:
         """Raises ValueError where it is no file with video in it."""
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
@@ -38,9 +44,8 @@ class WholeFile:
         self._path = path
         self.audio: list[AudioStream] = [s for s in self._container.streams.audio if s.codec_context]
         self.fps = self._video.average_rate or Fraction(25)
-        self.time_base = self._video.time_base or 1 / self.fps
+        self.time_base = time_base or self._video.time_base or 1 / self.fps
         self.dropped: Counter[str] = Counter()  # packets that gave no picture, by reason
-        self._video.thread_type = "AUTO"  # latency does not matter here
         self._decoder = PictureDecoder(
             tracks_of(self._video, None),
             max_size=_NO_LIMIT,
@@ -76,7 +81,7 @@ class WholeFile:
             raise ValueError(f"{self._path}: no picture could be decoded")
 
     def _stamp(self, pts: int, duration: int, time_base: Fraction, _: int) -> tuple[int, int]:
-        ticks = time_base / self.time_base  # 1, but for an elementary stream
+        ticks = time_base / self.time_base
         return round(pts * ticks), round(duration * ticks)
 
     def close(self) -> None:

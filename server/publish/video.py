@@ -29,7 +29,7 @@ class VideoPublisher:
         audio_format: Callable[[], AudioFormat],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        self.encoder = choose_encoder(encoder, log)
+        self._encoder = choose_encoder(encoder, log)
         self._preset = preset
         self._bitrate_bps = bitrate_bps
         self._keyframe_interval_s = keyframe_interval_s
@@ -92,7 +92,7 @@ class VideoPublisher:
     ) -> H264Encoder:
         """The one at hand where it fits the picture, else a new one, which starts with an IDR."""
         wanted = EncoderFormat(
-            encoder=self.encoder,
+            encoder=self._encoder,
             preset=self._preset,
             width=frame.width,
             height=frame.height,

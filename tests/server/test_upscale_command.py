@@ -100,7 +100,6 @@ def test_variable_rate_shape_and_colours_are_kept(tmp_path, models):
     assert (frames[0].width, frames[0].height) == (322, 194)
     tags = [frames[0].color_range, frames[0].colorspace, frames[0].color_primaries, frames[0].color_trc]
     assert tags == [2, 6, 5, 6]
-    container.close()
 
 
 @pytest.mark.parametrize("kind", ["y", "rgb"])
