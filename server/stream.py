@@ -72,7 +72,6 @@ class Stream:
         self._enter("stopped")
         self.outputs.close()
         self.figures.metrics.forget()
-        log.info("stream %s: stopped", self.id)
 
     # Supervised
 
