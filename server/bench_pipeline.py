@@ -16,7 +16,6 @@ from typing import Any
 from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
 from engine.load import load_engine
 from server.ingest.source import DEMO_CLIP
-from server.ingest.whole_file import WholeFile
 from server.messages import VIDEO_CLOCK_HZ
 from server.process.picture import Picture
 from server.process.pipeline import Pipeline
@@ -24,6 +23,7 @@ from server.process.upscale import Upscaled
 from server.publish.audio import AudioFormat
 from server.publish.encode import choose_encoder
 from server.publish.video import VideoPublisher
+from server.whole_file import WholeFile
 from server.worker import Gateway
 
 # New lanes and a new encoder take a few frames until they run at speed.
@@ -80,7 +80,7 @@ def bench_pipeline(
     _decode(clip, pictures.append)
     if len(pictures) < 2 * _WARM_UP_FRAMES:
         raise ValueError(f"{clip}: has {len(pictures)} pictures; at least {2 * _WARM_UP_FRAMES} are needed")
-    encoder = choose_encoder(encoder, _LOG)
+    encoder = choose_encoder(encoder, preset, _LOG)
     first = pictures[0].format
     width, height = first.even_size
     engine = load_engine(

@@ -1,6 +1,5 @@
 """A whole video file through the pipeline of the live service: nothing dropped, sound copied."""
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -8,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.frame import EngineSpec
-from server.ingest.whole_file import WholeFile
+from server.logs import Log
 from server.process.pipeline import Pipeline
 from server.process.upscale import LoadEngine, Upscaled
 from server.publish.file import FileWriter
+from server.whole_file import WholeFile
 
 # frames done, frames there should be (0: unknown), seconds since the first
 Progress = Callable[[int, int, float], None]
@@ -38,7 +38,7 @@ def upscale_video(
     crf: int,
     preset: str,
     progress: Progress,
-    log: logging.LoggerAdapter[logging.Logger],
+    log: Log,
 ) -> Summary:
     """Writes beside the target first: whatever goes wrong, no half a file is left under its name.
 

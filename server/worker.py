@@ -8,15 +8,17 @@ import logging
 import os
 import resource
 import socket
-import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 
 from engine.errors import EngineError
 from engine.frame import Colour, Engine
-from server.ingest.live import LiveIngest
+from engine.load import load_engine
 from server.ingest.source import SourceError, open_source
+from server.live import LiveIngest
+from server.logs import Log, log_to_stderr, stream_log
 from server.messages import (
     Codec,
     Dropped,
@@ -39,13 +41,16 @@ _SILENCE_S = 10.0
 _PAGE_BYTES = resource.getpagesize()
 
 
+class JobError(Exception):
+    """A job that can never be done as it is; the message names the key, its value and the rule."""
+
+
 class Gateway:
     """The worker's end of the socket. `send`, for any thread, blocks while the gateway is slow: the mailboxes
     before the encoder drop then, and nothing piles up behind it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._codec = Codec()
         self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
@@ -54,46 +59,49 @@ class Gateway:
         with self._lock, suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
 
-    def receive(self) -> list[Message] | None:
-        """The next messages; None once the gateway has gone."""
-        try:
-            data = self._socket.recv(1 << 16)
-        except ConnectionResetError:
-            return None
-        return self._codec.feed(data) if data else None
+    def messages(self) -> Iterator[Message]:
+        """Until the gateway has gone."""
+        codec = Codec()
+        with suppress(ConnectionResetError):
+            while data := self._socket.recv(1 << 16):
+                yield from codec.feed(data)
 
 
 class Worker:
     """One stream, from its source to the gateway."""
 
-    def __init__(self, job: WorkerJob, gateway: Gateway, load: LoadEngine | None = None) -> None:
+    def __init__(self, job: WorkerJob, gateway: Gateway, log: Log) -> None:
+        """Raises JobError."""
         self.stop = threading.Event()
         self._gateway = gateway
+        self._log = log
         self._drops: Counter[tuple[Stage, str]] = Counter()
         self._drops_lock = threading.Lock()
-        log = logging.LoggerAdapter(logging.getLogger("livesr.worker"), {"stream": job.stream})
-        self._log = log
-        ingest = LiveIngest(
-            open_source(job.source, loop=job.loop, timeout_s=job.source_timeout_s, stop=self.stop),
-            max_size=(job.max_width, job.max_height),
-            timeout_s=job.source_timeout_s,
-            send=gateway.send,
-            on_drop=self._drop,
-            stop=self.stop,
-            log=log,
-        )
-        self.publisher = VideoPublisher(
-            encoder=job.encoder,
-            preset=job.preset,
-            bitrate_bps=job.bitrate_bps,
-            keyframe_interval_s=job.keyframe_interval_s,
-            send=gateway.send,
-            audio_format=ingest.audio_format,
-            log=log,
-        )
+        try:
+            ingest = LiveIngest(
+                open_source(job.source, loop=job.loop, timeout_s=job.source_timeout_s, stop=self.stop),
+                max_size=(job.max_width, job.max_height),
+                timeout_s=job.source_timeout_s,
+                send=gateway.send,
+                on_drop=self._drop,
+                on_open=self._on_open,
+                stop=self.stop,
+                log=log,
+            )
+            self.publisher = VideoPublisher(
+                encoder=job.encoder,
+                preset=job.preset,
+                bitrate_bps=job.bitrate_bps,
+                keyframe_interval_s=job.keyframe_interval_s,
+                send=gateway.send,
+                audio_format=ingest.audio_format,
+                log=log,
+            )
+        except ValueError as exc:
+            raise JobError(str(exc)) from exc
         self._pipeline = Pipeline(
             produce=ingest.run,
-            load=load or engine_loader(job),
+            load=engine_loader(job),
             lanes=job.lanes,
             consume=self.publisher.publish,
             on_drop=self._drop,
@@ -112,12 +120,28 @@ class Worker:
         if not self.stop.is_set():
             raise SourceError("the source has ended")
 
+    def obey(self, messages: Iterator[Message]) -> None:
+        """Does what the gateway says until it says stop, or is gone."""
+        for message in messages:
+            match message:
+                case RequestKeyframe(rendition=rendition):
+                    self.publisher.request_keyframe(rendition)
+                case SetPlain(enabled=enabled):
+                    self.publisher.set_plain(enabled)
+                case Stop():
+                    break
+        self.stop.set()
+
+    def _on_open(self) -> None:
+        self.publisher.request_keyframe("upscaled")
+        self.publisher.request_keyframe("plain")
+
     def _report(self) -> None:
         with self._drops_lock:
             drops, self._drops = self._drops, Counter()
         for (stage, reason), count in drops.items():
             self._gateway.send(Dropped(stage=stage, reason=reason, count=count))
-            self._log.warning("%d frames dropped before %s: %s", count, stage, reason)
+            self._log.warning("dropped before %s: %d (%s)", stage, count, reason)
         if self._pipeline.silent_s() < _SILENCE_S:
             times = os.times()
             self._gateway.send(
@@ -133,53 +157,40 @@ class Worker:
 
 def engine_loader(job: WorkerJob) -> LoadEngine:
     def load(width: int, height: int, colour: Colour) -> Engine:
-        from engine.load import load_engine
-
-        return load_engine(
-            job.model,
-            width=width,
-            height=height,
-            colour=colour,
-            backend=job.backend,
-            threads=job.engine_threads,
-        )
+        try:
+            return load_engine(
+                job.model,
+                width=width,
+                height=height,
+                colour=colour,
+                backend=job.backend,
+                threads=job.engine_threads,
+            )
+        except ValueError as exc:  # a size that no engine takes
+            raise EngineError(str(exc)) from exc
 
     return load
-
-
-def obey(worker: Worker, gateway: Gateway) -> None:
-    """Does what the gateway says until it says stop, or is gone."""
-    while (messages := gateway.receive()) is not None:
-        for message in messages:
-            match message:
-                case RequestKeyframe(rendition=rendition):
-                    worker.publisher.request_keyframe(rendition)
-                case SetPlain(enabled=enabled):
-                    worker.publisher.set_plain(enabled)
-                case Stop():
-                    worker.stop.set()
-                    return
-    worker.stop.set()
 
 
 def serve(connection: socket.socket) -> int:
     """Runs the job that comes over the connection; the exit status says whether it ended as it should."""
     gateway = Gateway(connection)
-    first = gateway.receive()
-    while first == []:
-        first = gateway.receive()
-    if not first or not isinstance(first[0], WorkerJob):
+    messages = gateway.messages()
+    job = next(messages, None)
+    if not isinstance(job, WorkerJob):
         return 1
-    job = first[0]
-    log = logging.LoggerAdapter(logging.getLogger("livesr.worker"), {"stream": job.stream})
+    log = stream_log(job.stream)
     try:
-        worker = Worker(job, gateway)
-        threading.Thread(target=obey, args=(worker, gateway), name="control", daemon=True).start()
+        worker = Worker(job, gateway, log)
+        threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True).start()
         worker.run()
-    except (SourceError, EngineError, ValueError) as exc:
+    except (JobError, SourceError, EngineError) as exc:
         log.error("stream failed: %s", exc)
         gateway.send(Failed(reason=str(exc)))
         return 1
+    except Exception:  # the boundary of the process: the gateway starts another one
+        log.exception("worker broke")
+        return 70
     return 0
 
 
@@ -192,11 +203,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m server.worker")
     parser.add_argument("--fd", type=int, required=True)
     args = parser.parse_args()
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s [%(stream)s] %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr()
     return serve(socket.socket(fileno=args.fd))
 
 

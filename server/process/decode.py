@@ -1,6 +1,5 @@
 """Packets in, 8-bit 4:2:0 pictures out, whatever the source's pixel format, size and colours are."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -15,6 +14,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from engine.frame import Plane, YuvFrame
 from server.ingest.source import SourceUnusable, Tracks
+from server.logs import Log
 from server.process.picture import (
     MATRIX_BT601,
     MATRIX_BT709,
@@ -44,7 +44,7 @@ class PictureDecoder:
         max_size: tuple[int, int],
         stamp: Stamp,
         on_drop: Callable[[str], None],
-        log: logging.LoggerAdapter[logging.Logger],
+        log: Log,
     ) -> None:
         self._context = tracks.video
         self._context.copy_opaque = True  # a frame knows when its packet arrived

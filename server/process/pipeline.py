@@ -1,10 +1,10 @@
 """A stream's threads and the bounded mailboxes between them: pictures in, upscaled pictures out, in order."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 
+from server.logs import Log
 from server.messages import Stage
 from server.process.mailbox import Closed, Mailbox
 from server.process.picture import Picture
@@ -30,7 +30,7 @@ class Pipeline:
         lanes: int,
         consume: Callable[[Upscaled], None],
         on_drop: Callable[[Stage, str], None] | None,
-        log: logging.LoggerAdapter[logging.Logger],
+        log: Log,
     ) -> None:
         self._produce = produce
         self._consume = consume

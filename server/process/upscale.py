@@ -1,6 +1,5 @@
 """The ring of lanes: pictures go in as lanes come free, and come out upscaled in the same order."""
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import av
 
 from engine.frame import Colour, Engine, EngineSpec, Lane
+from server.logs import Log
 from server.process.mailbox import Closed, Mailbox
 from server.process.picture import Picture, frame_from_planes
 from server.process.timeline import now_ns
@@ -51,7 +51,7 @@ class Ring:
         inbox: Mailbox[Picture],
         outbox: Mailbox[Upscaled],
         beat: Callable[[str], None],
-        log: logging.LoggerAdapter[logging.Logger],
+        log: Log,
     ) -> None:
         if lanes < 1:
             raise ValueError(f"{lanes = } must be at least 1")

@@ -1,6 +1,5 @@
 """One H.264 encode for all live viewers: a frame in is a packet out, and keyframes come on demand."""
 
-import logging
 import threading
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,6 +8,7 @@ import av
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
+from server.logs import Log
 from server.messages import VIDEO_CLOCK_HZ
 from server.process.picture import ColourTags
 
@@ -46,29 +46,29 @@ def usual_bitrate_bps(width: int, height: int, fps: float) -> int:
     return round(min(max(width * height * (fps or _USUAL_FPS) * _BITS_PER_PIXEL, _LEAST_BPS), _MOST_BPS))
 
 
-def choose_encoder(wanted: str, log: logging.LoggerAdapter[logging.Logger]) -> str:
+def choose_encoder(wanted: str, preset: str, log: Log) -> str:
     """'auto' becomes NVENC where it opens, else libx264. Raises ValueError for an encoder that can't be."""
-    match wanted:
-        case "libx264":
-            return wanted
-        case "h264_nvenc":
-            reason = _nvenc_missing()
-            if reason:
-                raise ValueError(f"encoder='h264_nvenc' does not open on this machine: {reason}")
-            return wanted
-        case "auto":
-            reason = _nvenc_missing()
-            log.info("encoder %s", f"libx264 (no NVENC: {reason})" if reason else "h264_nvenc")
-            return "libx264" if reason else "h264_nvenc"
-        case _:
-            raise ValueError(f"encoder={wanted!r} must be auto, libx264 or h264_nvenc")
+    if wanted not in ("auto", "libx264", "h264_nvenc"):
+        raise ValueError(f"encoder={wanted!r} must be auto, libx264 or h264_nvenc")
+    if wanted != "libx264":
+        reason = _why_not("h264_nvenc", preset)
+        if not reason:
+            log.info("encoder h264_nvenc")
+            return "h264_nvenc"
+        if wanted == "h264_nvenc":
+            raise ValueError(f"encoder='h264_nvenc' does not open on this machine: {reason}")
+        log.info("encoder libx264 (no NVENC: %s)", reason)
+    reason = _why_not("libx264", preset)
+    if reason:
+        raise ValueError(f"preset={preset!r} must be one of x264's, such as superfast ({reason})")
+    return "libx264"
 
 
-def _nvenc_missing() -> str:
-    """Why NVENC can't be used; empty where it can. Only opening it tells: some GPUs and drivers lack it."""
+def _why_not(encoder: str, preset: str) -> str:
+    """Empty where it opens. Only trying tells: some GPUs have no NVENC, and some drivers none for us."""
     probe = EncoderFormat(
-        encoder="h264_nvenc",
-        preset="",
+        encoder=encoder,
+        preset=preset,
         width=256,
         height=144,
         fps=25,
@@ -79,8 +79,8 @@ def _nvenc_missing() -> str:
     )
     try:
         H264Encoder(probe).close()
-    except (av.FFmpegError, ValueError) as exc:
-        return getattr(exc, "strerror", None) or str(exc)
+    except av.FFmpegError as exc:
+        return exc.strerror or type(exc).__name__
     return ""
 
 

@@ -1,12 +1,12 @@
 """From upscaled pictures to packets: opens the encoders, says so, and stamps each frame with its trace."""
 
-import logging
 import threading
 from collections.abc import Callable
 
 import av
 
 from engine.frame import EngineSpec
+from server.logs import Log
 from server.messages import VIDEO_CLOCK_HZ, Message, Opened, Rendition, VideoPacket
 from server.process.picture import Picture, PictureFormat, frame_from_planes
 from server.process.timeline import now_ns
@@ -27,9 +27,9 @@ class VideoPublisher:
         keyframe_interval_s: float,
         send: Callable[[Message], None],
         audio_format: Callable[[], AudioFormat],
-        log: logging.LoggerAdapter[logging.Logger],
+        log: Log,
     ) -> None:
-        self._encoder = choose_encoder(encoder, log)
+        self._encoder = choose_encoder(encoder, preset, log)
         self._preset = preset
         self._bitrate_bps = bitrate_bps
         self._keyframe_interval_s = keyframe_interval_s

@@ -149,14 +149,19 @@ def test_usual_bitrate_grows_with_the_picture_within_bounds():
 
 
 def test_choice_of_encoder():
-    assert choose_encoder("libx264", LOG) == "libx264"
-    assert choose_encoder("auto", LOG) in ("libx264", "h264_nvenc")
+    assert choose_encoder("libx264", "medium", LOG) == "libx264"
+    assert choose_encoder("auto", "ultrafast", LOG) in ("libx264", "h264_nvenc")
     with pytest.raises(ValueError, match="encoder='vp8' must be auto, libx264 or h264_nvenc"):
-        choose_encoder("vp8", LOG)
+        choose_encoder("vp8", "ultrafast", LOG)
+
+
+def test_a_preset_that_is_none():
+    with pytest.raises(ValueError, match="preset='warp' must be one of x264's"):
+        choose_encoder("libx264", "warp", LOG)
 
 
 def test_an_encoder_that_this_machine_lacks_is_refused_with_the_reason():
-    if choose_encoder("auto", LOG) == "h264_nvenc":
+    if choose_encoder("auto", "ultrafast", LOG) == "h264_nvenc":
         pytest.skip("this machine has NVENC")
     with pytest.raises(ValueError, match=r"encoder='h264_nvenc' does not open on this machine: \w"):
-        choose_encoder("h264_nvenc", LOG)
+        choose_encoder("h264_nvenc", "ultrafast", LOG)

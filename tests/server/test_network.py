@@ -15,7 +15,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from server.ingest.live import LiveIngest
+from server.live import LiveIngest
 from server.ingest.source import SourceUnusable, open_source
 from server.ingest.synthetic import read_frame_number
 from server.messages import AudioPacket, Message, Reconnecting
@@ -76,6 +76,7 @@ class Ingest:
             timeout_s=timeout_s,
             send=self.messages.append,
             on_drop=lambda _, reason: self.drops.update([reason]),
+            on_open=lambda: None,
             stop=self.stop,
             log=logging.LoggerAdapter(logging.getLogger("test"), {}),
         )

@@ -1,9 +1,12 @@
 """The real worker process, spoken to as the gateway does: over one end of a socket pair."""
 
 import contextlib
+import functools
+import http.server
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -223,6 +226,7 @@ def test_stop_ends_a_worker_that_waits_for_a_source(start):
         ({"source": "/nowhere/clip.mp4"}, "/nowhere/clip.mp4: no such file"),
         ({"model": "no-such-model"}, "no-such-model"),
         ({"encoder": "vp8"}, "encoder='vp8' must be"),
+        ({"preset": "warp"}, "preset='warp' must be one of x264's"),
         ({"max_width": 100}, "picture of 160×96 is above the limit of 100×1080"),
     ],
 )
@@ -232,6 +236,39 @@ def test_what_can_never_run_fails_with_the_reason(start, changes, reason):
     status, log = worker.ended()
     assert status == 1
     assert reason in log
+
+
+def test_a_picture_that_no_engine_takes_fails_with_the_reason(start, tmp_path):
+    path = tmp_path / "tiny.avi"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 8, 8, "yuvj420p"
+        out.mux(video.encode(av.VideoFrame(8, 8, "yuvj420p")))
+        out.mux(video.encode(None))
+    worker = start(source=str(path)).until(lambda w: w.of(Failed))
+    assert "width=8 must be" in worker.of(Failed)[0].reason
+
+
+def test_a_source_that_comes_back_starts_with_an_idr(start, tmp_path):
+    """A file of one pass, over HTTP: its end is a source lost, and it is opened again."""
+    write_clip(tmp_path / "pass.mp4", width=160, height=96, frames=20)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler.func.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        worker = start(source=f"http://127.0.0.1:{server.server_port}/pass.mp4", keyframe_interval_s=10.0)
+        worker.until(lambda w: w.of(Reconnecting))
+        before = len(worker.video())
+        worker.until(lambda w: len(w.video()) >= before + 10)
+        server.shutdown()
+        thread.join()
+    lost = worker.messages.index(worker.of(Reconnecting)[0])
+    back = [m for m in worker.messages[lost:] if isinstance(m, VideoPacket)]
+    late = [n for n, packet in enumerate(back[:10]) if packet.keyframe]
+    assert late, "no IDR among the first pictures of the source that came back"
+    pts = [packet.pts for packet in worker.video()]
+    assert pts == sorted(set(pts))
 
 
 def test_a_file_that_does_not_loop_ends_the_stream(start, tmp_path):

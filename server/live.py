@@ -1,6 +1,5 @@
 """Keeps a live source going: opens it, decodes what arrives, and opens it again when it is lost."""
 
-import logging
 import random
 import threading
 import time
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from server.ingest.source import Source, SourceLost, SourceUnusable, Tracks
+from server.logs import Log
 from server.messages import VIDEO_CLOCK_HZ, Message, Reconnecting, Stage
 from server.process.decode import PictureDecoder
 from server.process.picture import Picture
@@ -18,7 +18,8 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 10.0
 
 
 class LiveIngest:
-    """Pictures go to `put`, sound to `send` as packets that are ready; both on one timeline."""
+    """Pictures go to `put`, sound to `send` as packets that are ready; both on one timeline. `on_open` hears
+    of each opening: what follows has nothing to do with what was before."""
 
     def __init__(
         self,
@@ -28,14 +29,16 @@ class LiveIngest:
         timeout_s: float,
         send: Callable[[Message], None],
         on_drop: Callable[[Stage, str], None],
+        on_open: Callable[[], None],
         stop: threading.Event,
-        log: logging.LoggerAdapter[logging.Logger],
+        log: Log,
     ) -> None:
         self._source = source
         self._max_size = max_size
         self._timeout_s = timeout_s
         self._send = send
         self._on_drop = on_drop
+        self._on_open = on_open
         self._stop = stop
         self._log = log
         self._timeline = Timeline()
@@ -67,6 +70,7 @@ class LiveIngest:
     def _run_once(self, put: Callable[[Picture], None]) -> None:
         tracks = self._source.open()
         self._timeline.reset()
+        self._on_open()
         self._audio = self._publisher(tracks)
         decoder = PictureDecoder(
             tracks,

@@ -1,6 +1,5 @@
 """A media file from its first to its last picture, as fast as they are taken, for work that is not live."""
 
-import logging
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 
 from server.ingest.container import find_tracks, tracks_of
+from server.logs import Log
 from server.process.decode import PictureDecoder
 from server.process.picture import Picture
 from server.process.timeline import now_ns
@@ -26,7 +26,7 @@ class WholeFile:
     def __init__(
         self,
         path: Path,
-        log: logging.LoggerAdapter[logging.Logger],
+        log: Log,
         *,
         time_base: Fraction | None = None,  # the file's own
     ) -> None:
