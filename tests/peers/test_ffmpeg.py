@@ -79,11 +79,18 @@ def test_a_publisher_is_upscaled_and_played(
         assert (source["codec"], source["width"], source["height"]) == ("h264", 160, 90)
         assert source["audio"]
 
-        video, audio = play(ffmpeg, f"{service.url}hls/{how}/index.m3u8", 4)
-        assert video.size == "320x180"
-        for track in (video, audio):
-            assert track.times_s == sorted(set(track.times_s)), "timestamps rise"
-            assert 3.5 < track.times_s[-1] - track.times_s[0] < 4.5
-        assert abs(video.times_s[0] - audio.times_s[0]) < 0.15
-        # The median, since a busy machine may drop some.
-        assert median(b - a for a, b in pairwise(video.times_s)) == pytest.approx(1 / 15, rel=0.1)
+        def plays_evenly() -> bool:
+            video, audio = play(ffmpeg, f"{service.url}hls/{how}/index.m3u8", 4)
+            assert video.size == "320x180"
+            for track in (video, audio):
+                assert track.times_s == sorted(set(track.times_s)), "timestamps rise"
+            spans_s = [track.times_s[-1] - track.times_s[0] for track in (video, audio)]
+            interval_s = median(b - a for a, b in pairwise(video.times_s))
+            return (
+                all(3.5 < span_s < 4.5 for span_s in spans_s)
+                and abs(video.times_s[0] - audio.times_s[0]) < 0.15
+                and interval_s == pytest.approx(1 / 15, rel=0.1)
+            )
+
+        # Not from the first second on: what a publisher sends at once when it connects is made up for.
+        until(plays_evenly, "picture and sound are whole, side by side, and at the publisher's rate")
