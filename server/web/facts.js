@@ -18,8 +18,10 @@ export function superResolution(stream) {
 // From the arrival of a frame at the server to its first bytes on the way to viewers.
 export function latency({ latency_s: quantiles }) {
   return ["p50", "p95", "p99"].map((key) => {
-    const ms = quantiles && quantiles[key] * 1000;
-    return [key, `${key} latency`, withUnit(ms, "ms", ms < 99.5 ? 1 : 0)];
+    const seconds = quantiles?.[key];
+    const long = seconds >= 9.95;
+    const text = long ? withUnit(seconds, "s", 1) : withUnit(seconds * 1000, "ms", seconds < 0.0995 ? 1 : 0);
+    return [key, `${key} latency`, text];
   });
 }
 
