@@ -15,6 +15,7 @@ from server.process.timeline import Timeline
 from server.publish.audio import AudioFormat, AudioPublisher
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 10.0
+_LEAST_PAUSE_S = 0.05
 
 
 class LiveIngest:
@@ -52,20 +53,30 @@ class LiveIngest:
     def run(self, put: Callable[[Picture], None]) -> None:
         """Until stopped or the source has ended. Raises SourceUnusable where it can never be a stream."""
         while not self._stop.is_set():
+            started_s = time.monotonic()
             try:
                 self._run_once(put)
                 return
             except SourceLost as exc:
                 if self._stop.is_set():
                     return
-                # Jitter: a hundred streams of one lost server must not come back at the same moment.
-                retry_s = self._retry_s * random.uniform(0.75, 1.25)
-                self._retry_s = min(self._retry_s * 2, _LAST_RETRY_S)
+                retry_s = self._pause_s(time.monotonic() - started_s)
                 self._log.warning("source lost: %s; next try in %.1f s", exc, retry_s)
                 self._send(Reconnecting(reason=str(exc), retry_in_s=retry_s))
                 self._stop.wait(retry_s)
             finally:
                 self._source.close()
+
+    def _pause_s(self, tried_s: float) -> float:
+        """Until the next try. One that took long is followed at once: an address we listen at is hardly ever
+        deaf, and a server that answers nobody has been waited for."""
+        if tried_s > self._retry_s:
+            self._retry_s = _FIRST_RETRY_S
+            return _LEAST_PAUSE_S
+        # Jitter: a hundred streams of one lost server must not come back at the same moment.
+        pause_s = self._retry_s * random.uniform(0.75, 1.25)
+        self._retry_s = min(self._retry_s * 2, _LAST_RETRY_S)
+        return pause_s
 
     def _run_once(self, put: Callable[[Picture], None]) -> None:
         tracks = self._source.open()

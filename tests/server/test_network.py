@@ -15,9 +15,9 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from server.live import LiveIngest
 from server.ingest.source import SourceUnusable, open_source
 from server.ingest.synthetic import read_frame_number
+from server.live import LiveIngest
 from server.messages import AudioPacket, Message, Reconnecting
 from server.process.picture import Picture
 from tests.server.clips import write_clip
@@ -159,6 +159,15 @@ def test_a_publisher_comes_goes_and_comes_again(scheme, ingest, publish):
     publish_until_heard(publish, where, source)
     source.until(lambda s: len(s.pictures) >= seen + 30)
     assert source.pictures[-1].pts > source.pictures[seen - 1].pts
+
+
+def test_who_waits_for_a_publisher_is_hardly_ever_deaf(ingest):
+    """However long nobody came, the pause between two times of listening stays short."""
+    url, _ = listening("rtmp")
+    source = ingest(url, timeout_s=0.7)
+    source.until(lambda s: len(s.lost) >= 4)
+    assert "no publisher" in source.lost[-1].reason
+    assert max(lost.retry_in_s for lost in source.lost) < 0.1
 
 
 def publish_until_heard(publish, where: list[str], source: Ingest) -> subprocess.Popen:

@@ -102,6 +102,21 @@ def test_variable_rate_shape_and_colours_are_kept(tmp_path, models):
     assert tags == [2, 6, 5, 6]
 
 
+def test_a_video_taken_upright_stays_upright(tmp_path, models):
+    lying, source, target = (tmp_path / f"{name}.mp4" for name in ("lying", "in", "out"))
+    write_clip(lying, width=160, height=96, frames=3)
+    with av.open(str(lying)) as read, av.open(str(source), "w") as written:
+        video = written.add_stream_from_template(read.streams.video[0])
+        video.set_display_rotation(90)
+        for packet in read.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                written.mux(packet)
+    assert run(source, target, "--model", models["y"]) == 0
+    frame = decoded(target)[0]
+    assert (frame.width, frame.height, frame.rotation) == (320, 192, 90)
+
+
 @pytest.mark.parametrize("kind", ["y", "rgb"])
 @pytest.mark.parametrize("backend", ["reference", "openvino"])
 def test_an_image_is_exactly_the_networks_output(tmp_path, models, kind, backend):
