@@ -1,4 +1,4 @@
-"""A small engine for tests of the pipeline: every sample doubled, each lane a thread, as slow as it is told."""
+"""A small engine for tests of the pipeline: samples doubled, each lane a thread, as slow as it is told."""
 
 import threading
 import time
