@@ -22,7 +22,7 @@ COPY engine engine
 COPY server server
 COPY training training
 COPY loadtest loadtest
-COPY --from=page /page/node_modules/hls.js/dist/hls.mjs server/web/vendor/hls.mjs
+COPY --from=page /page/node_modules/hls.js/dist/hls.light.min.mjs server/web/vendor/hls.mjs
 RUN /opt/livesr/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM ${BASE} AS cpu

@@ -20,7 +20,7 @@ $(BIN)/.dev: pyproject.toml constraints.txt
 $(HLS): package-lock.json
 	npm ci
 	mkdir -p $(@D)
-	cp node_modules/hls.js/dist/hls.mjs $@
+	cp node_modules/hls.js/dist/hls.light.min.mjs $@
 
 web: $(HLS)
 

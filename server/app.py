@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
@@ -19,6 +20,9 @@ from server.settings import Settings
 from server.streams import Streams
 
 WEB = Path(__file__).parent / "web"
+# Asked for anew each time, or a browser would mix modules of two versions; the policy is one that a page
+# cannot state of itself.
+_PAGE_HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": "frame-ancestors 'self'"}
 
 
 def create_app(settings: Settings, placement: Placement) -> FastAPI:
@@ -52,13 +56,20 @@ def create_app(settings: Settings, placement: Placement) -> FastAPI:
     app.include_router(whep.router(sessions, settings))
     app.include_router(hls.router(streams))
     app.include_router(health.router(streams, metrics, settings))
-    app.mount("/web", StaticFiles(directory=WEB))
+    app.mount("/web", _Page(directory=WEB))
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(WEB / "index.html")
+        return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
 
     return app
+
+
+class _Page(StaticFiles):
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_PAGE_HEADERS)
+        return response
 
 
 class _PlayerCors:

@@ -52,7 +52,7 @@ export class WhepSession {
 
   async open(signal) {
     const pc = this.#pc;
-    const offer = await pc.createOffer();
+    const offer = stereo(await pc.createOffer());
     const headers = { "content-type": "application/sdp" };
     const response = await fetch(this.#endpoint, { method: "POST", headers, body: offer.sdp, signal });
     if (!response.ok) throw new WhepRefused(response.status, await errorText(response));
@@ -147,4 +147,9 @@ function iceServers(link) {
     if (rel === "ice-server") servers.push({ urls, username, credential });
   }
   return servers;
+}
+
+// Browsers decode Opus to one channel unless the offer asks for two (RFC 7587, section 6.1).
+function stereo({ type, sdp }) {
+  return { type, sdp: sdp.replaceAll("useinbandfec=1", "useinbandfec=1;stereo=1") };
 }

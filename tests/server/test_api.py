@@ -197,7 +197,11 @@ async def test_openapi_describes_it_and_no_page_asks_elsewhere():
         page = await served.http.get("/")
         assert page.status_code == 200
         assert page.headers["Content-Type"].startswith("text/html")
-        assert (await served.http.get("/web/app.js")).status_code == 200
+        script = await served.http.get("/web/app.js")
+        assert script.status_code == 200
+        for part in (page, script):
+            assert part.headers["Cache-Control"] == "no-cache", "no mix of two versions after an upgrade"
+            assert "frame-ancestors 'self'" in part.headers["Content-Security-Policy"]
         for path in ("/docs", "/redoc"):
             assert (await served.http.get(path)).status_code == 404
 
