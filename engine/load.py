@@ -71,9 +71,11 @@ def load_engine(
     backend: str | None = None,
     precision: Precision | None = None,
     threads: int = 0,
+    lanes: int = 1,
 ) -> Engine:
     """An engine for LR frames of width × height. `model`: a zoo name, an artifact folder or a .safetensors
-    checkpoint. Raises EngineError, ValueError where the size does not fit."""
+    checkpoint. `lanes` is how many the caller will drive: an engine may share its threads among them.
+    Raises EngineError, ValueError where the size does not fit."""
     for name, side in (("width", width), ("height", height)):
         if side % 2 or not MIN_SIDE <= side <= MAX_SIDE:
             raise ValueError(f"{name}={side} must be even and {MIN_SIDE} to {MAX_SIDE}")
@@ -84,7 +86,7 @@ def load_engine(
             from engine.backends.openvino import OpenVinoEngine
 
             with _artifact(choice) as artifact:
-                return OpenVinoEngine(artifact, colour, spec, threads=threads)
+                return OpenVinoEngine(artifact, colour, spec, threads=threads, lanes=lanes)
         case _:
             from engine.backends.reference import ReferenceEngine
 

@@ -85,7 +85,7 @@ def bench_pipeline(
     width, height = first.even_size
     engine = load_engine(
         model, width=width, height=height, colour=first.colour,
-        backend=backend, precision=precision, threads=threads,
+        backend=backend, precision=precision, threads=threads, lanes=lanes,
     )  # fmt: skip
     frames = [picture.planes for picture in pictures]
     alone, whole = list[Rate](), list[Rate]()

@@ -33,12 +33,12 @@ class PipelineOptions(_Table):
     backend: str | None = Field(
         default=None, description="Which engine runs the network; unset: the best of the machine"
     )
-    lanes: int = Field(default=2, ge=1, le=16, description="Frames in flight in the engine")
+    lanes: int = Field(default=3, ge=1, le=16, description="Frames in flight in the engine")
     engine_threads: int = Field(
         default=0, ge=0, le=256, description="CPU threads of the engine; 0: every core"
     )
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
-    preset: str = Field(default="veryfast", min_length=1, description="The encoder's own preset name")
+    preset: str = Field(default="superfast", min_length=1, description="The encoder's own preset name")
     bitrate_bps: int = Field(
         default=0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
     )

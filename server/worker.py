@@ -165,6 +165,7 @@ def engine_loader(job: WorkerJob) -> LoadEngine:
                 colour=colour,
                 backend=job.backend,
                 threads=job.engine_threads,
+                lanes=job.lanes,
             )
         except ValueError as exc:  # a size that no engine takes
             raise EngineError(str(exc)) from exc

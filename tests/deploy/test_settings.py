@@ -42,5 +42,5 @@ def test_its_examples_are_valid(everything_on):
     settings = load(everything_on)
 
     assert [s.id for s in settings.streams] == ["entrance"]
-    assert settings.streams[0].lanes == 3
+    assert settings.streams[0].lanes == 2
     assert settings.webrtc.ice_servers[0].urls == ("turn:turn.example.com:3478?transport=udp",)
