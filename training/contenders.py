@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.config import AwsrnConfig
 from engine.frame import Colour, Plane, Precision, YuvFrame
-from engine.load import choose, load_engine, load_net
+from engine.load import choose_net, load_engine, load_net
 from engine.net import Net, upscale_image
 from training.evaluate import Upscaler
 from training.resize import upscale_bicubic
@@ -101,7 +101,7 @@ def _other_network(model: str) -> Contender | None:
 
 
 def _awsrn(model: str, backend: str | None, precision: Precision | None) -> Contender:
-    choice = choose(model, backend, precision)
+    choice = choose_net(model, backend, precision)
 
     def open_video(width: int, height: int, colour: Colour) -> UpscaleLuma:
         engine = load_engine(

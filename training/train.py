@@ -19,7 +19,7 @@ from torch.nn.functional import l1_loss
 
 from training.data import PackedPairs, PatchSampler, to_network
 from training.devices import Devices
-from training.networks import build_network, save_network
+from training.networks import LoadedNetwork, build_network, save_network
 from training.progress import Progress
 from training.recipes import Recipe
 from training.validate import luma_psnr, provenance
@@ -40,12 +40,12 @@ def train(
     pairs: PackedPairs,
     run: Path,
     validation: Path | None = None,
-    initial: dict[str, Tensor] | None = None,
+    initial: LoadedNetwork | None = None,
     stop_after: int | None = None,
 ) -> Trained:
     """Trains to the recipe's end, or `stop_after` iterations more; leaves `run/checkpoint.safetensors`.
 
-    `run` keeps the state that a later call goes on from; `initial` are weights to begin with. Raises
+    `run` keeps the state that a later call goes on from; `initial` has the weights to begin with. Raises
     ValueError where `run` is of another recipe or the loss is no number, OSError where it can't save.
     """
     devices = Devices()
@@ -53,7 +53,7 @@ def train(
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.config)
     if initial is not None:
-        network.load_state_dict(initial)
+        network.load_state_dict(initial.network.state_dict())
     network = network.to(devices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = build_network(recipe.config).to(devices.device)
     average.load_state_dict(network.state_dict())
@@ -71,6 +71,8 @@ def train(
         state.save(network, average, optimizer, iteration, total_s)
         result = average if recipe.ema_decay else network
         story = provenance(recipe, pairs, iteration, total_s)
+        if initial is not None:
+            story["began_with"] = initial.provenance
         save_network(run / "checkpoint.safetensors", result, recipe.config, story)
 
     with ThreadPoolExecutor(1) as loader, Progress(run, recipe, first, devices.rank == 0) as progress:

@@ -10,6 +10,7 @@ from typing import Any
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import AwsrnConfig
 from training.commands.train import add_data_arguments, packed
+from training.networks import LoadedNetwork
 from training.prune import Rule, measure_branches, remove_branches
 from training.recipes import fine_tune_recipe
 from training.train import train
@@ -80,9 +81,10 @@ def _prune(args: argparse.Namespace, *, checkpoint: Any) -> dict[str, float]:
     cut_db = luma_psnr(network, recipe, args.validation)
     if args.iterations:
         pairs = packed(args, recipe)
+        begin = LoadedNetwork(config=checkpoint.config, network=network, provenance=checkpoint.provenance)
         print(f"fine-tuning for {recipe.iterations} iterations", file=sys.stderr)
         result = train(
-            recipe, pairs=pairs, run=args.out, validation=args.validation, initial=checkpoint.state
+            recipe, pairs=pairs, run=args.out, validation=args.validation, initial=begin
         ).checkpoint
         network = load_checkpoint(result).network()
     else:

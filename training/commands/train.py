@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         share = done.waiting_s / done.iteration_s
         print(f"{done.iteration_s:.4f} s/iteration, {share:.1%} of it waiting for data")
         return 0
-    initial = load_network(args.initial).network.state_dict() if args.initial else None
+    initial = load_network(args.initial) if args.initial else None
     print(train(recipe, pairs=pairs, run=args.out, validation=args.validation, initial=initial).checkpoint)
     return 0
 
