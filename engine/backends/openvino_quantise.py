@@ -27,7 +27,8 @@ from engine.net import Batch
 
 def quantise(source: Path, destination: Path, inputs: Sequence[Batch]) -> None:
     """Writes the INT8 form of the network `source`. `inputs`: (1, C, h, w) float32 on 0-255, of one shape."""
-    nncf.set_log_level(logging.ERROR)
+    # Not nncf.set_log_level: it also turns down handlers that the application shares with it.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = ov.Core().read_model(source)
     channels = inputs[0].shape[1]
     model.reshape({"lr": list(inputs[0].shape)})
