@@ -20,12 +20,12 @@ SAMPLE_S = 2.0
 STAY_S = (5.0, 20.0)  # how long a viewer watches before it leaves and another one comes
 RETRY_S = 2.0  # after a viewer without a picture
 WARM_UP = 0.2  # of the run: allocators, caches and pools fill
-WINDOW = 0.1  # of the run: what is averaged at either end of what remains
+WINDOW = 0.25  # of the run, at either end of what remains: longer than the garbage collector's own rhythm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """Resident memory after the warm-up and at the end, medians over a tenth of the run each."""
+    """Resident memory after the warm-up and at the end, medians over a quarter of the run each."""
 
     first_bytes: float
     last_bytes: float

@@ -30,10 +30,10 @@ def test_viewers_come_and_go(whep_server, capsys, monkeypatch):
 
 
 def test_growth_leaves_the_warm_up_out():
-    warm_up, flat, leak = [10.0, 50.0], [100.0] * 7, [110.0]
+    warm_up, flat = [10.0, 50.0, 80.0, 90.0], [100.0] * 11
 
-    assert Growth.of(warm_up + flat + leak).ratio == pytest.approx(0.10)
-    assert Growth.of(warm_up + flat + [100.0]).ratio == 0
+    assert Growth.of(warm_up + flat + [110.0] * 5).ratio == pytest.approx(0.10)
+    assert Growth.of(warm_up + flat + [100.0, 100.0, 100.0, 130.0, 130.0]).ratio == 0  # a spike
 
 
 def test_growth_of_a_single_sample():
