@@ -28,3 +28,13 @@ def test_the_image_serves_where_its_health_check_and_prometheus_look():
     assert f"127.0.0.1:{settings.server.port}/" in DOCKERFILE
     assert f":{settings.server.port}" in (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()
     assert [stream.id for stream in settings.streams] == ["demo"]
+
+
+def test_the_image_has_the_hls_player_that_make_web_installs():
+    players = [
+        re.search(r"node_modules/(hls\.js/\S+)", (ROOT / name).read_text())
+        for name in ("Dockerfile", "Makefile")
+    ]
+
+    assert all(players)
+    assert len({player[1] for player in players if player}) == 1
