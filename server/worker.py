@@ -9,25 +9,23 @@ import os
 import resource
 import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 
 from engine.errors import EngineError
 from engine.frame import Colour, Engine
 from engine.load import load_engine
+from server.drops import Drops
 from server.ingest.source import SourceError, open_source
 from server.live import LiveIngest
 from server.logs import Log, log_to_stderr, stream_log
 from server.messages import (
     Codec,
-    Dropped,
     Failed,
     Heartbeat,
     Message,
     RequestKeyframe,
     SetPlain,
-    Stage,
     Stop,
     WorkerJob,
 )
@@ -74,16 +72,14 @@ class Worker:
         """Raises JobError."""
         self.stop = threading.Event()
         self._gateway = gateway
-        self._log = log
-        self._drops: Counter[tuple[Stage, str]] = Counter()
-        self._drops_lock = threading.Lock()
+        self._drops = Drops(log)
         try:
             ingest = LiveIngest(
                 open_source(job.source, loop=job.loop, timeout_s=job.source_timeout_s, stop=self.stop),
                 max_size=(job.max_width, job.max_height),
                 timeout_s=job.source_timeout_s,
                 send=gateway.send,
-                on_drop=self._drop,
+                on_drop=self._drops.add,
                 on_open=self._on_open,
                 stop=self.stop,
                 log=log,
@@ -104,7 +100,7 @@ class Worker:
             load=engine_loader(job),
             lanes=job.lanes,
             consume=self.publisher.publish,
-            on_drop=self._drop,
+            on_drop=self._drops.add,
             log=log,
         )
 
@@ -137,11 +133,8 @@ class Worker:
         self.publisher.request_keyframe("plain")
 
     def _report(self) -> None:
-        with self._drops_lock:
-            drops, self._drops = self._drops, Counter()
-        for (stage, reason), count in drops.items():
-            self._gateway.send(Dropped(stage=stage, reason=reason, count=count))
-            self._log.warning("dropped before %s: %d (%s)", stage, count, reason)
+        for dropped in self._drops.take():
+            self._gateway.send(dropped)
         if self._pipeline.silent_s() < _SILENCE_S:
             times = os.times()
             self._gateway.send(
@@ -149,10 +142,6 @@ class Worker:
                     queues=self._pipeline.queues(), rss_bytes=_rss_bytes(), cpu_s=times.user + times.system
                 )
             )
-
-    def _drop(self, stage: Stage, reason: str) -> None:
-        with self._drops_lock:
-            self._drops[stage, reason] += 1
 
 
 def engine_loader(job: WorkerJob) -> LoadEngine:

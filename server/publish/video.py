@@ -64,11 +64,13 @@ class VideoPublisher:
             "queue": _seconds(upscaled.taken_ns - picture.decoded_ns + started_ns - upscaled.upscaled_ns),
             "upscale": _seconds(upscaled.upscaled_ns - upscaled.taken_ns),
         }
-        self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, stages_s)
+        self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, started_ns, stages_s)
         if self._plain_wanted.is_set():
+            started_ns = now_ns()
             frame = _even_frame(picture)
             self._plain = self._encoder_for(self._plain, frame, picture.format, 0)
-            self._encode("plain", self._plain, frame, pts, picture, stages_s | {"upscale": 0.0})
+            stages_s["upscale"] = 0.0
+            self._encode("plain", self._plain, frame, pts, picture, started_ns, stages_s)
         elif self._plain is not None:
             self._plain.close()
             self._plain = None
@@ -142,9 +144,9 @@ class VideoPublisher:
         frame: av.VideoFrame,
         pts: int,
         picture: Picture,
+        started_ns: int,
         stages_s: dict[str, float],
     ) -> None:
-        started_ns = now_ns()
         for encoded in encoder.encode(frame, pts):
             sent_ns = now_ns()
             self._send(
