@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.awsrn import Awsrn
 from engine.config import AwsrnConfig
@@ -57,27 +57,35 @@ def check_shapes(state: dict[str, Tensor], network: Awsrn) -> None:
 
 def save_checkpoint(path: Path, network: Awsrn, provenance: dict[str, Any]) -> None:
     """Writes atomically: the file is whole or not there."""
+    write_weights(path, network, FORMAT, network.config.to_dict(), provenance)
+
+
+def write_weights(
+    path: Path, network: nn.Module, tag: str, config: dict[str, Any], provenance: dict[str, Any]
+) -> None:
+    """Any network's file: float32 weights, and the metadata that says what they are."""
     state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(network.config.to_dict()),
-        "provenance": json.dumps(provenance),
-    }
+    metadata = {"format": tag, "config": json.dumps(config), "provenance": json.dumps(provenance)}
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(save(state, metadata))
     os.replace(partial, path)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Raises ModelNotFound or InvalidCheckpoint."""
+def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and weights of any network's file. Raises ModelNotFound or InvalidCheckpoint."""
     if not path.is_file():
         raise ModelNotFound(f"checkpoint {path} does not exist")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, state
     except SafetensorError as exc:
         raise InvalidCheckpoint(f"{path} is no safetensors file: {exc}") from exc
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Raises ModelNotFound or InvalidCheckpoint."""
+    metadata, state = read_weights(path)
     if metadata.get("format") != FORMAT:
         raise InvalidCheckpoint(f"{path} has format {metadata.get('format')!r}, must be {FORMAT!r}")
     try:

@@ -1,19 +1,16 @@
 """Checkpoints of any network here: AWSRN's in the engine's own format, all others alike under another tag."""
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from engine.awsrn import Awsrn
 from engine.checkpoint import FORMAT as AWSRN_FORMAT
-from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.errors import InvalidCheckpoint, ModelNotFound
+from engine.checkpoint import load_checkpoint, read_weights, save_checkpoint, write_weights
+from engine.errors import InvalidCheckpoint
 from training.networks.build import build_network
 from training.networks.config import NetworkConfig, config_from_dict
 
@@ -34,27 +31,12 @@ def save_network(path: Path, network: nn.Module, config: NetworkConfig, provenan
     if isinstance(network, Awsrn):
         save_checkpoint(path, network, provenance)
         return
-    state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}
-    metadata = {
-        "format": FORMAT,
-        "config": json.dumps(config.to_dict()),
-        "provenance": json.dumps(provenance),
-    }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(state, metadata))
-    os.replace(partial, path)
+    write_weights(path, network, FORMAT, config.to_dict(), provenance)
 
 
 def load_network(path: Path) -> LoadedNetwork:
     """Raises ModelNotFound or InvalidCheckpoint."""
-    if not path.is_file():
-        raise ModelNotFound(f"checkpoint {path} does not exist")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as exc:
-        raise InvalidCheckpoint(f"{path} is no safetensors file: {exc}") from exc
+    metadata, state = read_weights(path)
     if metadata.get("format") == AWSRN_FORMAT:
         awsrn = load_checkpoint(path)
         return LoadedNetwork(config=awsrn.config, network=awsrn.network(), provenance=awsrn.provenance)
