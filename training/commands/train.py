@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.config import live_config, paper_config
 from training.data import DataConfig, PackedPairs
-from training.networks import BASELINES, NetworkConfig, load_network, named_config
+from training.networks import ABLATIONS, BASELINES, NetworkConfig, load_network, named_config
 from training.recipes import Recipe, paper_recipe, short_recipe
 from training.train import measure_iteration, train
 
@@ -30,7 +30,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    names = ", ".join((*LIVE, *PAPER, *BASELINES))
+    names = ", ".join((*LIVE, *PAPER, *BASELINES, *ABLATIONS))
     parser.add_argument("recipe", nargs="?", choices=RECIPES, default="paper")
     parser.add_argument("--model", default="awsrn", help=f"one of {names} (default: awsrn)")
     parser.add_argument("--scale", type=int, default=2)
