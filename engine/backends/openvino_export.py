@@ -127,7 +127,7 @@ def _translate_module(module: nn.Module, x: Any, name: str) -> Any:
             return opset.relu(x)
         case nn.PixelShuffle():
             return opset.depth_to_space(x, "depth_first", module.upscale_factor)
-    raise NotImplementedError(f"no OpenVINO form of {type(module).__name__}")
+    raise TypeError(f"no OpenVINO form of {type(module).__name__}")
 
 
 def _translate_call(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -158,7 +158,7 @@ def _translate_call(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any
             left, right, top, bottom = args[1]
             begin, end = opset.constant([0, 0, top, left]), opset.constant([0, 0, bottom, right])
             return opset1.pad(args[0], begin, end, "edge")  # a later one loses the mark of `_write`
-    raise NotImplementedError(f"no OpenVINO form of {target}")
+    raise TypeError(f"no OpenVINO form of {target}")
 
 
 def _array(tensor: Tensor) -> Any:
