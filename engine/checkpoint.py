@@ -6,7 +6,6 @@ Also reads the state dicts that the authors released (github.com/ChaofWang/AWSRN
 
 import hashlib
 import json
-import os
 import pickle
 import re
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from engine.awsrn import Awsrn
 from engine.config import AwsrnConfig
 from engine.errors import InvalidCheckpoint, ModelNotFound
+from engine.files import replace_file
 
 FORMAT = "livesr-awsrn-1"
 
@@ -66,9 +66,7 @@ def write_weights(
     """Any network's file: float32 weights, and the metadata that says what they are."""
     state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}
     metadata = {"format": tag, "config": json.dumps(config), "provenance": json.dumps(provenance)}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(state, metadata))
-    os.replace(partial, path)
+    replace_file(path, save(state, metadata))
 
 
 def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -8,13 +8,12 @@ from pathlib import Path
 from training.ablation_tables import SCALE, PaperTable, Variant
 from training.evaluate import evaluate
 from training.networks import (
-    BaselineConfig,
     LoadedNetwork,
     NetworkConfig,
-    build_network,
     counts,
     load_network,
     named_config,
+    without_branches,
 )
 from training.render import Table
 from training.torch_upscale import torch_image
@@ -39,24 +38,29 @@ class Row:
 def ablate(
     table: PaperTable, train_network: Callable[[str, NetworkConfig], Path], sets: dict[str, Path]
 ) -> Iterator[Row]:
-    """Row by row. `train_network` gives the checkpoint of a network by its name and configuration."""
+    """Trains every network, then judges row by row. `train_network` gives the checkpoint of one by its name
+    and configuration."""
+    trained = {}
+    for name in networks(table):
+        trained[name] = load_network(train_network(name, named_config(name, SCALE)))
     for group in table.groups:
-        trained: dict[str, LoadedNetwork] = {}
         base: int | None = None
         for variant in group:
-            name = variant.network
-            if name not in trained:
-                trained[name] = load_network(train_network(name, named_config(name, SCALE)))
-            row = _judge(variant, trained[name], sets)
+            row = _judge(variant, trained[variant.network], sets)
             base = row.parameters if base is None else base
             yield replace(row, parameters_added=row.parameters - base)
+
+
+def networks(table: PaperTable) -> list[str]:
+    """The networks that a table compares, each once, in its order."""
+    return list(dict.fromkeys(variant.network for group in table.groups for variant in group))
 
 
 def _judge(variant: Variant, loaded: LoadedNetwork, sets: dict[str, Path]) -> Row:
     alpha = None
     if variant.without is not None:
         alpha = float(loaded.network.state_dict()[f"tail.alphas.k{variant.without}"])
-        loaded = without_branch(loaded, variant.without)
+        loaded = without_branches(loaded, {variant.without})
     print(f"judging {variant.label}", file=sys.stderr)
     upscale = torch_image(loaded.network, loaded.config)
     psnr_db = {name: evaluate(upscale, SCALE, folder).psnr_db for name, folder in sets.items()}
@@ -72,19 +76,6 @@ def _judge(variant: Variant, loaded: LoadedNetwork, sets: dict[str, Path]) -> Ro
         paper_alpha=variant.paper_alpha,
         paper_psnr_db=variant.paper_psnr_db,
     )
-
-
-def without_branch(loaded: LoadedNetwork, kernel: int) -> LoadedNetwork:
-    """The network with one AWMS branch taken out and nothing else changed. Raises ValueError where it is not
-    there, or is the only one."""
-    config = loaded.config
-    if isinstance(config, BaselineConfig) or kernel not in config.kernels or len(config.kernels) == 1:
-        raise ValueError(f"kernel {kernel} must be one of several AWMS branches of {config}")
-    smaller = replace(config, kernels=tuple(k for k in config.kernels if k != kernel))
-    network = build_network(smaller)
-    kept = network.state_dict().keys()
-    network.load_state_dict({n: t for n, t in loaded.network.state_dict().items() if n in kept})
-    return LoadedNetwork(config=smaller, network=network.eval(), provenance=loaded.provenance)
 
 
 def as_table(rows: list[Row], note: str) -> Table:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.files import replace_file
 from training.degrade import degrade_still
 from training.images import VIDEO_SUFFIXES, hr_folder, media_files, read_frames, read_rgb
 from training.quality import rgb_to_y
@@ -98,7 +99,7 @@ class PackedPairs:
         identity = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
         about = [identity, str(config), lr_patch]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-        self._data_path, index_path = cache / f"{key}.u8", cache / f"{key}.json"
+        self.path, index_path = cache / f"{key}.u8", cache / f"{key}.json"
         if not index_path.exists():
             cache.mkdir(parents=True, exist_ok=True)
             self._pack(config, lr_patch, index_path)
@@ -106,7 +107,7 @@ class PackedPairs:
         self.name = config.folder.name
         self.sha256: str = index["sha256"]
         self.scale = config.scale
-        data = np.memmap(self._data_path, dtype=np.uint8, mode="r")
+        data = np.memmap(self.path, dtype=np.uint8, mode="r")
         self.pairs: list[Pair] = []
         for offset, h, w in index["images"]:
             middle = offset + 3 * h * w
@@ -118,7 +119,7 @@ class PackedPairs:
     def _pack(self, config: DataConfig, lr_patch: int, index_path: Path) -> None:
         images: list[tuple[int, int, int]] = []
         digest = hashlib.sha256()
-        partial = self._data_path.with_suffix(f".{os.getpid()}.partial")
+        partial = self.path.with_suffix(f".{os.getpid()}.partial")
         offset = 0
         try:
             with partial.open("wb") as out:
@@ -129,13 +130,14 @@ class PackedPairs:
                         digest.update(pixels)
                     images.append((offset, pair.lr.shape[0], pair.lr.shape[1]))
                     offset += pair.lr.size + pair.hr.size
-            os.replace(partial, self._data_path)
+            os.replace(partial, self.path)
+        except OSError as exc:
+            # What a full disk raises from a write names no file.
+            raise OSError(exc.errno, exc.strerror, exc.filename or str(partial)) from exc
         finally:
             partial.unlink(missing_ok=True)
         text = json.dumps({"images": images, "sha256": digest.hexdigest()})
-        whole = index_path.with_suffix(f".{os.getpid()}.partial")
-        whole.write_text(text)
-        os.replace(whole, index_path)
+        replace_file(index_path, text.encode())
 
 
 class PatchSampler:

@@ -4,7 +4,7 @@ import os
 
 import torch
 from torch import nn
-from torch.distributed import init_process_group, is_initialized
+from torch.distributed import broadcast_object_list, init_process_group, is_initialized
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -20,6 +20,17 @@ class Devices:
         if self.count > 1 and not is_initialized():
             init_process_group("nccl" if cuda else "gloo")
 
+    def agreed(self, value: int) -> int:
+        """The first process's value, in every process."""
+        if self.count == 1:
+            return value
+        values = [value]
+        broadcast_object_list(values)
+        return values[0]
+
     def wrap(self, network: nn.Module) -> nn.Module:
         """The network as the loop calls it: gradients are averaged over all processes."""
-        return DistributedDataParallel(network) if self.count > 1 else network
+        if self.count == 1:
+            return network
+        # Our buffers are constants, and torch refuses to broadcast some of them in channels-last.
+        return DistributedDataParallel(network, broadcast_buffers=False)

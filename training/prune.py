@@ -3,13 +3,13 @@
 Which ones: by the learned α (paper, table 4), by the PSNR that removing one costs, or by name.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import nn
 
-from engine.awsrn import Awsrn
-from engine.checkpoint import Checkpoint
+from engine.config import AwsrnConfig
+from training.networks import LoadedNetwork, without_branches
 from training.recipes import fine_tune_recipe
 from training.validate import luma_psnr
 
@@ -39,41 +39,20 @@ class Rule:
         )
 
 
-def remove_branches(checkpoint: Checkpoint, kernels: set[int]) -> Checkpoint:
-    """The checkpoint without these AWMS branches, its other weights as they are.
+def measure_branches(trained: LoadedNetwork, folder: Path) -> tuple[float, list[Branch]]:
+    """PSNR-Y in dB of a whole AWSRN on a folder of HR images, and every branch's part in it."""
+    assert isinstance(trained.config, AwsrnConfig)
+    recipe, kernels = fine_tune_recipe(trained.config), trained.config.kernels
 
-    Raises ValueError where a kernel is not there, or nothing would be left.
-    """
-    there = checkpoint.config.kernels
-    for kernel in sorted(kernels):
-        if kernel not in there:
-            raise ValueError(f"kernel {kernel} cannot be removed: the AWMS has {there}")
-    kept = tuple(k for k in there if k not in kernels)
-    if not kept:
-        raise ValueError(f"removing {sorted(kernels)} leaves nothing of the AWMS {there}")
-    gone = tuple(f"tail.{part}.k{k}" for part in ("branches", "alphas") for k in kernels)
+    def quality(network: nn.Module) -> float:
+        return luma_psnr(network, recipe, folder)
 
-    def removed(name: str) -> bool:
-        return any(name == prefix or name.startswith(prefix + ".") for prefix in gone)
-
-    state: dict[str, Tensor] = {n: t for n, t in checkpoint.state.items() if not removed(n)}
-    provenance = checkpoint.provenance | {"pruned_from": checkpoint.sha256, "removed": sorted(kernels)}
-    return Checkpoint(config=replace(checkpoint.config, kernels=kept), state=state, provenance=provenance)
-
-
-def measure_branches(checkpoint: Checkpoint, folder: Path) -> tuple[float, list[Branch]]:
-    """PSNR-Y in dB of the whole network on a folder of HR images, and every branch's part in it."""
-
-    def quality(network: Awsrn) -> float:
-        return luma_psnr(network, fine_tune_recipe(network.config), folder)
-
-    whole_db = quality(checkpoint.network())
+    whole_db = quality(trained.network)
     branches = []
-    for kernel in checkpoint.config.kernels:
-        alpha = float(checkpoint.state[f"tail.alphas.k{kernel}"])
-        if len(checkpoint.config.kernels) == 1:
-            cost_db = float("inf")
-        else:
-            cost_db = whole_db - quality(remove_branches(checkpoint, {kernel}).network())
+    for kernel in kernels:
+        alpha = float(trained.network.state_dict()[f"tail.alphas.k{kernel}"])
+        cost_db = float("inf")
+        if len(kernels) > 1:
+            cost_db = whole_db - quality(without_branches(trained, {kernel}).network)
         branches.append(Branch(kernel=kernel, alpha=alpha, cost_db=cost_db))
     return whole_db, branches

@@ -3,9 +3,10 @@
 Many devices: `torchrun --nproc-per-node N -m server train …`; each process draws patches of its own.
 """
 
+import io
 import json
 import math
-import os
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
+from engine.files import replace_file
 from training.data import PackedPairs, PatchSampler, to_network
 from training.devices import Devices
-from training.networks import LoadedNetwork, build_network, save_network
+from training.networks import LoadedNetwork, build_network, save_network, take_over
 from training.progress import Progress
 from training.recipes import Recipe
 from training.validate import luma_psnr, provenance
@@ -45,15 +47,17 @@ def train(
 ) -> Trained:
     """Trains to the recipe's end, or `stop_after` iterations more; leaves `run/checkpoint.safetensors`.
 
-    `run` keeps the state that a later call goes on from; `initial` has the weights to begin with. Raises
-    ValueError where `run` is of another recipe or the loss is no number, OSError where it can't save.
+    `run` keeps the state that a later call goes on from; `initial` has weights to begin with, as many as fit.
+    Raises ValueError where `run` is of another recipe or the loss is no number, OSError where it can't save.
     """
     devices = Devices()
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.config)
     if initial is not None:
-        network.load_state_dict(initial.network.state_dict())
+        fresh = take_over(network, initial.network)
+        if fresh and devices.rank == 0:
+            print(f"not in the weights to begin with: {', '.join(fresh)}", file=sys.stderr)
     network = network.to(devices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = build_network(recipe.config).to(devices.device)
     average.load_state_dict(network.state_dict())
@@ -165,9 +169,9 @@ class RunState:
             "iteration": iteration,
             "trained_s": trained_s,
         }
-        partial = self.path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.path)
+        written = io.BytesIO()
+        torch.save(state, written)
+        replace_file(self.path, written.getvalue())
 
 
 def measure_iteration(recipe: Recipe, pairs: PackedPairs) -> float:

@@ -1,6 +1,9 @@
 """Ablations: a table is trained and printed beside the paper's, branches come out, figures get drawn."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,8 @@ from PIL import Image
 
 from engine.config import AwsrnConfig, live_config
 from server.__main__ import main
-from training.ablate import Row, ablate, as_table, without_branch
+from tests.conftest import ROOT
+from training.ablate import Row, ablate, as_table
 from training.ablation_tables import TABLES
 from training.figures import branch_outputs, lambdas
 from training.networks import (
@@ -20,6 +24,7 @@ from training.networks import (
     load_network,
     named_config,
     save_network,
+    without_branches,
 )
 
 
@@ -132,12 +137,14 @@ def test_taking_out_a_branch_is_the_same_as_weighing_it_with_zero(
 ) -> None:
     loaded = load_network(saved(tmp_path / "net.safetensors", config))
     x = torch.rand(1, 3, 8, 7) * 255
-    smaller = without_branch(loaded, 5)
+    smaller = without_branches(loaded, {5})
     with torch.no_grad():
         loaded.network.state_dict()["tail.alphas.k5"].zero_()
         assert torch.allclose(smaller.network(x), loaded.network(x), atol=1e-4)
-    with pytest.raises(ValueError, match=r"kernel 5 must be one of several .*kernels=\(3, 7, 9\)"):
-        without_branch(smaller, 5)
+    with pytest.raises(ValueError, match=r"kernel 5 cannot be removed: the AWMS has \(3, 7, 9\)"):
+        without_branches(smaller, {5})
+    with pytest.raises(ValueError, match=r"leaves nothing of the AWMS \(3, 7, 9\)"):
+        without_branches(smaller, {3, 7, 9})
 
 
 def test_the_mean_is_of_the_sets() -> None:
@@ -192,3 +199,19 @@ def test_a_figure_of_a_network_without_the_part_is_refused(
     assert main(["ablate", "figure5", checkpoint, out, "--image", image]) == 2
     assert "the network must have an AWMS" in capsys.readouterr().err
     assert not Path(out).exists()
+
+
+def test_of_several_processes_one_judges(photographs: Path, crop: Path, tmp_path: Path) -> None:
+    words = ablation("table1", photographs, tmp_path / "run", "--set", f"Blocks={crop}", "--json")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "server"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *launcher, *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["rows"]) == 3

@@ -13,8 +13,10 @@ from PIL import Image
 
 from engine.checkpoint import load_checkpoint
 from engine.config import live_config
+from server.__main__ import main
 from tests.conftest import ROOT
 from training.data import DataConfig, PackedPairs
+from training.networks import build_network, load_network, named_config, take_over
 from training.recipes import Recipe, paper_recipe, short_recipe
 from training.train import train
 from training.validate import luma_psnr
@@ -99,6 +101,40 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(
     with pytest.raises(ValueError, match=r"loss is nan at iteration 10; .*state\.pt"):
         train(recipe(20), pairs=pairs, run=tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint.safetensors").provenance["iteration"] == 5
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_state(
+    pairs: PackedPairs, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(recipe(10), pairs=pairs, run=tmp_path, stop_after=5)
+    # The device that is always full stands for the disk.
+    (tmp_path / f"state.pt.{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*state\.pt"):
+        train(recipe(10), pairs=pairs, run=tmp_path)
+    train(recipe(10), pairs=pairs, run=tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors").provenance["iteration"] == 10
+
+    cache, words = tmp_path / "cache", ["train", "short", "--model", "live", "--iterations", "1"]
+    cache.mkdir()
+    name = PackedPairs(DataConfig(folder=photographs, scale=2), tmp_path / "probe", lr_patch=48).path.stem
+    (cache / f"{name}.{os.getpid()}.partial").symlink_to("/dev/full")
+    folders = ["--data", str(photographs), "--out", str(tmp_path / "run"), "--cache", str(cache)]
+    assert main([*words, *folders]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_network_begins_with_the_weights_that_fit(pairs: PackedPairs, tmp_path: Path) -> None:
+    train(recipe(5), pairs=pairs, run=tmp_path / "narrow")
+    narrow = load_network(tmp_path / "narrow" / "checkpoint.safetensors")
+    wide = build_network(replace(live_config(), kernels=(3, 5, 7)))
+    fresh = take_over(wide, narrow.network)
+    assert fresh
+    assert all(".k7" in name for name in fresh)
+    assert torch.equal(wide.state_dict()["tail.alphas.k5"], narrow.network.state_dict()["tail.alphas.k5"])
+    larger = build_network(live_config(scale=4))
+    assert {name.split(".")[0] for name in take_over(larger, narrow.network)} == {"tail", "skip"}
+    with pytest.raises(ValueError, match="none in common"):
+        take_over(build_network(named_config("vdsr", 2)), narrow.network)
 
 
 def test_the_papers_schedule() -> None:

@@ -6,12 +6,13 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from training.ablate import ablate, as_table
+from training.ablate import ablate, as_table, networks
 from training.ablation_tables import SCALE, TABLES
 from training.commands.train import RECIPES, add_data_arguments, fit_minutes, packed
+from training.devices import Devices
 from training.figures import figure_4, figure_5
 from training.images import read_rgb
-from training.networks import NetworkConfig, load_network
+from training.networks import NetworkConfig, load_network, named_config
 from training.plots import save_plot
 from training.sets import SetFolder, find
 from training.train import train
@@ -89,6 +90,11 @@ def _table(args: argparse.Namespace) -> None:
         return train(recipe, pairs=pairs, run=args.out / name, validation=args.validation).checkpoint
 
     table = TABLES[args.what]
+    if Devices().rank:
+        # One of several processes: it trains along, the first one judges and prints.
+        for name in networks(table):
+            train_network(name, named_config(name, SCALE))
+        return
     rows = list(ablate(table, train_network, sets))
     if args.json:
         print(json.dumps({"table": args.what, "title": table.title, "rows": [asdict(row) for row in rows]}))

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.config import AwsrnConfig
 from training.commands.train import add_data_arguments, packed
-from training.networks import LoadedNetwork
-from training.prune import Rule, measure_branches, remove_branches
+from training.networks import LoadedNetwork, load_network, save_network, without_branches
+from training.prune import Rule, measure_branches
 from training.recipes import fine_tune_recipe
 from training.train import train
 from training.validate import luma_psnr
@@ -46,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--remove {args.remove!r} must be kernel sizes such as 7,9") from exc
     rule = Rule(kernels=kernels, alpha_below=args.alpha_below, cost_below_db=args.cost_below)
     checkpoint = load_checkpoint(args.checkpoint)
-    before_db, branches = measure_branches(checkpoint, args.validation)
+    trained = LoadedNetwork(
+        config=checkpoint.config, network=checkpoint.network(), provenance=checkpoint.provenance
+    )
+    before_db, branches = measure_branches(trained, args.validation)
     if not args.json:
         for b in branches:
             print(f"{b.kernel}×{b.kernel}: α {b.alpha:+.4f}, its removal costs {b.cost_db:.3f} dB")
@@ -57,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
         "before": _counts(checkpoint.config) | {"psnr_db": before_db},
     }
     if gone:
-        report["after"] = _prune(args, checkpoint=remove_branches(checkpoint, gone))
+        story = checkpoint.provenance | {"pruned_from": checkpoint.sha256, "removed": sorted(gone)}
+        report["after"] = _fine_tune(args, replace(without_branches(trained, gone), provenance=story))
     if args.json:
         print(json.dumps(report))
         return 0
@@ -74,21 +78,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prune(args: argparse.Namespace, *, checkpoint: Any) -> dict[str, float]:
-    network = checkpoint.network()
-    recipe = fine_tune_recipe(checkpoint.config, max(1, args.iterations))
+def _fine_tune(args: argparse.Namespace, pruned: LoadedNetwork) -> dict[str, float]:
+    assert isinstance(pruned.config, AwsrnConfig)
+    recipe = fine_tune_recipe(pruned.config, max(1, args.iterations))
     recipe = replace(recipe, seed=args.seed)
+    network = pruned.network
     cut_db = luma_psnr(network, recipe, args.validation)
     if args.iterations:
         pairs = packed(args, recipe)
-        begin = LoadedNetwork(config=checkpoint.config, network=network, provenance=checkpoint.provenance)
         print(f"fine-tuning for {recipe.iterations} iterations", file=sys.stderr)
         result = train(
-            recipe, pairs=pairs, run=args.out, validation=args.validation, initial=begin
+            recipe, pairs=pairs, run=args.out, validation=args.validation, initial=pruned
         ).checkpoint
-        network = load_checkpoint(result).network()
+        network = load_network(result).network
     else:
         args.out.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(args.out / "checkpoint.safetensors", network, checkpoint.provenance)
+        save_network(args.out / "checkpoint.safetensors", network, recipe.config, pruned.provenance)
     psnr_db = luma_psnr(network, recipe, args.validation)
-    return _counts(checkpoint.config) | {"cut_psnr_db": cut_db, "psnr_db": psnr_db}
+    return _counts(pruned.config) | {"cut_psnr_db": cut_db, "psnr_db": psnr_db}

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.config import live_config, paper_config
+from engine.files import replace_file
 from training.data import DataConfig, PackedPairs
+from training.devices import Devices
 from training.networks import ABLATIONS, BASELINES, NetworkConfig, load_network, named_config
 from training.recipes import Recipe, paper_recipe, short_recipe
 from training.train import measure_iteration, train
@@ -97,8 +99,11 @@ def fit_minutes(recipe: Recipe, pairs: PackedPairs, run_folder: Path, minutes: f
         if not minutes > 0:
             raise ValueError(f"--minutes {minutes} must be greater than zero")
         iteration_s = measure_iteration(recipe, pairs)
-        run_folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(str(max(recipe.save_every, int(minutes * 60 / iteration_s))))
-    iterations = int(note.read_text())
-    print(f"{iterations} iterations", file=sys.stderr)
-    return replace(recipe, iterations=iterations)
+        devices = Devices()
+        iterations = devices.agreed(max(recipe.save_every, int(minutes * 60 / iteration_s)))
+        if devices.rank == 0:
+            run_folder.mkdir(parents=True, exist_ok=True)
+            replace_file(note, str(iterations).encode())
+            print(f"{iterations} iterations", file=sys.stderr)
+        return replace(recipe, iterations=iterations)
+    return replace(recipe, iterations=int(note.read_text()))

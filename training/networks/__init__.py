@@ -1,4 +1,4 @@
-"""Every network that can be trained and judged here, behind five functions."""
+"""Every network that can be trained and judged here, behind a few functions."""
 
 from training.networks.build import build_network
 from training.networks.checkpoint import LoadedNetwork, load_network, save_network
@@ -12,6 +12,7 @@ from training.networks.config import (
     named_config,
 )
 from training.networks.counts import Counts, counts
+from training.networks.transfer import take_over, without_branches
 
 __all__ = [
     "ABLATIONS",
@@ -27,4 +28,6 @@ __all__ = [
     "load_network",
     "named_config",
     "save_network",
+    "take_over",
+    "without_branches",
 ]
