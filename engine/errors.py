@@ -23,3 +23,16 @@ class ParityError(EngineError):
 
 class BackendUnavailable(EngineError):
     """This machine cannot run the backend that was asked for."""
+
+
+class BuildFailed(EngineError):
+    """A compiler that gave up on an engine; the message carries what it said last."""
+
+
+class BuildTimeout(BuildFailed):
+    """A compiler that was stopped because it took longer than it was given."""
+
+
+class DeviceFailed(RuntimeError):
+    """A GPU that ran out of memory, was lost, or failed at its work; the message says which. Unlike an
+    `EngineError` it says nothing about the model: the same stream may run in another process, or later."""

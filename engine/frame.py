@@ -1,7 +1,7 @@
 """What travels through an engine: one 8-bit YUV 4:2:0 frame, and the seams `Engine` and `Lane`."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from engine.config import ColourKind
 
 Plane = NDArray[np.uint8]
-Precision = Literal["float32", "bf16", "int8"]
+Precision = Literal["float32", "bf16", "fp16", "int8"]
 Matrix = Literal["bt601", "bt709"]
 
 
@@ -39,6 +39,36 @@ class YuvFrame:
         for name, plane in (("y", self.y), ("u", self.u), ("v", self.v)):
             if plane.dtype != np.uint8:
                 raise ValueError(f"{name}.dtype = {plane.dtype} must be uint8")
+
+
+class DlpackArray(Protocol):
+    """An array that another library may use in place (DLPack, as in the Python array API standard)."""
+
+    def __dlpack__(self, *, stream: int | None = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFrame:
+    """One frame in a GPU's memory as NV12, which is what NVDEC writes and NVENC reads.
+
+    y: (height, width) uint8; uv: (height/2, width/2, 2) uint8, U before V. Samples of a row are adjacent,
+    rows may lie apart. Width and height, in pixels, are even. `stream` is the handle of the CUDA stream on
+    which the planes are written, 0 for the default one: who reads them lets its own stream wait for what was
+    put there before it was given the frame. Their memory does not change until the lane that took them was
+    waited for. A frame that a lane has given out is complete, and belongs to its receiver.
+    """
+
+    y: DlpackArray
+    uv: DlpackArray
+    width: int
+    height: int
+    stream: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width % 2 or self.height % 2:
+            raise ValueError(f"{self.width = }, {self.height = } must be even")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
