@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.artifact import NET, Artifact, Manifest, colours, file_hashes, frame_file, write_manifest
 from engine.backends.openvino_export import export_frame, export_net
 from engine.checkpoint import Checkpoint
+from engine.errors import BackendUnavailable
 from engine.fold import fold
 from engine.frame import Precision
 from engine.frame_net import frame_net
@@ -18,7 +19,9 @@ def compile_checkpoint(
     checkpoint: Checkpoint, precision: Precision, path: Path, calibration: Sequence[Batch]
 ) -> Artifact:
     """Makes the empty folder `path` an artifact whose parity is not measured. `calibration`: inputs of the
-    bare network, all of one shape, which INT8 takes its ranges from."""
+    bare network, all of one shape, which INT8 takes its ranges from. Raises BackendUnavailable."""
+    if precision == "fp16":
+        raise BackendUnavailable("openvino compiles for the CPU in float32, bf16 or int8, not in fp16")
     config = checkpoint.config
     net = fold(checkpoint.network())
     tools = ["livesr", "openvino", "torch"]

@@ -8,8 +8,10 @@ row with every second luma sample, vertically half-way between two luma rows. Ev
 from that and from pixel k's centre being at k + 1/2, so that the output is sited as the input was.
 
 Only fixed convolutions, pixel shuffles and elementwise arithmetic: the graph is the same in every backend.
+It computes in one type throughout, float32 or half: a code value is exact in either.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -25,13 +27,22 @@ LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 
 class FrameNet(nn.Module):
-    """y (1, 1, h, w) and uv (1, 2, h/2, w/2), uint8 → the same at s times the size; h and w even.
+    """y (B, 1, h, w) and uv (B, 2, h/2, w/2), uint8 → the same at s times the size; h and w even.
 
-    `net` maps (1, C, h, w) float32 on the 0-255 scale to (1, C, s·h, s·w), C = 1 for `y`, 3 for `rgb`.
+    `net` maps (B, C, h, w) on the 0-255 scale to (B, C, s·h, s·w), C = 1 for `y`, 3 for `rgb`; it becomes
+    part of this module and is converted to `dtype` with all the rest.
     """
 
-    def __init__(self, net: nn.Module, scale: int, kind: ColourKind, colour: Colour) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        scale: int,
+        kind: ColourKind,
+        colour: Colour,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
+        self.dtype = dtype
         self.net = net
         self.kind = kind
         if kind == "y":
@@ -40,17 +51,22 @@ class FrameNet(nn.Module):
             self.chroma = _Enlarge(2, -1 / 4, 0.0)
             self.to_rgb, self.to_yuv = _matrices(colour)
             self.subsample = _Subsample()
+        self.to(dtype)
 
     def forward(self, y: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
-        luma, chroma = y.float(), self.chroma(uv.float())
+        luma, chroma = y.to(self.dtype), self.chroma(uv.to(self.dtype))
         if self.kind == "y":
             return _to_uint8(self.net(luma)), _to_uint8(chroma)
         yuv = self.to_yuv(self.net(self.to_rgb(torch.cat([luma, chroma], dim=1))))
         return _to_uint8(yuv[:, :1]), _to_uint8(self.subsample(yuv[:, 1:]))
 
 
-def frame_net(net: nn.Module, config: AwsrnConfig, colour: Colour) -> FrameNet:
-    return FrameNet(net, config.scale, config.colour, colour).requires_grad_(False).eval()
+def frame_net(
+    net: nn.Module, config: AwsrnConfig, colour: Colour, dtype: torch.dtype = torch.float32
+) -> FrameNet:
+    """For inference; `net` stays as it is."""
+    net = copy.deepcopy(net)
+    return FrameNet(net, config.scale, config.colour, colour, dtype).requires_grad_(False).eval()
 
 
 def _to_uint8(x: Tensor) -> Tensor:
@@ -59,7 +75,7 @@ def _to_uint8(x: Tensor) -> Tensor:
 
 
 class _Enlarge(nn.Module):
-    """(1, 2, h, w) → (1, 2, s·h, s·w) by the bicubic kernel, borders repeated."""
+    """(B, 2, h, w) → (B, 2, s·h, s·w) by the bicubic kernel, borders repeated."""
 
     def __init__(self, scale: int, vertical_offset: float, horizontal_offset: float) -> None:
         super().__init__()
@@ -75,7 +91,7 @@ class _Enlarge(nn.Module):
 
 
 class _Subsample(nn.Module):
-    """(1, 2, h, w) at luma's size → (1, 2, h/2, w/2) at 4:2:0's positions."""
+    """(B, 2, h, w) at luma's size → (B, 2, h/2, w/2) at 4:2:0's positions."""
 
     def __init__(self) -> None:
         super().__init__()

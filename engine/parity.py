@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from engine.frame import Engine, Precision, YuvFrame
 
 # PSNR of luma, dB, below which a build fails.
-LOWEST_DB: dict[Precision, float] = {"float32": 60.0, "bf16": 55.0, "int8": 50.0}
+LOWEST_DB: dict[Precision, float] = {"float32": 60.0, "bf16": 55.0, "fp16": 50.0, "int8": 50.0}
 # Stands for "no differing pixel", which has no PSNR.
 IDENTICAL_DB = 100.0
 

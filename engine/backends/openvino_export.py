@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 # The node of a frame graph where the network goes.
 NET = "net"
+_TYPES = {torch.float32: ov.Type.f32, torch.uint8: ov.Type.u8}
 
 
 class _Tracer(fx.Tracer):
@@ -150,10 +151,8 @@ def _translate_call(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any
             return opset.clamp(args[0], args[1], args[2])
         case "round":
             return opset.round(args[0], "half_to_even")
-        case "float":
-            return opset.convert(args[0], ov.Type.f32)
-        case "to" if args[1] == torch.uint8:
-            return opset.convert(args[0], ov.Type.u8)
+        case "to":
+            return opset.convert(args[0], _TYPES[args[1]])
         case _ if target is pad and kwargs["mode"] == "replicate":
             left, right, top, bottom = args[1]
             begin, end = opset.constant([0, 0, top, left]), opset.constant([0, 0, bottom, right])
