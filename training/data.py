@@ -24,6 +24,8 @@ from training.quality import rgb_to_y
 from training.resize import Rgb, crop_to_multiple, downscale
 
 Degradation = Literal["bicubic", "h264"]
+# How often a picture is compressed, each time otherwise: no texture is to be known at one quality only.
+COMPRESSIONS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +72,13 @@ def read_pairs(config: DataConfig, *, lr_patch: int) -> Iterator[Pair]:
             size = f"{hr.shape[1]}×{hr.shape[0]}"
             raise ValueError(f"{file} is {size}, smaller than {needed}×{needed}, which the crop needs")
         lr = _given_lr(config, file, hr) if config.lr_folder else downscale(hr, scale)
-        if config.degrade == "h264":
-            lr, y, x = degrade_still(lr, rng)
-            hr = hr[y * scale : y * scale + lr.shape[0] * scale, x * scale : x * scale + lr.shape[1] * scale]
-        yield Pair(lr=lr, hr=hr)
+        if config.degrade == "bicubic":
+            yield Pair(lr=lr, hr=hr)
+            continue
+        for _ in range(COMPRESSIONS):
+            coded, y, x = degrade_still(lr, rng)
+            rows, columns = (side * scale for side in coded.shape[:2])
+            yield Pair(lr=coded, hr=hr[y * scale : y * scale + rows, x * scale : x * scale + columns])
 
 
 def _given_lr(config: DataConfig, file: Path, hr: Rgb) -> Rgb:
@@ -97,7 +102,7 @@ class PackedPairs:
     def __init__(self, config: DataConfig, cache: Path, *, lr_patch: int) -> None:
         files = media_files(hr_folder(config.folder))
         identity = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-        about = [identity, str(config), lr_patch]
+        about = [identity, str(config), lr_patch, COMPRESSIONS]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         self.path, index_path = cache / f"{key}.u8", cache / f"{key}.json"
         if not index_path.exists():
