@@ -1,7 +1,7 @@
 """What travels through an engine: one 8-bit YUV 4:2:0 frame, and the seams `Engine` and `Lane`."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,8 @@ class DeviceFrame:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """What a loaded engine is. Sizes are of the LR frame, in pixels; parity is PSNR in dB against
-    the float32 reference, None for the reference itself and where nothing was built to measure."""
+    the float32 reference, None for the reference itself and where nothing was built to measure; `lanes` is
+    how many frames in flight it was loaded for, or does best with where that was left to it."""
 
     model: str
     backend: str
@@ -86,6 +87,7 @@ class EngineSpec:
     macs_per_frame: int
     parity_db: float | None
     checkpoint_sha256: str
+    lanes: int = 1
 
 
 class Lane(Protocol):
@@ -107,3 +109,18 @@ class Engine(Protocol):
     def spec(self) -> EngineSpec: ...
 
     def lane(self) -> Lane: ...
+
+
+class GpuLane(Protocol):
+    """A lane whose frames come from either side and stay on the GPU. What `wait` returns is the caller's."""
+
+    def submit(self, frame: YuvFrame | DeviceFrame) -> None: ...
+
+    def wait(self) -> DeviceFrame: ...
+
+
+@runtime_checkable
+class GpuEngine(Engine, Protocol):
+    """One whose lanes, also those of `lane`, take a `DeviceFrame` as well."""
+
+    def surface_lane(self) -> GpuLane: ...

@@ -1,26 +1,31 @@
 """From a model's name to something that runs, on the best backend of this machine."""
 
 import importlib
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from engine.artifact import MANIFEST, Artifact, open_artifact
 from engine.config import AwsrnConfig
-from engine.errors import BackendUnavailable, ModelNotFound
+from engine.errors import BackendUnavailable, EngineError, ModelNotFound
 from engine.frame import Colour, Engine, EngineSpec, Precision
-from engine.machine import cpu
+from engine.gpu import GPU_BACKENDS, load_gpu_engine, require_gpu
+from engine.machine import cpu, nvidia_gpus
 from engine.net import Net
 
 if TYPE_CHECKING:
     from engine.checkpoint import Checkpoint
 
 ZOO = Path(__file__).parent / "zoo"
-BACKENDS = ("openvino", "reference")
+BACKENDS = (*GPU_BACKENDS, "openvino", "reference")
+# Frames in flight on a CPU: one is filled or emptied while two are computed.
+CPU_LANES = 3
 MIN_SIDE, MAX_SIDE = 16, 4096
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,7 @@ class Choice:
 
     name: str
     source: "Artifact | Checkpoint"
+    path: Path
     backend: str
     precision: Precision
     why: str
@@ -74,19 +80,27 @@ def load_engine(
     lanes: int = 1,
 ) -> Engine:
     """An engine for LR frames of width × height. `model`: a zoo name, an artifact folder or a .safetensors
-    checkpoint. `lanes` is how many the caller will drive: an engine may share its threads among them.
-    Raises EngineError, ValueError where the size does not fit."""
+    checkpoint. `lanes` is how many the caller will drive: an engine may share its threads among them; with 0
+    the engine says how many (`spec.lanes`): 3 on a CPU, on a GPU the number measured to be best.
+    Raises EngineError, DeviceFailed, ValueError where the size does not fit."""
     for name, side in (("width", width), ("height", height)):
         if side % 2 or not MIN_SIDE <= side <= MAX_SIDE:
             raise ValueError(f"{name}={side} must be even and {MIN_SIDE} to {MAX_SIDE}")
     choice = choose(model, backend, precision)
+    if backend is None and choice.backend not in GPU_BACKENDS and nvidia_gpus():
+        log.warning("model %s runs on %s: %s", choice.name, choice.backend, choice.why)
     colour, spec = colour or Colour(), choice.spec(width, height)
+    if choice.backend not in GPU_BACKENDS:
+        spec = replace(spec, lanes=lanes or CPU_LANES)
     match choice.backend:
+        case "tensorrt" | "cuda":
+            assert not isinstance(choice.source, Artifact)
+            return load_gpu_engine(choice.backend, choice.source, choice.path, colour, spec, lanes=lanes)
         case "openvino":
             from engine.backends.openvino import OpenVinoEngine
 
             with _artifact(choice) as artifact:
-                return OpenVinoEngine(artifact, colour, spec, threads=threads, lanes=lanes)
+                return OpenVinoEngine(artifact, colour, spec, threads=threads, lanes=spec.lanes)
         case _:
             from engine.backends.reference import ReferenceEngine
 
@@ -113,12 +127,43 @@ def load_net(
 
 
 def choose(model: str | Path, backend: str | None, precision: Precision | None) -> Choice:
-    """An artifact of the wanted precision where there is one, INT8 first; else the checkpoint, in BF16 where
-    the CPU multiplies in it. The reference backend always takes the checkpoint."""
+    """FP16 of the checkpoint on a GPU that can be used, else as `choose_cpu`. Why one that is there is not
+    used, the choice says."""
     if backend not in (None, *BACKENDS):
         raise BackendUnavailable(f"backend={backend!r} must be one of {', '.join(BACKENDS)}")
     if precision not in (None, *get_args(Precision)):
         raise ValueError(f"precision={precision!r} must be one of {', '.join(get_args(Precision))}")
+    if backend in GPU_BACKENDS:
+        return _choose_gpu(model, backend, precision, "asked for")
+    compiled = Path(model).is_dir()
+    if backend is not None or compiled or precision not in (None, "fp16"):
+        return choose_cpu(model, backend, precision)
+    if precision is None and not nvidia_gpus():
+        return choose_cpu(model, None, None)
+    reason: EngineError | None = None
+    for gpu_backend in GPU_BACKENDS:
+        try:
+            why = f"there is an NVIDIA GPU; {reason}" if reason else "there is an NVIDIA GPU"
+            return _choose_gpu(model, gpu_backend, precision, why)
+        except (BackendUnavailable, ModelNotFound) as exc:
+            reason = exc
+    assert reason is not None
+    if precision is not None:
+        raise reason
+    choice = choose_cpu(model, None, None)
+    return replace(choice, why=f"{choice.why}; the NVIDIA GPU is not used: {reason}")
+
+
+def _choose_gpu(model: str | Path, backend: str, precision: Precision | None, why: str) -> Choice:
+    if precision not in (None, "fp16"):
+        raise BackendUnavailable(f"backend={backend!r} runs in fp16, not in {precision}")
+    require_gpu(backend)
+    return _from_checkpoint(model, backend, "fp16", why)
+
+
+def choose_cpu(model: str | Path, backend: str | None, precision: Precision | None) -> Choice:
+    """An artifact of the wanted precision where there is one, INT8 first; else the checkpoint, in BF16 where
+    the CPU multiplies in it. The reference backend always takes the checkpoint."""
     if backend == "reference":
         if precision not in (None, "float32"):
             raise BackendUnavailable(f"backend='reference' runs in float32, not in {precision}")
@@ -142,11 +187,13 @@ def choose(model: str | Path, backend: str | None, precision: Precision | None) 
 
 
 def choose_net(model: str | Path, backend: str | None, precision: Precision | None) -> Choice:
-    """As `choose`, but a checkpoint runs in float32 unless told otherwise: an image is in no hurry, and who
-    judges a network wants its own output."""
-    choice = choose(model, backend, precision)
+    """As `choose`, but on a CPU, and a checkpoint runs in float32 unless told otherwise: an image is in no
+    hurry, and who judges a network wants its own output."""
+    if backend in GPU_BACKENDS:
+        raise BackendUnavailable(f"backend={backend!r} is for video; an image takes openvino or reference")
+    choice = choose(model, backend or "openvino", precision)
     if precision is None and not isinstance(choice.source, Artifact):
-        return choose(model, backend, "float32")
+        return choose(model, backend or "openvino", "float32")
     return choice
 
 
@@ -155,7 +202,7 @@ def _from_artifact(name: str, path: Path, precision: Precision | None, why: str)
     built = artifact.manifest.precision
     if precision not in (None, built):
         raise BackendUnavailable(f"{path} was built in {built}, not in {precision}")
-    return Choice(name=name, source=artifact, backend="openvino", precision=built, why=why)
+    return Choice(name=name, source=artifact, path=path, backend="openvino", precision=built, why=why)
 
 
 def _from_checkpoint(model: str | Path, backend: str, precision: Precision, why: str) -> Choice:
@@ -172,7 +219,7 @@ def _from_checkpoint(model: str | Path, backend: str, precision: Precision, why:
         hint = "pip install 'livesr[train]', or use an artifact"
         raise BackendUnavailable(f"{path} is a checkpoint, which needs {exc.name}: {hint}") from exc
     source = checkpoint.load_checkpoint(path)
-    return Choice(name=path.stem, source=source, backend=backend, precision=precision, why=why)
+    return Choice(name=path.stem, source=source, path=path, backend=backend, precision=precision, why=why)
 
 
 @contextmanager

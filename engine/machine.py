@@ -55,13 +55,56 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def nvidia_gpus() -> list[str]:
-    """Name, memory and driver of each NVIDIA GPU, as nvidia-smi reports them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One NVIDIA GPU. `uuid` names it in CUDA_VISIBLE_DEVICES, whatever order CUDA counts in."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int  # 0 where it shares the machine's
+    compute_capability: str
+    driver: str
+
+    def __str__(self) -> str:
+        memory = f"{self.memory_bytes / 2**30:.0f} GiB, " if self.memory_bytes else ""
+        return f"{self.name}, {memory}compute capability {self.compute_capability}, driver {self.driver}"
+
+
+@cache
+def nvidia_gpus() -> tuple[Gpu, ...]:
+    """Those that this process may use, as nvidia-smi reports them and CUDA_VISIBLE_DEVICES allows."""
     if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+        return ()
+    fields = "index,uuid,name,memory.total,compute_cap,driver_version"
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         listing = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in listing.splitlines() if line.strip()]
+        gpus = [_gpu(line) for line in listing.splitlines() if line.strip()]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return tuple(gpus if allowed is None else _visible(gpus, allowed))
+
+
+def _gpu(line: str) -> Gpu:
+    index, uuid, name, memory_mib, compute_capability, driver = (field.strip() for field in line.split(","))
+    return Gpu(
+        index=int(index),
+        uuid=uuid,
+        name=name,
+        memory_bytes=int(memory_mib) << 20 if memory_mib.isdecimal() else 0,
+        compute_capability=compute_capability,
+        driver=driver,
+    )
+
+
+def _visible(gpus: list[Gpu], allowed: str) -> list[Gpu]:
+    """As CUDA reads its variable: numbers or beginnings of UUIDs, up to the first that is neither."""
+    visible: list[Gpu] = []
+    for entry in (part.strip() for part in allowed.split(",")):
+        found = [gpu for gpu in gpus if entry and (entry == str(gpu.index) or gpu.uuid.startswith(entry))]
+        if len(found) != 1:
+            break
+        visible += found
+    return visible

@@ -12,20 +12,22 @@ from engine.net import Batch
 
 
 class ReferenceEngine:
-    def __init__(self, checkpoint: Checkpoint, colour: Colour, spec: EngineSpec) -> None:
+    def __init__(self, checkpoint: Checkpoint, colour: Colour, spec: EngineSpec, device: str = "cpu") -> None:
         self.spec = spec
-        self._frame_net = frame_net(checkpoint.network(), checkpoint.config, colour)
+        self._device = device
+        self._frame_net = frame_net(checkpoint.network(), checkpoint.config, colour).to(device)
 
     def lane(self) -> "ReferenceLane":
-        return ReferenceLane(self._frame_net, self.spec)
+        return ReferenceLane(self._frame_net, self.spec, self._device)
 
 
 class ReferenceLane:
     """Computes in `wait`: an oracle has no need to overlap."""
 
-    def __init__(self, net: torch.nn.Module, spec: EngineSpec) -> None:
+    def __init__(self, net: torch.nn.Module, spec: EngineSpec, device: str) -> None:
         self._net = net
         self._spec = spec
+        self._device = device
         self._input: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def submit(self, frame: YuvFrame) -> None:
@@ -38,8 +40,10 @@ class ReferenceLane:
 
     def wait(self) -> YuvFrame:
         assert self._input is not None, "wait without submit"
-        with torch.inference_mode():
-            y, uv = self._net(*self._input)
+        # On a GPU, float32 shall be float32: cuDNN would take 19-bit products.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
+            y, uv = (plane.cpu() for plane in self._net(*(plane.to(self._device) for plane in self._input)))
         self._input = None
         return YuvFrame(y=y[0, 0].numpy(), u=uv[0, 0].numpy(), v=uv[0, 1].numpy())
 

@@ -34,7 +34,7 @@ def examine() -> dict[str, Any]:
     return {
         "cpu": {"model": cpu.model, "cores": cpu.cores, "features": list(cpu.features)},
         "memory_bytes": machine.memory_bytes(),
-        "gpus": machine.nvidia_gpus(),
+        "gpus": [str(gpu) for gpu in machine.nvidia_gpus()],
         "openvino": {"version": version("openvino"), "devices": devices()},
         "torch": version("torch") if importlib.util.find_spec("torch") else None,
         "ffmpeg": av.ffmpeg_version_info,

@@ -33,7 +33,11 @@ def test_names_that_stand_for_nothing(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not weights")
     with pytest.raises(InvalidCheckpoint, match=r"text\.safetensors is no safetensors file"):
         load_net(tmp_path / "text.safetensors")
-    with pytest.raises(BackendUnavailable, match="backend='cuda' must be one of openvino, reference"):
+    with pytest.raises(
+        BackendUnavailable, match="'metal' must be one of tensorrt, cuda, openvino, reference"
+    ):
+        load_net(checkpoint, backend="metal")
+    with pytest.raises(BackendUnavailable, match="'cuda' is for video; an image takes openvino or reference"):
         load_net(checkpoint, backend="cuda")
     with pytest.raises(BackendUnavailable, match="'reference' runs in float32, not in int8"):
         load_net(checkpoint, backend="reference", precision="int8")

@@ -1,0 +1,49 @@
+"""The engine "cuda": the folded network in FP16 by PyTorch. A fallback for TensorRT, and its oracle."""
+
+import torch
+from torch import Tensor
+
+from engine.backends.cuda_lanes import (
+    CudaDevice,
+    Planes,
+    device_errors,
+    host_lane,
+    require_cuda,
+    surface_lane,
+)
+from engine.checkpoint import Checkpoint
+from engine.fold import fold
+from engine.frame import Colour, DeviceFrame, EngineSpec, YuvFrame
+from engine.frame_net import frame_net
+from engine.lanes import DeviceLane
+
+
+class CudaEngine:
+    """One copy of the weights, a graph for each lane."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, colour: Colour, spec: EngineSpec, device: CudaDevice | None = None
+    ) -> None:
+        """Raises BackendUnavailable, DeviceFailed."""
+        require_cuda("cuda")
+        self.spec = spec
+        self._device = device or CudaDevice()
+        net = frame_net(fold(checkpoint.network()), checkpoint.config, colour, torch.float16)
+        with device_errors("while the network was loaded"):
+            net.to(self._device.torch_device)
+            self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def lane(self) -> DeviceLane[YuvFrame]:
+        """Raises DeviceFailed."""
+        return host_lane(self._run, self.spec, self._device)
+
+    def surface_lane(self) -> DeviceLane[DeviceFrame]:
+        """Raises DeviceFailed."""
+        return surface_lane(self._run, self.spec, self._device)
+
+    def _run(self, y: Tensor, uv: Tensor) -> Planes:
+        # cuDNN tries its algorithms in the warm-up, and the graph keeps the fastest.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            y, uv = self._net(y, uv)
+        # Inside the graph, or each copy to the host would do it.
+        return y.contiguous(), uv.contiguous()

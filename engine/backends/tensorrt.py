@@ -1,0 +1,125 @@
+"""The engine "tensorrt": one deserialised plan, an execution context for each lane. The one file that imports
+`tensorrt`.
+
+TensorRT is driven directly, not by torch-tensorrt's runtime, which has one context behind a lock for all.
+"""
+
+import logging
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from engine.backends.cuda_lanes import (
+    CudaDevice,
+    Planes,
+    device_errors,
+    host_lane,
+    planes,
+    require_cuda,
+    surface_lane,
+)
+from engine.errors import BackendUnavailable, DeviceFailed, EngineError
+from engine.frame import DeviceFrame, EngineSpec, YuvFrame
+from engine.lanes import DeviceLane
+
+if TYPE_CHECKING:
+    from engine.plan_store import Plan
+
+log = logging.getLogger(__name__)
+
+
+def load_tensorrt() -> ModuleType:
+    """Raises BackendUnavailable."""
+    try:
+        import tensorrt
+    except (ImportError, OSError, RuntimeError) as exc:  # its wheels may be there without their libraries
+        hint = "pip install 'livesr[gpu]'"
+        raise BackendUnavailable(
+            f"backend='tensorrt' needs tensorrt, which fails to load ({exc}): {hint}"
+        ) from exc
+    module: ModuleType = tensorrt
+    return module
+
+
+class TensorRtEngine:
+    """A plan that takes frames of the spec's size, one at a time."""
+
+    def __init__(self, plan: "Plan", spec: EngineSpec, device: CudaDevice | None = None) -> None:
+        """Raises BackendUnavailable, EngineError where TensorRT refuses the plan, DeviceFailed."""
+        require_cuda("tensorrt")
+        trt = load_tensorrt()
+        self.spec = spec
+        self._device = device or CudaDevice()
+        self._logger = _logger(trt)
+        self._runtime = trt.Runtime(self._logger)
+        with device_errors("while the engine was loaded"), torch.cuda.device(self._device.torch_device):
+            self._engine = self._runtime.deserialize_cuda_engine(plan.path.read_bytes())
+        if self._engine is None:
+            raise EngineError(f"TensorRT {trt.__version__} refuses {plan.path}: {self._logger.last_error}")
+        self._names: dict[str, str] = plan.manifest["tensors"]
+
+    def lane(self) -> DeviceLane[YuvFrame]:
+        """Raises DeviceFailed."""
+        return host_lane(self._network(), self.spec, self._device)
+
+    def surface_lane(self) -> DeviceLane[DeviceFrame]:
+        """Raises DeviceFailed."""
+        return surface_lane(self._network(), self.spec, self._device)
+
+    def _network(self) -> Callable[[Tensor, Tensor], Planes]:
+        with torch.cuda.device(self._device.torch_device):
+            context = self._engine.create_execution_context()
+        if context is None:
+            raise DeviceFailed(f"TensorRT made no execution context: {self._logger.last_error}")
+        return _Context(context, self._names, self._logger, self.spec)
+
+
+class _Context:
+    """Called with planes of the device, always the same: their addresses go into the graph."""
+
+    def __init__(self, context: Any, names: dict[str, str], logger: Any, spec: EngineSpec) -> None:
+        self._context = context
+        self._names = names
+        self._logger = logger
+        self._spec = spec
+        self._result: Planes | None = None
+
+    def __call__(self, y: Tensor, uv: Tensor) -> Planes:
+        if self._result is None:
+            self._result = self._bind(y, uv)
+        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise DeviceFailed(f"TensorRT could not start a frame: {self._logger.last_error}")
+        return self._result
+
+    def _bind(self, y: Tensor, uv: Tensor) -> Planes:
+        scale = self._spec.scale
+        result = planes(scale * self._spec.width, scale * self._spec.height, device=y.device)
+        tensors = {"y_in": y, "uv_in": uv, "y_out": result[0], "uv_out": result[1]}
+        for ours, tensor in tensors.items():
+            name, shape = self._names[ours], tuple(tensor.shape)
+            taken = ours.endswith("_out") or self._context.set_input_shape(name, shape)
+            if not taken or not self._context.set_tensor_address(name, tensor.data_ptr()):
+                raise EngineError(f"the plan takes no {ours} of {shape}: {self._logger.last_error}")
+        return result
+
+
+def _logger(trt: Any) -> Any:
+    """TensorRT's messages in our log; what it said last of an error goes into exceptions."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        last_error = "it did not say why"
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.last_error = message
+                log.error("TensorRT: %s", message)
+            elif severity == trt.ILogger.WARNING:
+                log.warning("TensorRT: %s", message)
+
+    return Logger()

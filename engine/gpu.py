@@ -1,0 +1,105 @@
+"""Engines on an NVIDIA GPU: what they need of the machine, and how they are loaded; torch only then."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.choose_lanes import choose_lanes
+from engine.errors import BackendUnavailable
+from engine.frame import Colour, EngineSpec, GpuEngine
+from engine.machine import nvidia_gpus
+
+if TYPE_CHECKING:
+    from engine.checkpoint import Checkpoint
+    from engine.plan_request import PlanRequest
+
+GPU_BACKENDS = ("tensorrt", "cuda")  # the faster first
+# A large network for a large frame takes minutes; one that takes this long hangs.
+BUILD_TIMEOUT_S = 1800.0
+log = logging.getLogger(__name__)
+
+
+def require_gpu(backend: str) -> None:
+    """Raises BackendUnavailable with what is missing first. Cheap where there is no GPU."""
+    if not nvidia_gpus():
+        raise BackendUnavailable(f"backend={backend!r} needs an NVIDIA GPU, and nvidia-smi shows none here")
+    needed = ["torch", "safetensors"] + (["tensorrt"] if backend == "tensorrt" else [])
+    for package in needed:
+        if find_spec(package) is None:
+            hint = "pip install 'livesr[gpu]'"
+            raise BackendUnavailable(f"backend={backend!r} needs {package}, which is not installed: {hint}")
+    from engine.backends.cuda_lanes import require_cuda
+
+    require_cuda(backend)
+    if backend == "tensorrt":
+        from engine.backends.tensorrt import load_tensorrt
+
+        load_tensorrt()
+
+
+def load_gpu_engine(
+    backend: str, checkpoint: "Checkpoint", path: Path, colour: Colour, spec: EngineSpec, *, lanes: int
+) -> GpuEngine:
+    """Behind the parity gate. `path` is the checkpoint's; `lanes` = 0: as many as are measured to be best.
+    Building a TensorRT engine for the first time takes minutes. Raises EngineError, DeviceFailed."""
+    require_gpu(backend)
+    from engine.backends.cuda import CudaEngine
+    from engine.backends.cuda_lanes import device_errors
+    from engine.backends.reference import ReferenceEngine
+    from engine.backends.tensorrt import TensorRtEngine
+    from engine.gate import measure, passed
+    from engine.plans import ensure_plan, plans_folder, set_parity
+
+    def parity(engine: GpuEngine) -> float:
+        with device_errors("while parity was measured"):
+            return measure(engine, ReferenceEngine(checkpoint, colour, spec, "cuda"))
+
+    engine: CudaEngine | TensorRtEngine
+    match backend:
+        case "tensorrt":
+            plan = ensure_plan(
+                _plan_request(checkpoint, path, colour, spec),
+                plans_folder(),
+                timeout_s=BUILD_TIMEOUT_S,
+                on_progress=_log_stages(),
+            )
+            engine = TensorRtEngine(plan, spec)
+            if plan.manifest["parity_db"] is None:
+                plan = set_parity(plan, parity(engine))
+            measured = plan.manifest["parity_db"]
+        case _:
+            engine = CudaEngine(checkpoint, colour, spec)
+            measured = parity(engine)
+    engine.spec = passed(spec, measured)
+    engine.spec = replace(engine.spec, lanes=lanes or choose_lanes(engine))
+    return engine
+
+
+def _plan_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: EngineSpec) -> "PlanRequest":
+    from engine.backends.tensorrt_target import current_target
+    from engine.plan_request import PlanRequest, Sizes
+
+    return PlanRequest(
+        checkpoint=path,
+        checkpoint_sha256=checkpoint.sha256,
+        kind=checkpoint.config.colour,
+        colour=colour,
+        sizes=Sizes.only(spec.width, spec.height),
+        target=current_target(),
+    )
+
+
+def _log_stages() -> Callable[[str, float], None]:
+    """A line for each stage of a build, not for each second."""
+    last = ""
+
+    def on_progress(stage: str, elapsed_s: float) -> None:
+        nonlocal last
+        if stage != last:
+            log.info("TensorRT engine after %.0f s: %s", elapsed_s, stage)
+        last = stage
+
+    return on_progress
