@@ -1,4 +1,4 @@
-"""`livesr build`: compile a checkpoint into an artifact."""
+"""`livesr build`: compile a checkpoint, into an artifact for the CPU or into TensorRT engines for a GPU."""
 
 import argparse
 import json
@@ -6,25 +6,39 @@ from pathlib import Path
 from typing import get_args
 
 from engine.build import build
+from engine.commands import build_tensorrt
 from engine.frame import Precision
 from engine.sample_frames import DEFAULT, sample_frames
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="a .safetensors checkpoint")
-    parser.add_argument("out", type=Path, help="the artifact's folder; an artifact there is replaced")
-    parser.add_argument("--precision", choices=get_args(Precision), default="int8")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="a .safetensors checkpoint")
+    parser.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        help="the artifact's folder; an artifact there is replaced. tensorrt: the folder of all engines",
+    )
+    parser.add_argument("--backend", choices=("openvino", "tensorrt"), help="default: openvino")
+    parser.add_argument(
+        "--precision", choices=get_args(Precision), help="default: int8; tensorrt has fp16 only"
+    )
     parser.add_argument(
         "--frames",
         type=Path,
         default=DEFAULT,
         help="folder of images, or a video, to calibrate and measure on (default: twelve that ship)",
     )
-    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument("--json", action="store_true", help="print what was built as JSON")
+    build_tensorrt.add_arguments(parser.add_argument_group("tensorrt"))
 
 
 def run(args: argparse.Namespace) -> int:
-    artifact = build(args.checkpoint, args.out, args.precision, sample_frames(args.frames))
+    if args.all or args.backend == "tensorrt":
+        return build_tensorrt.run(args)
+    if args.checkpoint is None or args.out is None:
+        raise ValueError("build needs a checkpoint and the folder to write")
+    artifact = build(args.checkpoint, args.out, args.precision or "int8", sample_frames(args.frames))
     manifest = artifact.manifest
     if args.json:
         print(json.dumps({"path": str(artifact.path)} | manifest.to_dict()))

@@ -8,7 +8,6 @@ import torch
 
 from engine.artifact import colours
 from engine.awsrn import Awsrn
-from engine.backends.reference import ReferenceLane
 from engine.checkpoint import load_checkpoint
 from engine.config import AwsrnConfig, live_config
 from engine.errors import BackendUnavailable
@@ -26,6 +25,18 @@ RGB = [
     AwsrnConfig(scale=scale, lfbs=1, awrus=2, features=8, block_features=16, kernels=(3, 5, 7, 9))
     for scale in (2, 4)
 ]
+
+
+class Lane:
+    def __init__(self, net: FrameNet) -> None:
+        self.net = net
+
+    def submit(self, frame: YuvFrame) -> None:
+        self.planes = torch.tensor(frame.y)[None, None], torch.tensor(np.stack([frame.u, frame.v]))[None]
+
+    def wait(self) -> YuvFrame:
+        y, uv = self.net(*self.planes)
+        return YuvFrame(y=y[0, 0].numpy(), u=uv[0, 0].numpy(), v=uv[0, 1].numpy())
 
 
 class Engine:
@@ -46,8 +57,8 @@ class Engine:
         )
         self.net = net
 
-    def lane(self) -> ReferenceLane:
-        return ReferenceLane(self.net, self.spec)
+    def lane(self) -> Lane:
+        return Lane(self.net)
 
 
 def frames() -> list[YuvFrame]:

@@ -1,0 +1,106 @@
+"""The part of `livesr build` that compiles TensorRT engines, one for each network, size and colour."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.artifact import colours
+from engine.backends.tensorrt_target import current_target
+from engine.checkpoint import load_checkpoint
+from engine.errors import BackendUnavailable
+from engine.frame import Colour
+from engine.load import ZOO, zoo
+from engine.plans import PlanRequest, Sizes, Target, ensure_plan, plans_folder
+
+COLOURS = {f"{c.matrix}-{'full' if c.full_range else 'limited'}": c for c in colours("rgb")}
+
+
+def add_arguments(group: Any) -> None:
+    group.add_argument(
+        "--all",
+        action="store_true",
+        help="every model that ships, into the folder that the service looks in ($LIVESR_PLANS)",
+    )
+    group.add_argument(
+        "--size", type=_size, action="append", help="WIDTHxHEIGHT of the LR frames; may be repeated"
+    )
+    group.add_argument(
+        "--dynamic", type=_sizes, help="one engine for all sizes: SMALLEST:TYPICAL:LARGEST, each WIDTHxHEIGHT"
+    )
+    group.add_argument("--batch", type=int, default=1, help="frames at once, 1 to 8 (default: 1)")
+    group.add_argument(
+        "--colour", choices=COLOURS, action="append", help="of rgb models; may be repeated (bt709-limited)"
+    )
+    group.add_argument("--timeout", type=float, default=1800, help="seconds for each engine (default: 1800)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.precision not in (None, "fp16"):
+        raise BackendUnavailable(f"backend='tensorrt' runs in fp16, not in {args.precision}")
+    if args.all == (args.checkpoint is not None or args.out is not None):
+        raise ValueError(
+            "build --backend tensorrt needs either --all or a checkpoint and the folder to write"
+        )
+    if not args.all and args.out is None:
+        raise ValueError("build needs the folder to write")
+    if not args.size and not args.dynamic:
+        raise ValueError("build --backend tensorrt needs --size or --dynamic")
+    folder = plans_folder() if args.all else args.out
+    plans = [
+        ensure_plan(request, folder, timeout_s=args.timeout, on_progress=_Progress(request))
+        for request in _requests(args, current_target())
+    ]
+    if args.json:
+        print(json.dumps([{"path": str(plan.path)} | plan.manifest for plan in plans]))
+    return 0
+
+
+def _requests(args: argparse.Namespace, target: Target) -> Iterator[PlanRequest]:
+    paths: list[Path] = [ZOO / f"{m}.safetensors" for m in zoo()] if args.all else [args.checkpoint]
+    wanted = [Sizes.only(*size) for size in args.size or []] + ([args.dynamic] if args.dynamic else [])
+    for path in paths:
+        checkpoint = load_checkpoint(path)
+        kind = checkpoint.config.colour
+        names = args.colour or ["bt709-limited"]
+        for colour in [COLOURS[name] for name in names] if kind == "rgb" else [Colour()]:
+            for sizes in wanted:
+                yield PlanRequest(
+                    checkpoint=path,
+                    checkpoint_sha256=checkpoint.sha256,
+                    kind=kind,
+                    colour=colour,
+                    sizes=sizes,
+                    batch=args.batch,
+                    target=target,
+                )
+
+
+class _Progress:
+    """A line on stderr for each stage of a build."""
+
+    def __init__(self, request: PlanRequest) -> None:
+        self._request = request
+        self._stage = ""
+
+    def __call__(self, stage: str, elapsed_s: float) -> None:
+        if stage != self._stage:
+            self._stage = stage
+            print(f"{self._request}: {elapsed_s:.0f} s, {stage}", file=sys.stderr, flush=True)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} must be WIDTHxHEIGHT")
+    return int(width), int(height)
+
+
+def _sizes(text: str) -> Sizes:
+    try:
+        smallest, typical, largest = (_size(part) for part in text.split(":"))
+        return Sizes(smallest=smallest, typical=typical, largest=largest)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} must be SMALLEST:TYPICAL:LARGEST: {exc}") from exc

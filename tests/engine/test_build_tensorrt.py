@@ -1,0 +1,81 @@
+"""`livesr build --backend tensorrt` as far as a machine without a GPU goes: what it asks for, what it says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import load_checkpoint
+from engine.errors import BuildFailed
+from engine.frame import Colour
+from engine.plan_request import PlanRequest, Sizes, Target
+from engine.plans import ensure_plan
+from server.__main__ import main
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without an NVIDIA GPU")
+
+
+@without_gpu
+def test_a_machine_without_a_gpu_builds_nothing_and_says_why(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
+) -> None:
+    words = ["build", str(checkpoint), str(tmp_path / "plans"), "--backend", "tensorrt", "--size", "64x48"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("livesr build: backend='tensorrt' needs an NVIDIA GPU")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "plans").exists()
+
+
+@without_gpu
+def test_the_builders_own_words_reach_who_asked(checkpoint: Path, tmp_path: Path) -> None:
+    request = PlanRequest(
+        checkpoint=checkpoint,
+        checkpoint_sha256=load_checkpoint(checkpoint).sha256,
+        kind="y",
+        colour=Colour(),
+        sizes=Sizes.only(64, 48),
+        target=Target(
+            gpu="NVIDIA L4", compute_capability="8.9", tensorrt="11", torch="2.13", torch_tensorrt="2.13"
+        ),
+    )
+    with pytest.raises(BuildFailed, match=r"\(exit status 2\): backend='tensorrt' needs an NVIDIA GPU"):
+        ensure_plan(request, tmp_path / "plans", timeout_s=120)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.safetensors", "out", "--backend", "tensorrt"], "needs --size or --dynamic"),
+        (
+            ["--backend", "tensorrt", "--size", "64x48"],
+            "either --all or a checkpoint and the folder to write",
+        ),
+        (
+            ["a.safetensors", "--all", "--size", "64x48"],
+            "either --all or a checkpoint and the folder to write",
+        ),
+        (["a.safetensors", "--backend", "tensorrt", "--size", "64x48"], "needs the folder to write"),
+        (["--all", "--size", "64x48", "--precision", "int8"], "runs in fp16, not in int8"),
+        (["a.safetensors"], "needs a checkpoint and the folder to write"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["build", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "640"], "'640' must be WIDTHxHEIGHT"),
+        (["--dynamic", "64x64:32x32:640x640"], "64x64 is larger than 32x32"),
+        (["--dynamic", "64x64:640x360"], "must be SMALLEST:TYPICAL:LARGEST"),
+    ],
+)
+def test_sizes_are_read_with_care(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["build", "--all", *words])
+    assert message in capsys.readouterr().err
