@@ -1,4 +1,4 @@
-"""`livesr build --backend tensorrt` as far as a machine without a GPU goes: what it asks for, what it says."""
+"""`livesr build --backend tensorrt` on a machine without a GPU: what it asks for and what it says."""
 
 from pathlib import Path
 
