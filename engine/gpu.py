@@ -41,11 +41,21 @@ def require_gpu(backend: str) -> None:
 
 
 def load_gpu_engine(
-    backend: str, checkpoint: "Checkpoint", path: Path, colour: Colour, spec: EngineSpec, *, lanes: int
+    backend: str,
+    checkpoint: "Checkpoint",
+    path: Path,
+    colour: Colour,
+    spec: EngineSpec,
+    *,
+    lanes: int,
+    on_progress: Callable[[str], None],
 ) -> GpuEngine:
     """Behind the parity gate. `path` is the checkpoint's; `lanes` = 0: as many as are measured to be best.
-    Building a TensorRT engine for the first time takes minutes. Raises EngineError, DeviceFailed."""
+    Building a TensorRT engine for the first time takes minutes; `on_progress` hears in words how far it is.
+    Raises EngineError, DeviceFailed."""
     require_gpu(backend)
+    import torch
+
     from engine.backends.cuda import CudaEngine
     from engine.backends.cuda_lanes import device_errors
     from engine.backends.reference import ReferenceEngine
@@ -55,7 +65,9 @@ def load_gpu_engine(
 
     def parity(engine: GpuEngine) -> float:
         with device_errors("while parity was measured"):
-            return measure(engine, ReferenceEngine(checkpoint, colour, spec, "cuda"))
+            measured = measure(engine, ReferenceEngine(checkpoint, colour, spec, "cuda"))
+            torch.cuda.empty_cache()  # float32 needs several times what the engine does
+            return measured
 
     engine: CudaEngine | TensorRtEngine
     match backend:
@@ -64,7 +76,7 @@ def load_gpu_engine(
                 _plan_request(checkpoint, path, colour, spec),
                 plans_folder(),
                 timeout_s=BUILD_TIMEOUT_S,
-                on_progress=_log_stages(),
+                on_progress=_stages(on_progress),
             )
             engine = TensorRtEngine(plan, spec)
             if plan.manifest["parity_db"] is None:
@@ -92,14 +104,15 @@ def _plan_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: En
     )
 
 
-def _log_stages() -> Callable[[str, float], None]:
-    """A line for each stage of a build, not for each second."""
+def _stages(on_progress: Callable[[str], None]) -> Callable[[str, float], None]:
+    """Hears of a build each second, and passes on what changes; so does the log."""
     last = ""
 
-    def on_progress(stage: str, elapsed_s: float) -> None:
+    def hear(stage: str, elapsed_s: float) -> None:
         nonlocal last
         if stage != last:
             log.info("TensorRT engine after %.0f s: %s", elapsed_s, stage)
+            on_progress(stage)
         last = stage
 
-    return on_progress
+    return hear

@@ -3,7 +3,7 @@
 import importlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,10 +78,12 @@ def load_engine(
     precision: Precision | None = None,
     threads: int = 0,
     lanes: int = 1,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Engine:
     """An engine for LR frames of width × height. `model`: a zoo name, an artifact folder or a .safetensors
     checkpoint. `lanes` is how many the caller will drive: an engine may share its threads among them; with 0
-    the engine says how many (`spec.lanes`): 3 on a CPU, on a GPU the number measured to be best.
+    the engine says how many (`spec.lanes`): 3 on a CPU, on a GPU the number measured to be best. A TensorRT
+    engine is built the first time, for minutes; `on_progress` hears in words how far it is.
     Raises EngineError, DeviceFailed, ValueError where the size does not fit."""
     for name, side in (("width", width), ("height", height)):
         if side % 2 or not MIN_SIDE <= side <= MAX_SIDE:
@@ -95,7 +97,15 @@ def load_engine(
     match choice.backend:
         case "tensorrt" | "cuda":
             assert not isinstance(choice.source, Artifact)
-            return load_gpu_engine(choice.backend, choice.source, choice.path, colour, spec, lanes=lanes)
+            return load_gpu_engine(
+                choice.backend,
+                choice.source,
+                choice.path,
+                colour,
+                spec,
+                lanes=lanes,
+                on_progress=on_progress,
+            )
         case "openvino":
             from engine.backends.openvino import OpenVinoEngine
 

@@ -87,6 +87,7 @@ def bench_pipeline(
         model, width=width, height=height, colour=first.colour,
         backend=backend, precision=precision, threads=threads, lanes=lanes,
     )  # fmt: skip
+    lanes = engine.spec.lanes
     frames = [picture.planes for picture in pictures]
     alone, whole = list[Rate](), list[Rate]()
     with _Drain() as drain:

@@ -122,7 +122,7 @@ class SurfaceSink:
 
 class GraphProgram(Generic[Output]):
     """A network captured as a CUDA graph. `network` maps planes of the device to planes of the device, by
-    operations on the current stream only; the planes that it is given and gives back stay its own."""
+    operations on the current stream only. It lives as long as the graph, which may run on its memory."""
 
     def __init__(
         self,
@@ -135,6 +135,7 @@ class GraphProgram(Generic[Output]):
             self._host = planes(spec.width, spec.height, pinned=True)
             self._input = planes(spec.width, spec.height, device=device.torch_device)
             self._graph, self._result = _capture(lambda: network(*self._input), device)
+        self._network = network
         self._sink = sink
         self.input = host_frame(*self._host)
 
@@ -207,6 +208,7 @@ def make_surface(y: Tensor, uv: Tensor) -> DeviceFrame:
 
 def _capture(run: Callable[[], Planes], device: CudaDevice) -> tuple[torch.cuda.CUDAGraph, Planes]:
     stream = device.stream().raw
+    stream.wait_stream(torch.cuda.current_stream())  # on which weights may still be on their way
     with _capturing:
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):

@@ -53,13 +53,13 @@ class TensorRtEngine:
         trt = load_tensorrt()
         self.spec = spec
         self._device = device or CudaDevice()
-        self._logger = _logger(trt)
-        self._runtime = trt.Runtime(self._logger)
+        self.logger = _logger(trt)
+        self._runtime = trt.Runtime(self.logger)
         with device_errors("while the engine was loaded"), torch.cuda.device(self._device.torch_device):
             self._engine = self._runtime.deserialize_cuda_engine(plan.path.read_bytes())
         if self._engine is None:
-            raise EngineError(f"TensorRT {trt.__version__} refuses {plan.path}: {self._logger.last_error}")
-        self._names: dict[str, str] = plan.manifest["tensors"]
+            raise EngineError(f"TensorRT {trt.__version__} refuses {plan.path}: {self.logger.last_error}")
+        self.tensors: dict[str, str] = plan.manifest["tensors"]
 
     def lane(self) -> DeviceLane[YuvFrame]:
         """Raises DeviceFailed."""
@@ -73,36 +73,33 @@ class TensorRtEngine:
         with torch.cuda.device(self._device.torch_device):
             context = self._engine.create_execution_context()
         if context is None:
-            raise DeviceFailed(f"TensorRT made no execution context: {self._logger.last_error}")
-        return _Context(context, self._names, self._logger, self.spec)
+            raise DeviceFailed(f"TensorRT made no execution context: {self.logger.last_error}")
+        return _Context(context, self)
 
 
 class _Context:
     """Called with planes of the device, always the same: their addresses go into the graph."""
 
-    def __init__(self, context: Any, names: dict[str, str], logger: Any, spec: EngineSpec) -> None:
+    def __init__(self, context: Any, engine: TensorRtEngine) -> None:
         self._context = context
-        self._names = names
-        self._logger = logger
-        self._spec = spec
+        self._engine = engine
         self._result: Planes | None = None
 
     def __call__(self, y: Tensor, uv: Tensor) -> Planes:
         if self._result is None:
             self._result = self._bind(y, uv)
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise DeviceFailed(f"TensorRT could not start a frame: {self._logger.last_error}")
+            raise DeviceFailed(f"TensorRT could not start a frame: {self._engine.logger.last_error}")
         return self._result
 
     def _bind(self, y: Tensor, uv: Tensor) -> Planes:
-        scale = self._spec.scale
-        result = planes(scale * self._spec.width, scale * self._spec.height, device=y.device)
-        tensors = {"y_in": y, "uv_in": uv, "y_out": result[0], "uv_out": result[1]}
-        for ours, tensor in tensors.items():
-            name, shape = self._names[ours], tuple(tensor.shape)
+        spec = self._engine.spec
+        result = planes(spec.scale * spec.width, spec.scale * spec.height, device=y.device)
+        for ours, tensor in {"y_in": y, "uv_in": uv, "y_out": result[0], "uv_out": result[1]}.items():
+            name, shape = self._engine.tensors[ours], tuple(tensor.shape)
             taken = ours.endswith("_out") or self._context.set_input_shape(name, shape)
             if not taken or not self._context.set_tensor_address(name, tensor.data_ptr()):
-                raise EngineError(f"the plan takes no {ours} of {shape}: {self._logger.last_error}")
+                raise EngineError(f"the plan takes no {ours} of {shape}: {self._engine.logger.last_error}")
         return result
 
 
