@@ -28,6 +28,7 @@ _PAGE_HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": "frame-
 def create_app(settings: Settings, placement: Placement) -> FastAPI:
     """An application whose lifespan starts the settings' streams and ends every stream and viewer."""
     metrics = Metrics()
+    metrics.watch_gpus(placement.gpu_slots)
     streams = Streams(settings, placement, metrics)
     sessions = whep.Sessions(settings, streams)
 

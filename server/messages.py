@@ -17,6 +17,8 @@ AUDIO_CLOCK_HZ = 48_000
 
 Rendition = Literal["upscaled", "plain"]
 Stage = Literal["decode", "queue", "upscale", "encode", "publish"]
+LoadState = Literal["loading", "ready", "failed"]
+BICUBIC = "bicubic"  # the backend that stands in for a network's
 AudioCodec = Literal["aac", "opus"]
 
 _LENGTHS = struct.Struct("!II")
@@ -33,7 +35,7 @@ class WorkerJob:
     loop: bool  # a file starts again at its end
     model: str  # zoo name, artifact or checkpoint path
     backend: str | None  # None: the best of this machine
-    lanes: int
+    lanes: int  # 0: as many as suit the engine
     engine_threads: int  # 0: every core
     encoder: str  # "auto", "libx264" or "h264_nvenc"
     preset: str
@@ -42,6 +44,7 @@ class WorkerJob:
     max_width: int  # of the source picture; larger fails the stream
     max_height: int
     source_timeout_s: float
+    engine_patience_s: float  # an engine that takes longer to load is stood in for by bicubic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +85,28 @@ class Opened:
     audio_rate_hz: int  # of the AAC; Opus is always 48 kHz
     audio_channels: int
     model: str
-    backend: str
+    backend: str  # BICUBIC where the engine isn't there
     precision: str
     parity_db: float | None
     scale: int
+
+    @property
+    def super_resolution(self) -> bool:
+        """Whether the network upscales."""
+        return self.backend != BICUBIC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLoad:
+    """Worker → gateway: how far the engine for the source's pictures is, as it changes, and with each
+    heartbeat while it loads. What upscales meanwhile is in `Opened`."""
+
+    state: LoadState
+    model: str  # as the operator named it
+    width: int  # of the planes that go into the engine
+    height: int
+    elapsed_s: float  # of loading
+    detail: str  # what is being done, or why it failed; "" where nobody says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +165,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Broke:
+    """Worker → gateway, its last word: why it ends although another may do better (a GPU that failed …)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """Worker → gateway, twice a second while its pipeline moves: alive, and how full its queues are."""
 
@@ -158,11 +186,13 @@ Message = (
     | SetPlain
     | Stop
     | Opened
+    | EngineLoad
     | VideoPacket
     | AudioPacket
     | Dropped
     | Reconnecting
     | Failed
+    | Broke
     | Heartbeat
 )
 

@@ -1,5 +1,7 @@
 """What Prometheus scrapes. The only file that imports prometheus_client."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import get_args
 
 from prometheus_client import (
@@ -15,6 +17,7 @@ from prometheus_client import (
 )
 
 from server.messages import Heartbeat, Opened, Stage
+from server.placement import SlotUse
 from server.views import StreamState
 
 # Frame budgets (120, 60, 40, 30, 20 and 15 fps) and their halves, then what is no longer live.
@@ -66,19 +69,41 @@ class Metrics:
         self.restarts = counter("worker_restarts_total", "Workers replaced after one died or hung")
         self.state = gauge("stream_state", "1 for the state the stream is in", "state")
         self.engine_info = gauge("engine_info", "1 for the engine in use", "model", "backend", "precision")
+        self.super_resolution = gauge(
+            "super_resolution",
+            "1 while the network upscales, 0 while bicubic stands in for it or nothing runs",
+        )
+        self.fallbacks = counter("engine_fallbacks_total", "Times bicubic began to stand in for the engine")
         self.parity = gauge("engine_parity_decibels", "PSNR of the engine's output against float32")
         self.worker_memory = gauge("worker_resident_memory_bytes", "Resident memory of the worker")
         self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers")
         self.keyframe_requests = counter("keyframe_requests_total", "Key frames asked of the encoder")
         self.hls_requests = counter("hls_requests_total", "Playlists and segments served")
+        self.gpu_slots = Gauge(
+            "livesr_gpu_slots", "Streams that may share the GPU", ("gpu",), registry=registry
+        )
+        self.gpu_slots_used = Gauge(
+            "livesr_gpu_slots_used", "Streams with a worker on the GPU", ("gpu",), registry=registry
+        )
         self.per_stream = (
             *(self.stage_duration, self.latency, self.frames, self.dropped, self.viewers, self.queue_length),
             *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
-            *(self.worker_cpu, self.keyframe_requests, self.hls_requests),
+            *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
+            self.fallbacks,
         )
+
+    def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
+        """`slots` gives the same GPUs each time."""
+        for place, use in enumerate(slots()):
+            self.gpu_slots.labels(use.gpu.index).set(use.slots)
+            self.gpu_slots_used.labels(use.gpu.index).set_function(partial(_used, slots, place))
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _used(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
+    return slots()[place].used
 
 
 class StreamMetrics:
@@ -95,6 +120,8 @@ class StreamMetrics:
         self.restarts = metrics.restarts.labels(stream)
         self.keyframe_requests = metrics.keyframe_requests.labels(stream)
         self.hls_requests = metrics.hls_requests.labels(stream)
+        self.super_resolution = metrics.super_resolution.labels(stream)
+        self.fallbacks = metrics.fallbacks.labels(stream)
         self.whep_viewers = metrics.viewers.labels(stream, "whep")
         self.hls_viewers = metrics.viewers.labels(stream, "hls")
 
@@ -115,7 +142,9 @@ class StreamMetrics:
     def opened(self, opened: Opened) -> None:
         self._metrics.engine_info.remove_by_labels({"stream": self._stream})
         self._metrics.engine_info.labels(self._stream, opened.model, opened.backend, opened.precision).set(1)
-        if opened.parity_db is not None:
+        if opened.parity_db is None:
+            self._metrics.parity.remove_by_labels({"stream": self._stream})
+        else:
             self._metrics.parity.labels(self._stream).set(opened.parity_db)
 
     def worker_started(self) -> None:

@@ -33,7 +33,9 @@ class PipelineOptions(_Table):
     backend: str | None = Field(
         default=None, description="Which engine runs the network; unset: the best of the machine"
     )
-    lanes: int = Field(default=3, ge=1, le=16, description="Frames in flight in the engine")
+    lanes: int = Field(
+        default=0, ge=0, le=16, description="Frames in flight in the engine; 0: as many as suit it"
+    )
     engine_threads: int = Field(
         default=0, ge=0, le=256, description="CPU threads of the engine; 0: every core"
     )
@@ -45,6 +47,12 @@ class PipelineOptions(_Table):
     keyframe_interval_s: float = Field(default=2.0, ge=0.5, le=10.0)
     source_timeout_s: float = Field(
         default=10.0, gt=0, le=120, description="A source silent for longer is reopened"
+    )
+    engine_patience_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=3600,
+        description="An engine that takes longer to load is stood in for by bicubic",
     )
     loop: bool = Field(default=True, description="A file starts again at its end")
 
@@ -144,6 +152,10 @@ class Limits(_Table):
     max_viewers_per_stream: int = Field(default=200, ge=1)
 
 
+class GpuSharing(_Table):
+    slots: int = Field(default=4, ge=1, le=64)  # streams that share one GPU
+
+
 class Hls(_Table):
     segment_s: float = Field(default=2.0, ge=1.0, le=10.0)
     segments: int = Field(default=6, ge=3, le=60)  # in the playlist
@@ -156,6 +168,7 @@ class Settings(_Table):
     webrtc: WebRtc = WebRtc()
     defaults: PipelineOptions = PipelineOptions()
     limits: Limits = Limits()
+    gpu: GpuSharing = GpuSharing()
     hls: Hls = Hls()
     streams: tuple[StreamSettings, ...] = ()
 

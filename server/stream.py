@@ -10,6 +10,7 @@ from server.masking import mask_credentials
 from server.messages import (
     AudioPacket,
     Dropped,
+    EngineLoad,
     Failed,
     Heartbeat,
     Message,
@@ -25,7 +26,15 @@ from server.placement import Placement
 from server.publish.outputs import Outputs
 from server.settings import Hls, Limits, StreamSettings
 from server.supervisor import Supervisor
-from server.views import EngineView, OutputView, SourceView, StreamState, StreamView, ViewersView
+from server.views import (
+    EngineLoadView,
+    EngineView,
+    OutputView,
+    SourceView,
+    StreamState,
+    StreamView,
+    ViewersView,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +58,7 @@ class Stream:
         )
         self._created = datetime.now(UTC)
         self._opened: Opened | None = None
+        self._engine_load: EngineLoad | None = None
         self._supervisor = Supervisor(placement, settings.job(limits), self)
         self._task: asyncio.Task[None] | None = None
         self._enter("starting")
@@ -77,6 +87,7 @@ class Stream:
 
     def on_start(self) -> None:
         self.figures.worker_started()
+        self._engine_load = None
         if self.outputs.plain_wanted:
             self._supervisor.send(SetPlain(enabled=True))
 
@@ -92,6 +103,8 @@ class Stream:
                 self.figures.drop(message)
             case Opened():
                 self._on_opened(message)
+            case EngineLoad():
+                self._engine_load = message
             case Reconnecting():
                 self.figures.reconnecting()
                 self.outputs.hls.interrupt()
@@ -107,6 +120,9 @@ class Stream:
         later = f"the next starts in {retry_in_s:.1f} s" if retry_in_s else "a new one starts"
         self._enter("starting", f"{reason}; {later}", logged=True)
 
+    def on_no_worker(self, reason: str, retry_in_s: float) -> None:
+        self._enter("starting", f"{reason}; trying again in {retry_in_s:.1f} s", logged=True)
+
     def _on_video(self, packet: VideoPacket) -> None:
         self.outputs.publish_video(packet)
         if packet.rendition == "upscaled":
@@ -116,9 +132,12 @@ class Stream:
             asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)
 
     def _on_opened(self, opened: Opened) -> None:
+        if not opened.super_resolution and (self._opened is None or self._opened.super_resolution):
+            self.figures.metrics.fallbacks.inc()
         self._opened = opened
         self.outputs.hls.opened(opened)
         self.figures.metrics.opened(opened)
+        self._show_super_resolution()
         log.info(
             "stream %s: %s %d×%d → %d×%d by %s on %s (%s)",
             *(self.id, opened.source_codec, opened.source_width, opened.source_height),
@@ -140,6 +159,11 @@ class Stream:
             log.log(level, "stream %s: %s%s", self.id, state, f": {reason}" if reason else "")
         self.state, self.reason = state, reason
         self.figures.metrics.enter(state)
+        self._show_super_resolution()
+
+    def _show_super_resolution(self) -> None:
+        upscaling = self.state == "running" and self._opened is not None and self._opened.super_resolution
+        self.figures.metrics.super_resolution.set(upscaling)
 
     def view(self) -> StreamView:
         opened, recent = self._opened, self.figures.recent
@@ -153,6 +177,7 @@ class Stream:
             input=_source_view(opened) if opened else None,
             output=_output_view(opened) if opened else None,
             engine=_engine_view(opened) if opened else None,
+            engine_load=_engine_load_view(self._engine_load) if self._engine_load else None,
             fps=round(recent.fps(time.monotonic()), 2),
             latency_s=recent.latency(),
             stages_s=recent.stages(),
@@ -188,9 +213,21 @@ def _output_view(opened: Opened) -> OutputView:
 
 def _engine_view(opened: Opened) -> EngineView:
     return EngineView(
+        super_resolution=opened.super_resolution,
         model=opened.model,
         backend=opened.backend,
         precision=opened.precision,
         parity_db=opened.parity_db,
         scale=opened.scale,
+    )
+
+
+def _engine_load_view(load: EngineLoad) -> EngineLoadView:
+    return EngineLoadView(
+        state=load.state,
+        model=load.model,
+        width=load.width,
+        height=load.height,
+        elapsed_s=load.elapsed_s,
+        detail=mask_credentials(load.detail),
     )

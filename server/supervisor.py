@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.messages import Failed, Heartbeat, Message, ProtocolError, WorkerJob
+from server.messages import Broke, Failed, Heartbeat, Message, ProtocolError, WorkerJob
 from server.placement import Placement, Worker
 
 TICKS = 10  # of the silence after which a worker is given up
@@ -29,6 +29,8 @@ class Supervised(Protocol):
     def on_message(self, message: Message) -> None: ...
 
     def on_death(self, reason: str, retry_in_s: float) -> None: ...
+
+    def on_no_worker(self, reason: str, retry_in_s: float) -> None: ...
 
 
 class Supervisor:
@@ -57,12 +59,18 @@ class Supervisor:
         quick_deaths = 0
         while True:
             started_s = loop.time()
-            reason = await self._one_worker()
-            if reason is None:
-                return
+            try:
+                worker = await self._placement.start(self._job)
+            except OSError as exc:
+                reason, heard = f"no worker could be started: {exc}", self._supervised.on_no_worker
+            else:
+                ending = await self._run_worker(worker)
+                if ending is None:
+                    return
+                reason, heard = ending, self._supervised.on_death
             quick_deaths = 0 if loop.time() - started_s > self._patience.steady_s else quick_deaths + 1
             retry_in_s = self._backoff_s(quick_deaths)
-            self._supervised.on_death(reason, retry_in_s)
+            heard(reason, retry_in_s)
             await asyncio.sleep(retry_in_s)
 
     def _backoff_s(self, quick_deaths: int) -> float:
@@ -73,12 +81,8 @@ class Supervisor:
         backoff_s = self._patience.first_backoff_s * 2.0 ** min(quick_deaths - 2, 16)
         return min(backoff_s, self._patience.longest_backoff_s)
 
-    async def _one_worker(self) -> str | None:
-        """Why a worker ended; None where the stream has failed for good."""
-        try:
-            worker = await self._placement.start(self._job)
-        except OSError as exc:
-            return f"no worker could be started: {exc}"
+    async def _run_worker(self, worker: Worker) -> str | None:
+        """Why it ended; None where the stream has failed for good."""
         self._worker = worker
         self._supervised.on_start()
         reason: str | None = None
@@ -91,8 +95,9 @@ class Supervisor:
         return None if reason is None else reason or ending
 
     async def _listen(self, worker: Worker) -> str | None:
-        """Why the worker must go, "" where it went by itself; None where the stream has failed for good."""
+        """Why the worker must go or went, "" where nobody says; None where the stream has failed for good."""
         silence = _Silence(self._patience)
+        last_word = ""
         try:
             async with asyncio.timeout(None) as limit:
                 watch = asyncio.create_task(silence.watch(limit))
@@ -100,6 +105,9 @@ class Supervisor:
                     async for message in worker.messages():
                         if isinstance(message, Heartbeat):
                             silence.broken()
+                        if isinstance(message, Broke):
+                            last_word = message.reason
+                            continue
                         self._supervised.on_message(message)
                         if isinstance(message, Failed):
                             return None
@@ -109,7 +117,7 @@ class Supervisor:
             return f"the worker gave no sign of life for {silence.longest_s:g} s"
         except ProtocolError as exc:
             return f"the worker spoke nonsense: {exc}"
-        return ""
+        return last_word
 
 
 class _Silence:

@@ -9,7 +9,8 @@ from pathlib import Path
 from engine.frame import EngineSpec
 from server.logs import Log
 from server.process.pipeline import Pipeline
-from server.process.upscale import LoadEngine, Upscaled
+from server.process.supply import LoadEngine
+from server.process.upscale import Upscaled
 from server.publish.file import FileWriter
 from server.whole_file import WholeFile
 

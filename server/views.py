@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from server.messages import LoadState
+
 StreamState = Literal["starting", "running", "reconnecting", "failed", "stopped"]
 
 
@@ -34,11 +36,25 @@ class OutputView(BaseModel):
 
 
 class EngineView(BaseModel):
+    """What upscales now."""
+
+    super_resolution: bool = Field(description="False while bicubic stands in for the network")
     model: str
     backend: str
     precision: str
     parity_db: float | None = Field(description="PSNR against the float32 reference; null for itself")
     scale: int
+
+
+class EngineLoadView(BaseModel):
+    """How far the engine for the source's pictures is; while it isn't ready, bicubic stands in for it."""
+
+    state: LoadState
+    model: str
+    width: int = Field(description="Of the pictures that it is for, padded to even")
+    height: int
+    elapsed_s: float = Field(description="Of loading, until now or until it was ready or failed")
+    detail: str = Field(description="What is being done now, or why it failed")
 
 
 class FramesView(BaseModel):
@@ -70,6 +86,7 @@ class StreamView(BaseModel):
     input: SourceView | None
     output: OutputView | None
     engine: EngineView | None
+    engine_load: EngineLoadView | None
     fps: float = Field(description="Frames published in each of the last seconds")
     latency_s: Quantiles | None = Field(description="A frame's arrival → its first bytes to every viewer")
     stages_s: dict[str, Quantiles] = Field(description="decode, queue, upscale, encode, publish")

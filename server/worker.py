@@ -9,18 +9,21 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import NoReturn
 
-from engine.errors import EngineError
+from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour, Engine
-from engine.load import load_engine
+from engine.load import choose, load_engine
 from server.drops import Drops
 from server.ingest.source import SourceError, open_source
 from server.live import LiveIngest
 from server.logs import Log, log_to_stderr, stream_log
 from server.messages import (
+    Broke,
     Codec,
+    EngineLoad,
     Failed,
     Heartbeat,
     Message,
@@ -29,14 +32,19 @@ from server.messages import (
     Stop,
     WorkerJob,
 )
+from server.process.bicubic import bicubic_engine
 from server.process.pipeline import Pipeline
-from server.process.upscale import LoadEngine
+from server.process.supply import LoadEngine, StandIn
 from server.publish.video import VideoPublisher
 
 _HEARTBEAT_S = 0.5
 # A thread that has made no step for so long hangs: the heartbeat stops, and the gateway ends the process.
 _SILENCE_S = 10.0
 _PAGE_BYTES = resource.getpagesize()
+
+
+# How a job's engines are loaded; what is called with words on how far a long build is.
+LoadBy = Callable[[WorkerJob, Callable[[str], None]], LoadEngine]
 
 
 class JobError(Exception):
@@ -68,10 +76,13 @@ class Gateway:
 class Worker:
     """One stream, from its source to the gateway."""
 
-    def __init__(self, job: WorkerJob, gateway: Gateway, log: Log) -> None:
+    def __init__(self, job: WorkerJob, gateway: Gateway, log: Log, load_by: LoadBy) -> None:
         """Raises JobError."""
         self.stop = threading.Event()
+        self._job = job
         self._gateway = gateway
+        self._progress = ""  # of loading an engine, in the loader's words
+        self._told: EngineLoad | None = None
         self._drops = Drops(log)
         try:
             ingest = LiveIngest(
@@ -97,11 +108,12 @@ class Worker:
             raise JobError(str(exc)) from exc
         self._pipeline = Pipeline(
             produce=ingest.run,
-            load=engine_loader(job),
+            load=load_by(job, self._on_progress),
             lanes=job.lanes,
             consume=self.publisher.publish,
             on_drop=self._drops.add,
             log=log,
+            stand_in=StandIn(load=bicubic_loader(job), patience_s=job.engine_patience_s),
         )
 
     def run(self) -> None:
@@ -132,9 +144,16 @@ class Worker:
         self.publisher.request_keyframe("upscaled")
         self.publisher.request_keyframe("plain")
 
+    def _on_progress(self, progress: str) -> None:
+        self._progress = progress
+
     def _report(self) -> None:
         for dropped in self._drops.take():
             self._gateway.send(dropped)
+        load = self._engine_load()
+        if load is not None and load != self._told:
+            self._told = load
+            self._gateway.send(load)
         if self._pipeline.silent_s() < _SILENCE_S:
             times = os.times()
             self._gateway.send(
@@ -143,8 +162,21 @@ class Worker:
                 )
             )
 
+    def _engine_load(self) -> EngineLoad | None:
+        status = self._pipeline.load_status
+        if status is None:
+            return None
+        return EngineLoad(
+            state=status.state,
+            model=self._job.model,
+            width=status.width,
+            height=status.height,
+            elapsed_s=round(status.elapsed_s, 1),
+            detail=self._progress if status.state == "loading" else status.reason,
+        )
 
-def engine_loader(job: WorkerJob) -> LoadEngine:
+
+def engine_loader(job: WorkerJob, on_progress: Callable[[str], None]) -> LoadEngine:
     def load(width: int, height: int, colour: Colour) -> Engine:
         try:
             return load_engine(
@@ -155,6 +187,7 @@ def engine_loader(job: WorkerJob) -> LoadEngine:
                 backend=job.backend,
                 threads=job.engine_threads,
                 lanes=job.lanes,
+                on_progress=on_progress,
             )
         except ValueError as exc:  # a size that no engine takes
             raise EngineError(str(exc)) from exc
@@ -162,7 +195,16 @@ def engine_loader(job: WorkerJob) -> LoadEngine:
     return load
 
 
-def serve(connection: socket.socket) -> int:
+def bicubic_loader(job: WorkerJob) -> LoadEngine:
+    """What stands in for the job's engine: of the same scale."""
+
+    def load(width: int, height: int, colour: Colour) -> Engine:
+        return bicubic_engine(width, height, choose(job.model, job.backend, None).config.scale)
+
+    return load
+
+
+def serve(connection: socket.socket, load_by: LoadBy = engine_loader) -> int:
     """Runs the job that comes over the connection; the exit status says whether it ended as it should."""
     gateway = Gateway(connection)
     messages = gateway.messages()
@@ -171,15 +213,20 @@ def serve(connection: socket.socket) -> int:
         return 1
     log = stream_log(job.stream)
     try:
-        worker = Worker(job, gateway, log)
+        worker = Worker(job, gateway, log, load_by)
         threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True).start()
         worker.run()
     except (JobError, SourceError, EngineError) as exc:
         log.error("stream failed: %s", exc)
         gateway.send(Failed(reason=str(exc)))
         return 1
-    except Exception:  # the boundary of the process: the gateway starts another one
+    except DeviceFailed as exc:
+        log.error("worker ends: %s", exc)
+        gateway.send(Broke(reason=str(exc)))
+        return 70
+    except Exception as exc:  # the boundary of the process: the gateway starts another one
         log.exception("worker broke")
+        gateway.send(Broke(reason=f"the worker broke: {type(exc).__name__}: {exc}"))
         return 70
     return 0
 
@@ -189,16 +236,17 @@ def _rss_bytes() -> int:
         return int(statm.read().split()[1]) * _PAGE_BYTES
 
 
-def main() -> int:
+def main(load_by: LoadBy = engine_loader) -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m server.worker")
     parser.add_argument("--fd", type=int, required=True)
     args = parser.parse_args()
     log_to_stderr()
-    return serve(socket.socket(fileno=args.fd))
+    status = serve(socket.socket(fileno=args.fd), load_by)
+    logging.shutdown()
+    # A thread may still be inside a read that only the source's timeout ends, or build an engine; nothing is
+    # left to tidy up.
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    status = main()
-    logging.shutdown()
-    # A thread may still be inside a read that only the source's timeout ends; nothing is left to tidy up.
-    os._exit(status)
+    main()

@@ -2,13 +2,16 @@
 
 import argparse
 import contextlib
+import importlib.util
 import logging
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
+from engine.machine import Gpu, nvidia_gpus
 from server.app import create_app
 from server.placement.local import LocalPlacement
 from server.settings import Settings, check, load
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     listener = _listen(settings.server.host, settings.server.port)
     config = uvicorn.Config(
-        create_app(settings, LocalPlacement()),
+        create_app(settings, LocalPlacement(_gpus(), settings.gpu.slots)),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
@@ -40,6 +43,11 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once all is closed
         _Server(config, _address(listener)).run(sockets=[listener])
     return 0
+
+
+def _gpus() -> Sequence[Gpu]:
+    """Those that this installation can upscale on: without PyTorch every stream runs on the CPU."""
+    return nvidia_gpus() if importlib.util.find_spec("torch") else ()
 
 
 def _settings(args: argparse.Namespace) -> Settings:

@@ -1,8 +1,10 @@
 """Where a stream's worker runs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from engine.machine import Gpu
 from server.messages import Message, WorkerJob
 
 
@@ -25,9 +27,22 @@ class Worker(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotUse:
+    """How many workers a GPU has, and may have."""
+
+    gpu: Gpu
+    used: int
+    slots: int
+
+
 class Placement(Protocol):
     """Chooses where a job runs, and starts it there."""
 
     async def start(self, job: WorkerJob) -> Worker:
         """Raises OSError where no worker can be started."""
+        ...
+
+    def gpu_slots(self) -> Sequence[SlotUse]:
+        """Of every GPU that workers are given, always in the same order."""
         ...

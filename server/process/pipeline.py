@@ -8,7 +8,8 @@ from server.logs import Log
 from server.messages import Stage
 from server.process.mailbox import Closed, Mailbox
 from server.process.picture import Picture
-from server.process.upscale import IDLE_S, LoadEngine, Ring, Upscaled
+from server.process.supply import LoadEngine, LoadStatus, StandIn
+from server.process.upscale import IDLE_S, Ring, Upscaled
 
 # Live: enough to ride out a burst from the network, short enough that a picture is never old.
 _PICTURES, _UPSCALED = 3, 2
@@ -18,8 +19,8 @@ class Pipeline:
     """`produce(put)` gives pictures in its own thread until it returns; `consume` takes them in another.
 
     Live, `on_drop(stage, reason)` hears of each picture dropped and which stage was too slow for it; offline,
-    where it is None, nothing is dropped and the sender waits. What any thread raises ends all of them, and
-    `join` raises it again.
+    where it is None, nothing is dropped and the sender waits. Without a `stand_in` pictures wait for their
+    engine. What any thread raises ends all of them, and `join` raises it again.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Pipeline:
         consume: Callable[[Upscaled], None],
         on_drop: Callable[[Stage, str], None] | None,
         log: Log,
+        stand_in: StandIn | None = None,
     ) -> None:
         self._produce = produce
         self._consume = consume
@@ -39,7 +41,13 @@ class Pipeline:
         self._pictures = Mailbox[Picture](_PICTURES, on_drop=self._drop_picture if live else None)
         self._upscaled = Mailbox[Upscaled](_UPSCALED, on_drop=self._drop_upscaled if live else None)
         self._ring = Ring(
-            load, lanes=lanes, inbox=self._pictures, outbox=self._upscaled, beat=self._beat, log=log
+            load,
+            lanes=lanes,
+            inbox=self._pictures,
+            outbox=self._upscaled,
+            beat=self._beat,
+            log=log,
+            stand_in=stand_in,
         )
         self._beats: dict[str, float] = {}
         self._failure: BaseException | None = None
@@ -64,6 +72,7 @@ class Pipeline:
         """Ends the threads without what is still in the mailboxes; `put` raises Closed then."""
         self._pictures.abort()
         self._upscaled.abort()
+        self._ring.abort()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Until all threads have ended, or the time is over."""
@@ -86,9 +95,14 @@ class Pipeline:
         """Pictures waiting, by the stage that they wait for."""
         return {"upscale": len(self._pictures), "encode": len(self._upscaled)}
 
+    @property
+    def load_status(self) -> LoadStatus | None:
+        """How far the engine is; None before the first picture."""
+        return self._ring.load_status
+
     def silent_s(self) -> float:
-        """For how long the most silent of the working threads has made no step; 0 while an engine loads."""
-        if self._ring.loading or not self._beats:
+        """For how long the most silent of the working threads has made no step; a loader is none."""
+        if not self._beats:
             return 0.0
         return time.monotonic() - min(self._beats.copy().values())
 

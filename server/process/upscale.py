@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import av
 
-from engine.frame import Colour, Engine, EngineSpec, Lane
+from engine.frame import EngineSpec, Lane
 from server.logs import Log
 from server.process.mailbox import Closed, Mailbox
 from server.process.picture import Picture, frame_from_planes
+from server.process.supply import Crew, EngineSupply, LoadEngine, LoadStatus, StandIn
 from server.process.timeline import now_ns
-
-# An engine for planes of this width, height and colour.
-LoadEngine = Callable[[int, int, Colour], Engine]
 
 IDLE_S = 0.5  # how often a thread with nothing to do says that it lives
 
@@ -33,15 +31,16 @@ class Upscaled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InFlight:
+    crew: Crew
     lane: Lane
-    spec: EngineSpec
     picture: Picture
     taken_ns: int
 
 
 class Ring:
     """Two threads: `submit_all` keeps the lanes full; `collect_all` waits for each in turn and copies its
-    output, so that a lane is free again before the encoder is done."""
+    output, so that a lane is free again before the encoder is done. When the engine changes, what the old
+    one's lanes still hold comes out first. `lanes` = 0: as many as the engine does best with."""
 
     def __init__(
         self,
@@ -52,72 +51,66 @@ class Ring:
         outbox: Mailbox[Upscaled],
         beat: Callable[[str], None],
         log: Log,
+        stand_in: StandIn | None = None,
     ) -> None:
-        if lanes < 1:
-            raise ValueError(f"{lanes = } must be at least 1")
-        self._load = load
-        self._lanes = lanes
+        self._supply = EngineSupply(load, lanes=lanes, stand_in=stand_in, log=log)
         self._inbox = inbox
         self._outbox = outbox
         self._beat = beat
-        self._log = log
-        # At most one entry a lane: neither can grow beyond the ring.
-        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        # At most one entry for each lane there is, those of an engine on its way out included.
         self._flying: queue.SimpleQueue[_InFlight | None] = queue.SimpleQueue()
+        self._aborted = threading.Event()
         self._collected = threading.Event()
-        self.loading = True  # until the first engine is there, and while another replaces it
+
+    @property
+    def loading(self) -> bool:
+        """Pictures wait for an engine, and nothing stands in for it yet."""
+        return self._supply.waiting
+
+    @property
+    def load_status(self) -> LoadStatus | None:
+        """None before the first picture."""
+        return self._supply.status
+
+    def abort(self) -> None:
+        """Ends a submitter that waits for an engine; the mailboxes' ends end all else."""
+        self._aborted.set()
 
     def submit_all(self) -> None:
         """Until the inbox closes. An engine that can't be loaded raises EngineError."""
-        engine: Engine | None = None
-        built_for: tuple[int, int, Colour] | None = None
+        crew: Crew | None = None
         lane: Lane | None = None
         try:
             while True:
                 # The lane first: a picture that waited for one here would grow old unseen by the mailbox.
-                if engine is not None and lane is None:
-                    lane = self._next_free()
+                if crew is not None and lane is None:
+                    lane = self._next_free(crew)
                 self._beat("submit")
                 picture = self._inbox.take(IDLE_S)
                 if picture is None:
                     continue
-                wanted = (*picture.format.even_size, picture.format.colour)
-                if engine is None or lane is None or wanted != built_for:
-                    self._drain(self._lanes if engine is None else 1)
-                    engine, built_for = self._build(wanted), wanted
-                    lane = self._next_free()
+                width, height = picture.format.even_size
+                present = self._supply.crew_for(width, height, picture.format.colour, self._alive)
+                if lane is None or present is not crew:
+                    crew, lane = present, self._next_free(present)
                 taken_ns = now_ns()
                 lane.submit(picture.planes)
-                self._flying.put(_InFlight(lane=lane, spec=engine.spec, picture=picture, taken_ns=taken_ns))
+                self._flying.put(_InFlight(crew=crew, lane=lane, picture=picture, taken_ns=taken_ns))
                 lane = None
         finally:
             self._flying.put(None)
 
-    def _drain(self, held: int) -> None:
-        """Waits until every lane but those held here is back, and lets them go."""
-        for _ in range(self._lanes - held):
-            self._next_free()
+    def _alive(self) -> None:
+        """Raises Closed once aborted."""
+        self._beat("submit")
+        if self._aborted.is_set():
+            raise Closed
 
-    def _build(self, wanted: tuple[int, int, Colour]) -> Engine:
-        self.loading = True
-        started_ns = now_ns()
-        width, height, colour = wanted
-        engine = self._load(width, height, colour)
-        for _ in range(self._lanes):
-            self._free.put(engine.lane())
-        spec = engine.spec
-        self._log.info(
-            "engine %s %s on %s for %d×%d loaded in %.1f s",
-            spec.model, spec.precision, spec.backend, width, height, (now_ns() - started_ns) / 1e9,
-        )  # fmt: skip
-        self.loading = False
-        return engine
-
-    def _next_free(self) -> Lane:
+    def _next_free(self, crew: Crew) -> Lane:
         while not self._collected.is_set():
             self._beat("submit")
             with suppress(queue.Empty):
-                return self._free.get(timeout=IDLE_S)
+                return crew.free.get(timeout=IDLE_S)
         raise Closed
 
     def collect_all(self) -> None:
@@ -138,13 +131,14 @@ class Ring:
 
     def _collect(self, flying: _InFlight) -> Upscaled:
         planes = flying.lane.wait()
-        width, height = flying.picture.format.scaled_size(flying.spec.scale)
+        spec = flying.crew.engine.spec
+        width, height = flying.picture.format.scaled_size(spec.scale)
         frame = frame_from_planes(planes, width, height)
-        self._free.put(flying.lane)
+        flying.crew.free.put(flying.lane)
         return Upscaled(
             picture=flying.picture,
             frame=frame,
-            spec=flying.spec,
+            spec=spec,
             taken_ns=flying.taken_ns,
             upscaled_ns=now_ns(),
         )

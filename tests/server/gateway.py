@@ -247,6 +247,9 @@ class ScriptedPlacement:
     script: Script = field(default_factory=Script)
     workers: list[ScriptedWorker] = field(default_factory=list)
 
+    def gpu_slots(self) -> tuple[()]:
+        return ()
+
     async def start(self, job: WorkerJob) -> ScriptedWorker:
         if self.script.refuse:
             raise OSError(self.script.refuse)

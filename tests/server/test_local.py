@@ -16,7 +16,8 @@ FAST = {"preset": "ultrafast", "lanes": 1}
 
 
 class Recording(LocalPlacement):
-    def __init__(self) -> None:
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
         self.workers: list[LocalWorker] = []
 
     async def start(self, job: WorkerJob) -> Worker:

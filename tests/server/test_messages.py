@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from server.messages import (
     MAX_PAYLOAD_BYTES,
     AudioPacket,
+    Broke,
     Codec,
     Dropped,
+    EngineLoad,
     Failed,
     Heartbeat,
     ProtocolError,
@@ -42,6 +44,8 @@ MESSAGES = [
     Dropped(stage="upscale", reason="overload", count=3),
     Reconnecting(reason="refused – später", retry_in_s=0.5),
     Failed(reason="no video"),
+    Broke(reason="the GPU is lost"),
+    EngineLoad(state="loading", model="m", width=640, height=360, elapsed_s=1.5, detail="tuning"),
     Heartbeat(queues={"upscale": 2}, rss_bytes=1, cpu_s=0.25),
 ]
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 
-from server.messages import Failed, Heartbeat, Message, ProtocolError, Stop
+from server.messages import Broke, Failed, Heartbeat, Message, ProtocolError, Stop
 from server.settings import Settings
 from server.supervisor import Patience, Supervisor
 from tests.server.gateway import Script, ScriptedPlacement, until
@@ -17,6 +17,7 @@ class Witness:
         self.starts = 0
         self.messages: list[Message] = []
         self.deaths: list[tuple[str, float]] = []
+        self.refusals: list[tuple[str, float]] = []
 
     def on_start(self) -> None:
         self.starts += 1
@@ -26,6 +27,9 @@ class Witness:
 
     def on_death(self, reason: str, retry_in_s: float) -> None:
         self.deaths.append((reason, retry_in_s))
+
+    def on_no_worker(self, reason: str, retry_in_s: float) -> None:
+        self.refusals.append((reason, retry_in_s))
 
 
 @contextlib.asynccontextmanager
@@ -108,11 +112,21 @@ async def test_a_worker_that_speaks_nonsense_is_replaced():
         assert "nonsense" in witness.deaths[0][0]
 
 
+async def test_a_worker_that_breaks_has_the_last_word():
+    placement = quiet(BEAT, Broke(reason="the GPU is out of memory while it computed a frame"))
+    async with supervised(placement) as (witness, _):
+        await until(lambda: placement.workers, "a worker")
+        placement.workers[0].die()
+        await until(lambda: len(placement.workers) == 2, "a second worker")
+        assert witness.deaths[0][0] == "the GPU is out of memory while it computed a frame"
+
+
 async def test_where_no_worker_starts_it_is_tried_again():
     placement = ScriptedPlacement(Script(live=False, refuse="no memory"))
     async with supervised(placement, first_backoff_s=0.01) as (witness, _):
-        await until(lambda: len(witness.deaths) >= 3, "several tries")
-        assert "no memory" in witness.deaths[0][0]
+        await until(lambda: len(witness.refusals) >= 3, "several tries")
+        assert "no memory" in witness.refusals[0][0]
+        assert not witness.deaths, "nobody died"
         placement.script.refuse = ""
         await until(lambda: placement.workers, "a worker in the end")
 

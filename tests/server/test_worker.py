@@ -51,6 +51,7 @@ JOB = WorkerJob(
     max_width=1920,
     max_height=1080,
     source_timeout_s=3.0,
+    engine_patience_s=60.0,
 )
 
 
