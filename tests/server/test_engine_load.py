@@ -1,4 +1,4 @@
-"""Engines that take long, never come, or lose their GPU: real workers, seen from the API of a real gateway."""
+"""Engines that take long, never come, or lose their GPU: real workers, seen from a real gateway's API."""
 
 import asyncio
 import os

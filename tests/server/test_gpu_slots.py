@@ -72,6 +72,9 @@ async def test_each_worker_sees_its_gpu_and_gives_the_slot_back_however_it_ends(
     )
     workers[2]._writer.close()
     await until(lambda: used(placement) == [0, 0], "the slot of a worker that ended by itself")
+    for worker in workers:
+        await worker.stop()
+    assert used(placement) == [0, 0]
 
 
 async def test_streams_for_the_cpu_need_no_slot(monkeypatch, tmp_path):
