@@ -4,7 +4,8 @@ import { size, withUnit } from "./dom.js";
 
 export function superResolution(stream) {
   const { input, output, engine, model } = stream;
-  const unmeasured = engine?.backend === "reference" ? "is the reference" : "not measured";
+  const unmeasured =
+    { reference: "is the reference", bicubic: "none: bicubic" }[engine?.backend] ?? "not measured";
   return [
     ["model", "Model", engine?.model ?? model],
     ["backend", "Backend", engine?.backend],
@@ -13,6 +14,15 @@ export function superResolution(stream) {
     ["input", "Source", input && `${input.codec}${input.fps ? `, ${round(input.fps)} fps` : ""}`],
     ["output", "Encoder", output && `${output.encoder}, ${withUnit(output.bitrate_bps / 1e6, "Mbit/s", 1)}`],
   ];
+}
+
+// Why the network does not upscale what is shown; empty where it does.
+export function whyBicubic({ engine, engine_load: load }) {
+  if (engine?.super_resolution !== false) return "";
+  if (load?.state === "failed") return `Bicubic: ${load.model} can't be had. ${load.detail}`;
+  if (load?.state !== "loading") return "Bicubic";
+  const what = load.detail ? ` (${load.detail})` : "";
+  return `Bicubic until ${load.model} is there: loading for ${withUnit(load.elapsed_s, "s", 0)}${what}`;
 }
 
 // From the arrival of a frame at the server to its first bytes on the way to viewers.

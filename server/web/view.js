@@ -147,9 +147,12 @@ export class StreamView {
     byId("stream-state").dataset.state = state;
     setText(byId("stream-state"), STATE_WORDS[state]);
 
-    const on = running && stream.fps > 0;
+    const on = running && stream.fps > 0 && stream.engine?.super_resolution === true;
     byId("sr").dataset.on = String(on);
     setText(byId("sr-word"), on ? "On" : "Off");
+    const why = running ? facts.whyBicubic(stream) : "";
+    byId("sr-why").hidden = why === "";
+    setText(byId("sr-why"), why);
     const from = input && size(input.width, input.height);
     const to = output && size(output.width, output.height);
     setText(byId("sr-size"), to ? `${from} → ${to}` : "");
@@ -192,6 +195,7 @@ const UNKNOWN = {
   input: null,
   output: null,
   engine: null,
+  engine_load: null,
   fps: 0,
   latency_s: null,
   stages_s: {},
