@@ -1,9 +1,10 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+TENSORRT_VENV ?= .venv-tensorrt
 HLS = server/web/vendor/hls.mjs
 
-.PHONY: run test lint types web
+.PHONY: run test lint types web tensorrt-check gpu gpu-check
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt
@@ -15,6 +16,11 @@ $(BIN)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[train,dev]'
 	touch $@ $(BIN)/.serve
+
+# TensorRT's versions follow the driver of the machine: the constraints do not cover them.
+$(BIN)/.gpu: $(BIN)/.dev
+	$(BIN)/pip install -q -e '.[gpu]'
+	touch $@
 
 # hls.js is only for browsers that play no HLS themselves: where npm is absent, the service does without.
 $(HLS): package-lock.json
@@ -36,3 +42,24 @@ lint: $(BIN)/.dev
 
 types: $(BIN)/.dev
 	$(BIN)/mypy
+
+# torch-tensorrt's libraries need a TensorRT that only a GPU machine has; without them its Python code runs.
+$(TENSORRT_VENV)/.ready: tests/tensorrt/requirements.txt tests/tensorrt/front_end.txt constraints.txt
+	$(PYTHON) -m venv $(TENSORRT_VENV)
+	$(TENSORRT_VENV)/bin/pip install -q -c constraints.txt -r tests/tensorrt/requirements.txt
+	$(TENSORRT_VENV)/bin/pip install -q --no-deps -r tests/tensorrt/front_end.txt
+	cd $(TENSORRT_VENV)/lib/python3*/site-packages/torch_tensorrt && rm -rf lib bin _C*.so
+	touch $@
+
+# Every frame graph through torch-tensorrt and NVIDIA's offline builder; needs no GPU.
+tensorrt-check: $(TENSORRT_VENV)/.ready
+	TENSORRT_CHECK=1 $(TENSORRT_VENV)/bin/python -m pytest -s tests/tensorrt
+
+gpu:
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "no NVIDIA GPU here: nvidia-smi shows none" >&2; exit 1; }
+
+# On a machine with a GPU: the tests that need one, then a page of figures. Warnings of libraries that only such
+# a machine has are shown, and no failure.
+gpu-check: gpu $(BIN)/.gpu
+	FAIL_WITHOUT_CUDA=1 $(BIN)/pytest -m gpu -W default
+	$(BIN)/livesr bench --gpu-report gpu-report.md

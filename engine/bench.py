@@ -16,8 +16,9 @@ import numpy as np
 
 from engine.backends.openvino_peak import MACS, peak_runner
 from engine.config import paper_config
-from engine.frame import Engine, EngineSpec, Precision, YuvFrame
+from engine.frame import Engine, EngineSpec, Precision
 from engine.load import load_engine, load_net, zoo
+from engine.trials import noise_frame
 
 _PAPER_MODEL = re.compile(r"(awsrn(?:-s|-sd|-m)?)-x([2348])")
 _WARM_UP_S = 0.5
@@ -68,7 +69,7 @@ def bench_engine(
     """Measures for `seconds`: the engine, the reference where asked for, the machine's peak, a second each
     in turns. A paper's model that is not in the zoo (awsrn-sd-x2 …) runs on random weights."""
     with ExitStack() as stack:
-        checkpoint = _random_checkpoint(model, stack)
+        checkpoint = random_checkpoint(model, stack)
         source = str(checkpoint or model)
         engine = load_engine(
             source, width=width, height=height, backend=backend, precision=precision, threads=threads
@@ -118,13 +119,7 @@ def _repeat(run: Callable[[], None], seconds: float) -> list[float]:
 
 
 def _frame_runner(engine: Engine) -> Callable[[], None]:
-    rng = np.random.default_rng(0)
-    height, width = engine.spec.height, engine.spec.width
-    y, u, v = (
-        rng.integers(16, 236, shape, np.uint8)
-        for shape in ((height, width), (height // 2, width // 2), (height // 2, width // 2))
-    )
-    frame, lane = YuvFrame(y=y, u=u, v=v), engine.lane()
+    frame, lane = noise_frame(engine), engine.lane()
 
     def run() -> None:
         lane.submit(frame)
@@ -148,7 +143,8 @@ def _reference_runner(model: str, width: int, height: int, threads: int) -> Call
     return run
 
 
-def _random_checkpoint(model: str, stack: ExitStack) -> Path | None:
+def random_checkpoint(model: str, stack: ExitStack) -> Path | None:
+    """A paper's model on random weights, for as long as the stack; None for any other."""
     match = _PAPER_MODEL.fullmatch(model)
     if match is None or model in zoo():
         return None

@@ -13,8 +13,11 @@ from engine.frame import Colour, EngineSpec, GpuEngine
 from engine.machine import nvidia_gpus
 
 if TYPE_CHECKING:
+    from engine.backends.cuda import CudaEngine
+    from engine.backends.tensorrt import TensorRtEngine
     from engine.checkpoint import Checkpoint
     from engine.plan_request import PlanRequest
+    from engine.plan_store import Plan
 
 GPU_BACKENDS = ("tensorrt", "cuda")  # the faster first
 # A large network for a large frame takes minutes; one that takes this long hangs.
@@ -50,44 +53,60 @@ def load_gpu_engine(
     lanes: int,
     on_progress: Callable[[str], None],
 ) -> GpuEngine:
-    """Behind the parity gate. `path` is the checkpoint's; `lanes` = 0: as many as are measured to be best.
-    Building a TensorRT engine for the first time takes minutes; `on_progress` hears in words how far it is.
-    Raises EngineError, DeviceFailed."""
-    require_gpu(backend)
-    import torch
+    """Behind the parity gate. `lanes` = 0: as many as are measured to be best. The rest, and what is raised,
+    as for `open_engine`; also ParityError."""
+    from engine.gate import passed
+    from engine.plans import set_parity
 
-    from engine.backends.cuda import CudaEngine
-    from engine.backends.cuda_lanes import device_errors
-    from engine.backends.reference import ReferenceEngine
-    from engine.backends.tensorrt import TensorRtEngine
-    from engine.gate import measure, passed
-    from engine.plans import ensure_plan, plans_folder, set_parity
-
-    def parity(engine: GpuEngine) -> float:
-        with device_errors("while parity was measured"):
-            measured = measure(engine, ReferenceEngine(checkpoint, colour, spec, "cuda"))
-            torch.cuda.empty_cache()  # float32 needs several times what the engine does
-            return measured
-
-    engine: CudaEngine | TensorRtEngine
-    match backend:
-        case "tensorrt":
-            plan = ensure_plan(
-                _plan_request(checkpoint, path, colour, spec),
-                plans_folder(),
-                timeout_s=BUILD_TIMEOUT_S,
-                on_progress=_stages(on_progress),
-            )
-            engine = TensorRtEngine(plan, spec)
-            if plan.manifest["parity_db"] is None:
-                plan = set_parity(plan, parity(engine))
-            measured = plan.manifest["parity_db"]
-        case _:
-            engine = CudaEngine(checkpoint, colour, spec)
-            measured = parity(engine)
-    engine.spec = passed(spec, measured)
+    engine, plan = open_engine(backend, checkpoint, path, colour, spec, on_progress=on_progress)
+    parity: float | None = None if plan is None else plan.manifest["parity_db"]
+    if parity is None:
+        parity = measure_parity(engine, checkpoint, colour)
+        if plan is not None:
+            set_parity(plan, parity)
+    engine.spec = passed(spec, parity)
     engine.spec = replace(engine.spec, lanes=lanes or choose_lanes(engine))
     return engine
+
+
+def open_engine(
+    backend: str,
+    checkpoint: "Checkpoint",
+    path: Path,
+    colour: Colour,
+    spec: EngineSpec,
+    *,
+    on_progress: Callable[[str], None],
+) -> "tuple[CudaEngine | TensorRtEngine, Plan | None]":
+    """An engine that nobody has compared with the reference, and what it was deserialised from. `path` is the
+    checkpoint's. Building a TensorRT engine for the first time takes minutes; `on_progress` hears in words
+    how far it is. Raises EngineError, DeviceFailed."""
+    require_gpu(backend)
+    if backend == "cuda":
+        from engine.backends.cuda import CudaEngine
+
+        return CudaEngine(checkpoint, colour, spec), None
+    from engine.backends.tensorrt import TensorRtEngine
+    from engine.plans import ensure_plan, plans_folder
+
+    request = _plan_request(checkpoint, path, colour, spec)
+    hear = _stages(on_progress)
+    plan = ensure_plan(request, plans_folder(), timeout_s=BUILD_TIMEOUT_S, on_progress=hear)
+    return TensorRtEngine(plan, spec), plan
+
+
+def measure_parity(engine: GpuEngine, checkpoint: "Checkpoint", colour: Colour) -> float:
+    """PSNR in dB against the float32 reference on the same GPU. Raises DeviceFailed."""
+    import torch
+
+    from engine.backends.cuda_lanes import device_errors
+    from engine.backends.reference import ReferenceEngine
+    from engine.gate import measure
+
+    with device_errors("while parity was measured"):
+        parity = measure(engine, ReferenceEngine(checkpoint, colour, engine.spec, "cuda"))
+        torch.cuda.empty_cache()  # float32 needs several times what the engine does
+    return parity
 
 
 def _plan_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: EngineSpec) -> "PlanRequest":

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from engine.errors import DeviceFailed
+
 # name: (module with add_arguments(parser) and run(args) -> exit status, help line)
 COMMANDS = {
     "serve": ("server.commands.serve", "run the live service"),
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     try:
         return int(module.run(args))
-    except (ValueError, OSError) as exc:
+    except (ValueError, OSError, DeviceFailed) as exc:
         print(f"livesr {args.command}: {exc}", file=sys.stderr)
         return 2
 

@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import pytest
 
+from engine.machine import nvidia_gpus
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
@@ -24,3 +26,24 @@ def missing_peer(name: str, how: str) -> NoReturn:
     if os.environ.get("REQUIRE_PEERS") == "1":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test marked `gpu` where there is none; fails it where FAIL_WITHOUT_CUDA=1 promises one."""
+    if item.get_closest_marker("gpu") is not None and (reason := no_cuda()):
+        missing_gpu(reason)
+
+
+def no_cuda() -> str:
+    """Why no test can use a GPU here; "" where one can."""
+    if not nvidia_gpus():
+        return "no NVIDIA GPU here: nvidia-smi shows none"
+    import torch
+
+    return "" if torch.cuda.is_available() else f"PyTorch {torch.__version__} can use no GPU here"
+
+
+def missing_gpu(reason: str) -> NoReturn:
+    if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+        pytest.fail(f"FAIL_WITHOUT_CUDA=1, but {reason}", pytrace=False)
+    pytest.skip(reason)

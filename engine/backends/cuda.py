@@ -21,25 +21,23 @@ from engine.lanes import DeviceLane
 class CudaEngine:
     """One copy of the weights, a graph for each lane."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, colour: Colour, spec: EngineSpec, device: CudaDevice | None = None
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, colour: Colour, spec: EngineSpec) -> None:
         """Raises BackendUnavailable, DeviceFailed."""
         require_cuda("cuda")
         self.spec = spec
-        self._device = device or CudaDevice()
+        self.device = CudaDevice()
         net = frame_net(fold(checkpoint.network()), checkpoint.config, colour, torch.float16)
         with device_errors("while the network was loaded"):
-            net.to(self._device.torch_device)
+            net.to(self.device.torch_device)
             self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def lane(self) -> DeviceLane[YuvFrame]:
         """Raises DeviceFailed."""
-        return host_lane(self._run, self.spec, self._device)
+        return host_lane(self._run, self.spec, self.device)
 
     def surface_lane(self) -> DeviceLane[DeviceFrame]:
         """Raises DeviceFailed."""
-        return surface_lane(self._run, self.spec, self._device)
+        return surface_lane(self._run, self.spec, self.device)
 
     def _run(self, y: Tensor, uv: Tensor) -> Planes:
         # cuDNN tries its algorithms in the warm-up, and the graph keeps the fastest.

@@ -207,7 +207,7 @@ def make_surface(y: Tensor, uv: Tensor) -> DeviceFrame:
 
 
 def _capture(run: Callable[[], Planes], device: CudaDevice) -> tuple[torch.cuda.CUDAGraph, Planes]:
-    stream = device.stream().raw
+    stream = CudaStream(device.torch_device).raw
     stream.wait_stream(torch.cuda.current_stream())  # on which weights may still be on their way
     with _capturing:
         with torch.cuda.stream(stream):

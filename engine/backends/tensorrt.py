@@ -47,15 +47,15 @@ def load_tensorrt() -> ModuleType:
 class TensorRtEngine:
     """A plan that takes frames of the spec's size, one at a time."""
 
-    def __init__(self, plan: "Plan", spec: EngineSpec, device: CudaDevice | None = None) -> None:
+    def __init__(self, plan: "Plan", spec: EngineSpec) -> None:
         """Raises BackendUnavailable, EngineError where TensorRT refuses the plan, DeviceFailed."""
         require_cuda("tensorrt")
         trt = load_tensorrt()
         self.spec = spec
-        self._device = device or CudaDevice()
+        self.device = CudaDevice()
         self.logger = _logger(trt)
         self._runtime = trt.Runtime(self.logger)
-        with device_errors("while the engine was loaded"), torch.cuda.device(self._device.torch_device):
+        with device_errors("while the engine was loaded"), torch.cuda.device(self.device.torch_device):
             self._engine = self._runtime.deserialize_cuda_engine(plan.path.read_bytes())
         if self._engine is None:
             raise EngineError(f"TensorRT {trt.__version__} refuses {plan.path}: {self.logger.last_error}")
@@ -63,14 +63,14 @@ class TensorRtEngine:
 
     def lane(self) -> DeviceLane[YuvFrame]:
         """Raises DeviceFailed."""
-        return host_lane(self._network(), self.spec, self._device)
+        return host_lane(self._network(), self.spec, self.device)
 
     def surface_lane(self) -> DeviceLane[DeviceFrame]:
         """Raises DeviceFailed."""
-        return surface_lane(self._network(), self.spec, self._device)
+        return surface_lane(self._network(), self.spec, self.device)
 
     def _network(self) -> Callable[[Tensor, Tensor], Planes]:
-        with torch.cuda.device(self._device.torch_device):
+        with torch.cuda.device(self.device.torch_device):
             context = self._engine.create_execution_context()
         if context is None:
             raise DeviceFailed(f"TensorRT made no execution context: {self.logger.last_error}")

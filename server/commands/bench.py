@@ -7,9 +7,12 @@ from typing import Any, get_args
 
 from engine.bench import Bench, bench_engine
 from engine.frame import Precision
+from engine.gpu import require_gpu
+from engine.gpu_report import render
 from engine.load import BACKENDS
 from server.bench_pipeline import bench_pipeline, describe
 from server.ingest.source import DEMO_CLIP
+from server.logs import log_to_stderr
 from server.settings import PipelineOptions
 
 
@@ -33,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="in turns with a whole stream around the engine: decode, lanes, encode, socket",
     )
+    parser.add_argument(
+        "--gpu-report",
+        type=Path,
+        metavar="FILE",
+        help="every model, size, engine and number of lanes on this machine's GPU, as a page of Markdown",
+    )
     parser.add_argument("--clip", type=Path, default=DEMO_CLIP, help="for --pipeline (the demo clip)")
     parser.add_argument("--preset", default=default("preset"), help="x264's, for --pipeline (%(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="0: as the backend finds right")
@@ -41,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.gpu_report:
+        return _write_gpu_report(args.gpu_report)
     if args.pipeline:
         return _run_pipeline(args)
     width, height = args.size
@@ -55,6 +66,16 @@ def run(args: argparse.Namespace) -> int:
         against_reference=args.against is not None,
     )
     print(json.dumps(result.to_dict()) if args.json else _describe(result))
+    return 0
+
+
+def _write_gpu_report(path: Path) -> int:
+    require_gpu("cuda")
+    from engine.gpu_bench import bench_gpu
+
+    log_to_stderr()
+    path.write_text(render(bench_gpu()), encoding="utf-8")
+    print(path)
     return 0
 
 

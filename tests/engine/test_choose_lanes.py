@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from engine.choose_lanes import Trial, best, choose_lanes, percentile, run_trial
+from engine.choose_lanes import best, choose_lanes
 from engine.frame import EngineSpec, YuvFrame
+from engine.trials import Trial, most_streams, percentile, run_bursts, run_trial
 
 FRAME = YuvFrame(
     y=np.zeros((32, 32), np.uint8), u=np.zeros((16, 16), np.uint8), v=np.zeros((16, 16), np.uint8)
@@ -38,6 +39,9 @@ class TimedEngine:
 
     def clock(self) -> float:
         return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
 
     def lane(self) -> "TimedLane":
         return TimedLane(self)
@@ -98,3 +102,19 @@ def test_percentiles_are_values_that_were_measured() -> None:
     values = [float(v) for v in range(100, 0, -1)]
     assert (percentile(values, 50), percentile(values, 99), percentile(values, 100)) == (50, 99, 100)
     assert percentile([7.0], 99) == 7.0
+
+
+def test_bursts_show_how_many_streams_a_gpu_carries() -> None:
+    """4 ms of computing a frame: seven fit between two frames of 30 fps with their copies, nine never do."""
+
+    def p99_s(streams: int) -> float:
+        engine = TimedEngine((1.0, 4.0, 1.0))
+        lanes = [engine.lane() for _ in range(2)]
+        return run_bursts(lanes, FRAME, streams, clock=engine.clock, sleep=engine.sleep)
+
+    assert p99_s(1) == pytest.approx(0.006)
+    assert p99_s(7) == pytest.approx(0.030)
+    assert p99_s(9) > 0.1, "what is left of a burst makes the next one late"
+    assert most_streams(20, p99_s, 0.033) == 7
+    assert most_streams(5, p99_s, 0.033) == 5
+    assert most_streams(20, p99_s, 0.005) == 0

@@ -1,0 +1,37 @@
+"""Engines on a real GPU. Everything that needs CUDA is imported inside, so that collecting needs none."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.errors import BackendUnavailable
+from engine.frame import GpuEngine
+from engine.gpu import require_gpu
+from engine.load import load_engine
+from tests.conftest import missing_gpu
+
+Load = Callable[..., GpuEngine]
+
+
+@pytest.fixture(scope="session")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One build of each engine for all tests."""
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.fixture(params=["cuda", "tensorrt"])
+def load(request: pytest.FixtureRequest, plans: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """load(width, height, **options): the model that ships, on each GPU backend."""
+    monkeypatch.setenv("LIVESR_PLANS", str(plans))
+    try:
+        require_gpu(request.param)
+    except BackendUnavailable as exc:
+        missing_gpu(str(exc))
+
+    def load(width: int, height: int, model: str = "awsrn-live-x2", **options: object) -> GpuEngine:
+        engine = load_engine(model, width=width, height=height, backend=request.param, **options)
+        assert isinstance(engine, GpuEngine)
+        return engine
+
+    return load

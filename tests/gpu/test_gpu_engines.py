@@ -1,0 +1,152 @@
+"""What a GPU engine must do beyond what the simulated device shows: the right picture, without waiting."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import DeviceFailed
+from engine.frame import DeviceFrame, GpuEngine, YuvFrame
+from engine.load import load_engine
+from engine.parity import LOWEST_DB, parity_db
+from engine.sample_frames import DEFAULT, HEIGHT, WIDTH, sample_frames
+
+pytestmark = pytest.mark.gpu
+Load = Callable[..., GpuEngine]
+
+
+@pytest.fixture
+def frames() -> list[YuvFrame]:
+    return [sample.yuv() for sample in sample_frames(DEFAULT)]
+
+
+def same(a: YuvFrame, b: YuvFrame) -> bool:
+    return all(np.array_equal(p, q) for p, q in ((a.y, b.y), (a.u, b.u), (a.v, b.v)))
+
+
+def copied(frame: YuvFrame) -> YuvFrame:
+    return YuvFrame(y=frame.y.copy(), u=frame.u.copy(), v=frame.v.copy())
+
+
+def one_by_one(engine: GpuEngine, frames: list[YuvFrame]) -> list[YuvFrame]:
+    lane, results = engine.lane(), []
+    for frame in frames:
+        lane.submit(frame)
+        results.append(copied(lane.wait()))
+    return results
+
+
+def test_pictures_are_those_of_the_float32_reference(load: Load, frames: list[YuvFrame]) -> None:
+    engine = load(WIDTH, HEIGHT)
+    reference = load_engine("awsrn-live-x2", width=WIDTH, height=HEIGHT, backend="reference")
+    assert parity_db(engine, reference, frames) >= LOWEST_DB["fp16"]
+    assert engine.spec.parity_db is not None
+    assert (engine.spec.precision, engine.spec.lanes) == ("fp16", 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_lanes_beside_each_other_give_what_one_gives(load: Load, frames: list[YuvFrame], count: int) -> None:
+    engine = load(WIDTH, HEIGHT)
+    expected = one_by_one(engine, frames)
+    lanes = [engine.lane() for _ in range(count)]
+    for turn in range(20 * len(frames) + count):
+        lane = lanes[turn % count]
+        if turn >= count:
+            assert same(lane.wait(), expected[(turn - count) % len(frames)])
+        if turn < 20 * len(frames):
+            lane.submit(frames[turn % len(frames)])
+
+
+def test_submitting_never_waits_for_the_gpu(load: Load, frames: list[YuvFrame]) -> None:
+    import torch
+
+    lanes = [load(WIDTH, HEIGHT).lane() for _ in range(2)]
+    for lane in lanes:  # what is done once only
+        lane.submit(frames[0])
+        lane.wait()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for lane in lanes:
+            lane.submit(frames[1])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for lane in lanes:
+        lane.wait()
+
+
+def test_frames_that_stay_on_the_gpu_are_the_same(load: Load, frames: list[YuvFrame]) -> None:
+    """In by DLPack with a pitch, as NVDEC has it; out as NV12."""
+    import torch
+
+    engine = load(WIDTH, HEIGHT)
+    expected = one_by_one(engine, frames)
+    lane, held = engine.surface_lane(), []
+    writer = torch.cuda.Stream()
+    for frame in frames:
+        with torch.cuda.stream(writer):
+            y = torch.zeros(HEIGHT, 512, dtype=torch.uint8, device="cuda")[:, :WIDTH]
+            uv = torch.zeros(HEIGHT // 2, 256, 2, dtype=torch.uint8, device="cuda")[:, : WIDTH // 2]
+            torch.cuda._sleep(10_000_000)  # written late: the lane has to wait for the writer's stream
+            y.copy_(torch.from_numpy(frame.y))
+            uv.copy_(torch.from_numpy(np.stack([frame.u, frame.v], axis=-1)))
+        lane.submit(DeviceFrame(y=y, uv=uv, width=WIDTH, height=HEIGHT, stream=writer.cuda_stream))
+        held.append(lane.wait())
+    for surface, wanted in zip(held, expected, strict=True):
+        y, uv = (
+            torch.utils.dlpack.from_dlpack(plane.__dlpack__(stream=None)).cpu().numpy()
+            for plane in (surface.y, surface.uv)
+        )
+        assert same(YuvFrame(y=y, u=uv[..., 0], v=uv[..., 1]), wanted)
+
+
+def test_a_host_frame_goes_to_a_surface_and_a_surface_to_the_host(load: Load, frames: list[YuvFrame]) -> None:
+    engine = load(WIDTH, HEIGHT)
+    to_surface, [expected] = engine.surface_lane(), one_by_one(engine, frames[:1])
+    to_surface.submit(frames[0])
+    surface = to_surface.wait()
+    assert (surface.width, surface.height) == (2 * WIDTH, 2 * HEIGHT)
+    large = load(2 * WIDTH, 2 * HEIGHT)
+    lane = large.lane()
+    lane.submit(surface)
+    assert same(copied(lane.wait()), one_by_one(large, [expected])[0])
+
+
+def test_the_number_of_lanes_is_measured(load: Load) -> None:
+    assert 1 <= load(WIDTH, HEIGHT, lanes=0).spec.lanes <= 4
+
+
+def test_a_plan_that_is_there_is_loaded_and_its_parity_known(load: Load, plans: Path) -> None:
+    first = load(WIDTH, HEIGHT)
+    before = {path: path.stat().st_mtime_ns for path in plans.rglob("*") if path.is_file()}
+    assert load(WIDTH, HEIGHT).spec.parity_db == pytest.approx(first.spec.parity_db, abs=0.01)
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in plans.rglob("*") if p.is_file()}.items()
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    import torch
+
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-4)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+
+
+def test_a_gpu_that_is_full_says_so(load: Load, little_memory: None) -> None:
+    with pytest.raises(DeviceFailed, match="the GPU is out of memory"):
+        load(1280, 720)
+
+
+def test_a_plan_of_noise_is_refused(load: Load, tmp_path: Path) -> None:
+    from engine.backends.tensorrt import TensorRtEngine
+    from engine.errors import EngineError
+    from engine.plan_store import Plan
+
+    if load(WIDTH, HEIGHT).spec.backend != "tensorrt":
+        pytest.skip("only TensorRT has plans")
+    noise = tmp_path / "engine.plan"
+    noise.write_bytes(b"noise" * 1000)
+    with pytest.raises(EngineError, match=r"TensorRT .* refuses .*engine\.plan"):
+        TensorRtEngine(Plan(path=noise, manifest={"tensors": {}}), load(WIDTH, HEIGHT).spec)
