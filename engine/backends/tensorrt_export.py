@@ -13,6 +13,7 @@ import torch
 from torch.export import Dim, ExportedProgram, export
 
 from engine.checkpoint import Checkpoint
+from engine.errors import BuildFailed
 from engine.fold import fold
 from engine.frame import Colour
 from engine.frame_net import FrameNet, frame_net
@@ -50,13 +51,17 @@ def export_graph(net: FrameNet, sizes: Sizes, batch: int) -> ExportedProgram:
 
 def compile_graph(graph: ExportedProgram, sizes: Sizes, batch: int, timing_cache: Path) -> bytes:
     """The serialized engine, for the current CUDA device. TensorRT reads `timing_cache` where it exists, and
-    writes to it what it measures."""
+    writes to it what it measures. Raises BuildFailed."""
     from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
 
     _register_uint8_cast()
-    engine: bytes = convert_exported_program_to_serialized_trt_engine(
-        graph, inputs=_inputs(sizes, batch), timing_cache_path=str(timing_cache), **OPTIONS
-    )
+    try:
+        engine: bytes = convert_exported_program_to_serialized_trt_engine(
+            graph, inputs=_inputs(sizes, batch), timing_cache_path=str(timing_cache), **OPTIONS
+        )
+    except RuntimeError as exc:  # its text is the whole graph; that of its cause is a sentence
+        reason = str(exc.__cause__ or exc).strip().partition("\n")[0]
+        raise BuildFailed(f"torch-tensorrt can't compile the graph: {reason}") from exc
     return engine
 
 
