@@ -87,11 +87,12 @@ def open_engine(
 
         return CudaEngine(checkpoint, colour, spec), None
     from engine.backends.tensorrt import TensorRtEngine
-    from engine.plans import ensure_plan, plans_folder
+    from engine.plans import ensure_plan, find_fitting_plan, plans_folder
 
-    request = _plan_request(checkpoint, path, colour, spec)
-    hear = _stages(on_progress)
-    plan = ensure_plan(request, plans_folder(), timeout_s=BUILD_TIMEOUT_S, on_progress=hear)
+    request, folder = _plan_request(checkpoint, path, colour, spec), plans_folder()
+    plan = find_fitting_plan(request, folder)
+    if plan is None:
+        plan = ensure_plan(request, folder, timeout_s=BUILD_TIMEOUT_S, on_progress=_stages(on_progress))
     return TensorRtEngine(plan, spec), plan
 
 

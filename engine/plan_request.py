@@ -47,6 +47,16 @@ class Sizes:
         size = (width, height)
         return cls(smallest=size, typical=size, largest=size)
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST, as `str` writes them. Raises ValueError."""
+        sizes = [_parse(part) for part in text.split(":")]
+        if len(sizes) == 1:
+            sizes *= 3
+        if len(sizes) != 3:
+            raise ValueError(f"sizes {text!r} must be WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST of them")
+        return cls(smallest=sizes[0], typical=sizes[1], largest=sizes[2])
+
     @property
     def dynamic(self) -> bool:
         return self.smallest != self.largest
@@ -138,6 +148,13 @@ def graph_sha256() -> str:
 
 def _digest(key: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def _parse(text: str) -> Size:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"size {text!r} must be WIDTHxHEIGHT")
+    return int(width), int(height)
 
 
 def _text(size: Size) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from engine.files import replace_file
-from engine.plan_request import PlanRequest, Target
+from engine.plan_request import PlanRequest, Sizes, Target
 
 FORMAT = "livesr-plan-1"
 ENGINE, MANIFEST = "engine.plan", "manifest.json"
@@ -66,6 +66,22 @@ def find_plan(request: PlanRequest, folder: Path) -> Plan | None:
         log.warning("the TensorRT engine in %s is not used and will be built again: %s", entry, exc)
         _remove(entry)
         return None
+
+
+def find_fitting_plan(request: PlanRequest, folder: Path) -> Plan | None:
+    """The request's plan, or else one for several sizes that takes the request's."""
+    if (plan := find_plan(request, folder)) is not None:
+        return plan
+    for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+        try:
+            sizes = Sizes.parse(json.loads(manifest.read_text())["request"]["sizes"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # it may be another request's: `find_plan` judges it when it is asked for
+        if sizes.dynamic and sizes.takes(*request.sizes.smallest) and sizes.takes(*request.sizes.largest):
+            other = replace(request, sizes=sizes)
+            if manifest.parent.name == other.digest and (plan := find_plan(other, folder)) is not None:
+                return plan
+    return None
 
 
 def save_plan(request: PlanRequest, folder: Path, engine: bytes, facts: Mapping[str, Any]) -> Plan:
@@ -148,11 +164,8 @@ def _verified(entry: Path, request: PlanRequest) -> Plan:
         raise _Unfit(f"{MANIFEST} is not of format {FORMAT!r}")
     wanted, found = request.key(), manifest.get("request")
     if found != wanted:
-        other = (
-            {k: found.get(k) for k in wanted if found.get(k) != wanted[k]}
-            if isinstance(found, dict)
-            else found
-        )
+        fields = found if isinstance(found, dict) else {}
+        other = {name: fields.get(name) for name in wanted if fields.get(name) != wanted[name]}
         raise _Unfit(f"it was built for {other}")
     if hashlib.sha256(engine).hexdigest() != manifest.get("sha256"):
         raise _Unfit(f"the SHA-256 of {ENGINE} is not that of its manifest")

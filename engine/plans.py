@@ -15,7 +15,7 @@ from typing import IO
 
 from engine.errors import BuildFailed, BuildTimeout
 from engine.plan_request import PlanRequest, Sizes, Target
-from engine.plan_store import Plan, find_plan, plans_folder, set_parity, sweep
+from engine.plan_store import Plan, find_fitting_plan, find_plan, plans_folder, set_parity, sweep
 
 __all__ = [
     "Plan",
@@ -23,6 +23,7 @@ __all__ = [
     "Sizes",
     "Target",
     "ensure_plan",
+    "find_fitting_plan",
     "find_plan",
     "plans_folder",
     "set_parity",

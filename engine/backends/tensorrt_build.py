@@ -8,8 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from engine.backends.tensorrt_export import compile_graph, export_graph, half_frame_net
 from engine.backends.tensorrt_target import current_target
@@ -70,25 +71,28 @@ def _facts(engine: bytes) -> dict[str, Any]:
 
 def main() -> int:
     folder, limit_s = Path(sys.argv[1]), int(sys.argv[2])
-    stages = _stages_only()
+    say = Stages()
     signal.alarm(limit_s)  # ends an orphan, too
     os.nice(10)
     try:
-        build_plan(
-            PlanRequest.from_json(sys.stdin.read()), folder, lambda s: print(s, file=stages, flush=True)
-        )
+        build_plan(PlanRequest.from_json(sys.stdin.read()), folder, say)
     except EngineError as exc:
         print(exc, file=sys.stderr)
         return 2
     return 0
 
 
-def _stages_only() -> TextIO:
-    """The process's stdout. What libraries print goes to stderr instead."""
-    sys.stdout.flush()
-    stages = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return stages
+class Stages:
+    """The process's stdout, which carries nothing else: what libraries print there goes to stderr."""
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self._stdout = os.dup(1)
+        os.dup2(2, 1)
+
+    def __call__(self, stage: str) -> None:
+        with suppress(BrokenPipeError):  # who asked is gone; the next one will want the engine
+            os.write(self._stdout, f"{stage}\n".encode())
 
 
 if __name__ == "__main__":

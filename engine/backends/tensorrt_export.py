@@ -25,6 +25,7 @@ OPTIONS: dict[str, Any] = {
     "require_full_compilation": True,
     "min_block_size": 1,
     "immutable_weights": True,
+    "workspace_size": 2 << 30,  # bytes; without a limit a build takes what memory the streams leave
 }
 
 

@@ -3,23 +3,22 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from engine.errors import BackendUnavailable
+from engine.gpu import require_gpu
 from engine.plan_request import Target
 
 
 def current_target() -> Target:
     """Of the process's first GPU. Raises BackendUnavailable where there is none or a library is missing."""
+    require_gpu("tensorrt")
+    import tensorrt
+    import torch
+
     try:
-        import torch
-
-        if not torch.cuda.is_available():
-            raise BackendUnavailable("backend='tensorrt' needs an NVIDIA GPU, and PyTorch can use none here")
-        import tensorrt
-
         torch_tensorrt = version("torch-tensorrt")
-    except (ImportError, OSError, PackageNotFoundError) as exc:
-        missing = getattr(exc, "name", None) or exc
+    except PackageNotFoundError as exc:
+        hint = "pip install 'livesr[gpu]'"
         raise BackendUnavailable(
-            f"backend='tensorrt' needs {missing}, which is not installed: pip install 'livesr[gpu]'"
+            f"backend='tensorrt' needs torch-tensorrt, which is not installed: {hint}"
         ) from exc
     major, minor = torch.cuda.get_device_capability()
     return Target(

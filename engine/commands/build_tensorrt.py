@@ -25,7 +25,7 @@ def add_arguments(group: Any) -> None:
         help="every model that ships, into the folder that the service looks in ($LIVESR_PLANS)",
     )
     group.add_argument(
-        "--size", type=_size, action="append", help="WIDTHxHEIGHT of the LR frames; may be repeated"
+        "--size", type=_sizes, action="append", help="WIDTHxHEIGHT of the LR frames; may be repeated"
     )
     group.add_argument(
         "--dynamic", type=_sizes, help="one engine for all sizes: SMALLEST:TYPICAL:LARGEST, each WIDTHxHEIGHT"
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _requests(args: argparse.Namespace, target: Target) -> Iterator[PlanRequest]:
     paths: list[Path] = [ZOO / f"{m}.safetensors" for m in zoo()] if args.all else [args.checkpoint]
-    wanted = [Sizes.only(*size) for size in args.size or []] + ([args.dynamic] if args.dynamic else [])
+    wanted = [*(args.size or []), *([args.dynamic] if args.dynamic else [])]
     for path in paths:
         checkpoint = load_checkpoint(path)
         kind = checkpoint.config.colour
@@ -91,16 +91,8 @@ class _Progress:
             print(f"{self._request}: {elapsed_s:.0f} s, {stage}", file=sys.stderr, flush=True)
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} must be WIDTHxHEIGHT")
-    return int(width), int(height)
-
-
 def _sizes(text: str) -> Sizes:
     try:
-        smallest, typical, largest = (_size(part) for part in text.split(":"))
-        return Sizes(smallest=smallest, typical=typical, largest=largest)
+        return Sizes.parse(text)
     except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r} must be SMALLEST:TYPICAL:LARGEST: {exc}") from exc
+        raise argparse.ArgumentTypeError(str(exc)) from exc

@@ -1,5 +1,7 @@
 """`livesr build --backend tensorrt` on a machine without a GPU: what it asks for and what it says."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from engine.frame import Colour
 from engine.plan_request import PlanRequest, Sizes, Target
 from engine.plans import ensure_plan
 from server.__main__ import main
+from tests.conftest import ROOT
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without an NVIDIA GPU")
 
@@ -43,6 +46,21 @@ def test_the_builders_own_words_reach_who_asked(checkpoint: Path, tmp_path: Path
         ensure_plan(request, tmp_path / "plans", timeout_s=120)
 
 
+def test_a_builder_whose_parent_is_gone_goes_on_with_its_work() -> None:
+    code = (
+        "from engine.backends.tensorrt_build import Stages; import sys\n"
+        "say = Stages(); print('a library'); say('one'); sys.stdin.read(); say('two')"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, cwd=ROOT) as builder:
+        assert builder.stdin is not None
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == b"one\n"
+        builder.stdout.close()
+        builder.stdin.close()
+    assert builder.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -72,7 +90,7 @@ def test_what_does_not_go_together_is_refused(
     [
         (["--size", "640"], "'640' must be WIDTHxHEIGHT"),
         (["--dynamic", "64x64:32x32:640x640"], "64x64 is larger than 32x32"),
-        (["--dynamic", "64x64:640x360"], "must be SMALLEST:TYPICAL:LARGEST"),
+        (["--dynamic", "64x64:640x360"], "must be WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST"),
     ],
 )
 def test_sizes_are_read_with_care(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:

@@ -19,6 +19,7 @@ from engine.plan_request import PlanRequest, Sizes, Target
 from engine.plan_store import (
     ENGINE,
     MANIFEST,
+    find_fitting_plan,
     find_plan,
     plans_folder,
     read_timing_cache,
@@ -313,6 +314,8 @@ def test_every_fact_that_decides_an_engine_is_in_its_key() -> None:
             "64x64 is larger than 32x64",
         ),
         (lambda: replace(REQUEST, batch=9), "batch=9 must be 1 to 8"),
+        (lambda: Sizes.parse("640x360:"), "size '' must be WIDTHxHEIGHT"),
+        (lambda: Sizes.parse("64x64:96x96"), "must be WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(make: Callable[[], object], message: str) -> None:
@@ -322,10 +325,27 @@ def test_a_request_that_makes_no_sense_is_refused(make: Callable[[], object], me
 
 def test_a_dynamic_plan_says_which_sizes_it_takes() -> None:
     sizes = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1080))
+    assert Sizes.parse(str(sizes)) == sizes
+    assert Sizes.parse("640x360") == Sizes.only(640, 360)
     assert sizes.takes(64, 1080)
     assert not sizes.takes(1922, 1080)
     assert not sizes.takes(64, 62)
     assert not Sizes.only(640, 360).takes(640, 358)
+
+
+def test_a_plan_for_many_sizes_serves_each_that_has_none_of_its_own(folder: Path) -> None:
+    sizes = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1280, 720))
+    dynamic = save_plan(replace(REQUEST, sizes=sizes), folder, b"dynamic", {})
+    save_plan(replace(REQUEST, sizes=sizes, batch=4), folder, b"four at once", {})
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / MANIFEST).write_text("[]")
+    assert find_fitting_plan(REQUEST, folder) == dynamic
+    assert find_fitting_plan(replace(REQUEST, sizes=Sizes.only(1920, 1080)), folder) is None
+    assert find_fitting_plan(replace(REQUEST, target=replace(TARGET, gpu="Tesla T4")), folder) is None
+    own = save_plan(REQUEST, folder, b"static", {})
+    assert find_fitting_plan(REQUEST, folder) == own
+    corrupt_engine(folder / REQUEST.digest)
+    assert find_fitting_plan(REQUEST, folder) == dynamic
 
 
 def test_a_measured_parity_stays_with_the_plan(folder: Path) -> None:
