@@ -17,7 +17,7 @@ from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
 from engine.load import load_engine
 from server.ingest.source import DEMO_CLIP
 from server.messages import VIDEO_CLOCK_HZ
-from server.process.picture import Picture
+from server.process.picture import Picture, host_planes
 from server.process.pipeline import Pipeline
 from server.process.upscale import Upscaled
 from server.publish.audio import AudioFormat
@@ -88,7 +88,7 @@ def bench_pipeline(
         backend=backend, precision=precision, threads=threads, lanes=lanes,
     )  # fmt: skip
     lanes = engine.spec.lanes
-    frames = [picture.planes for picture in pictures]
+    frames = [host_planes(picture) for picture in pictures]
     alone, whole = list[Rate](), list[Rate]()
     with _Drain() as drain:
         end_s = time.monotonic() + seconds

@@ -33,7 +33,9 @@ class LiveIngest:
         on_open: Callable[[], None],
         stop: threading.Event,
         log: Log,
+        on_gpu: bool = False,
     ) -> None:
+        """`on_gpu`: pictures stay in the GPU's memory where they can."""
         self._source = source
         self._max_size = max_size
         self._timeout_s = timeout_s
@@ -42,6 +44,7 @@ class LiveIngest:
         self._on_open = on_open
         self._stop = stop
         self._log = log
+        self._on_gpu = on_gpu
         self._timeline = Timeline()
         self._audio: AudioPublisher | None = None
         self._retry_s = _FIRST_RETRY_S
@@ -89,6 +92,7 @@ class LiveIngest:
             stamp=self._stamp,
             on_drop=lambda reason: self._on_drop("decode", reason),
             log=self._log,
+            on_gpu=self._on_gpu,
         )
         seen_s = time.monotonic()
         pictures = 0

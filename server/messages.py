@@ -78,7 +78,9 @@ class Opened:
     sample_aspect_ratio: tuple[int, int]
     width: int  # of the upscaled picture
     height: int
+    video_decoder: str
     video_encoder: str
+    on_gpu: bool  # pictures go from decoder to encoder without passing through the host's memory
     bitrate_bps: int
     audio: bool
     aac_config: str  # hex AudioSpecificConfig; "" without audio

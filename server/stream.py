@@ -139,9 +139,10 @@ class Stream:
         self.figures.metrics.opened(opened)
         self._show_super_resolution()
         log.info(
-            "stream %s: %s %d×%d → %d×%d by %s on %s (%s)",
+            "stream %s: %s %d×%d → %d×%d by %s on %s (%s), decoder %s, encoder %s",
             *(self.id, opened.source_codec, opened.source_width, opened.source_height),
             *(opened.width, opened.height, opened.model, opened.backend, opened.precision),
+            *(opened.video_decoder, opened.video_encoder),
         )
 
     def _on_slow_viewer(self, count: int) -> None:
@@ -199,6 +200,7 @@ def _source_view(opened: Opened) -> SourceView:
         width=opened.source_width,
         height=opened.source_height,
         pixel_format=opened.source_pixel_format,
+        decoder=opened.video_decoder,
         fps=opened.source_fps,
         sample_aspect_ratio=f"{horizontal}:{vertical}",
         audio=opened.audio,
@@ -207,7 +209,11 @@ def _source_view(opened: Opened) -> SourceView:
 
 def _output_view(opened: Opened) -> OutputView:
     return OutputView(
-        width=opened.width, height=opened.height, encoder=opened.video_encoder, bitrate_bps=opened.bitrate_bps
+        width=opened.width,
+        height=opened.height,
+        encoder=opened.video_encoder,
+        bitrate_bps=opened.bitrate_bps,
+        on_gpu=opened.on_gpu,
     )
 
 

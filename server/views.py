@@ -23,6 +23,7 @@ class SourceView(BaseModel):
     width: int
     height: int
     pixel_format: str
+    decoder: str = Field(examples=["h264", "nvdec"])
     fps: float = Field(description="Nominal; 0 where the source does not say")
     sample_aspect_ratio: str = Field(examples=["1:1"])
     audio: bool
@@ -33,6 +34,7 @@ class OutputView(BaseModel):
     height: int
     encoder: str
     bitrate_bps: int
+    on_gpu: bool = Field(description="Pictures go from decoder to encoder within the GPU's memory")
 
 
 class EngineView(BaseModel):

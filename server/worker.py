@@ -15,7 +15,9 @@ from typing import NoReturn
 
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour, Engine
+from engine.gpu import GPU_BACKENDS
 from engine.load import choose, load_engine
+from engine.machine import nvidia_gpus
 from server.drops import Drops
 from server.ingest.source import SourceError, open_source
 from server.live import LiveIngest
@@ -85,6 +87,15 @@ class Worker:
         self._told: EngineLoad | None = None
         self._drops = Drops(log)
         try:
+            self.publisher = VideoPublisher(
+                encoder=job.encoder,
+                preset=job.preset,
+                bitrate_bps=job.bitrate_bps,
+                keyframe_interval_s=job.keyframe_interval_s,
+                send=gateway.send,
+                audio_format=lambda: ingest.audio_format(),
+                log=log,
+            )
             ingest = LiveIngest(
                 open_source(job.source, loop=job.loop, timeout_s=job.source_timeout_s, stop=self.stop),
                 max_size=(job.max_width, job.max_height),
@@ -94,15 +105,7 @@ class Worker:
                 on_open=self._on_open,
                 stop=self.stop,
                 log=log,
-            )
-            self.publisher = VideoPublisher(
-                encoder=job.encoder,
-                preset=job.preset,
-                bitrate_bps=job.bitrate_bps,
-                keyframe_interval_s=job.keyframe_interval_s,
-                send=gateway.send,
-                audio_format=ingest.audio_format,
-                log=log,
+                on_gpu=stays_on_gpu(job, self.publisher.encoder, log),
             )
         except ValueError as exc:
             raise JobError(str(exc)) from exc
@@ -193,6 +196,19 @@ def engine_loader(job: WorkerJob, on_progress: Callable[[str], None]) -> LoadEng
             raise EngineError(str(exc)) from exc
 
     return load
+
+
+def stays_on_gpu(job: WorkerJob, encoder: str, log: Log) -> bool:
+    """Whether pictures shall lie in the GPU's memory all the way: where the engine runs there and the encoder
+    does too."""
+    try:
+        if not nvidia_gpus() or choose(job.model, job.backend, None).backend not in GPU_BACKENDS:
+            return False
+    except EngineError:  # loading says so, and fails the stream
+        return False
+    if encoder != "h264_nvenc":
+        log.warning("pictures go through the host's memory: the encoder is %s, not NVENC", encoder)
+    return encoder == "h264_nvenc"
 
 
 def bicubic_loader(job: WorkerJob) -> LoadEngine:

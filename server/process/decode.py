@@ -6,15 +6,14 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
 from av.codec.context import Flags
 from av.packet import Packet
 from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from engine.frame import Plane, YuvFrame
 from server.ingest.source import SourceUnusable, Tracks
 from server.logs import Log
+from server.process.nvdec import NVDEC, open_nvdec, surface_of
 from server.process.picture import (
     MATRIX_BT601,
     MATRIX_BT709,
@@ -23,7 +22,7 @@ from server.process.picture import (
     ColourTags,
     Picture,
     PictureFormat,
-    plane_view,
+    even_planes,
 )
 from server.process.timeline import now_ns
 
@@ -45,8 +44,18 @@ class PictureDecoder:
         stamp: Stamp,
         on_drop: Callable[[str], None],
         log: Log,
+        on_gpu: bool = False,
     ) -> None:
+        """`on_gpu`: pictures stay in the GPU's memory if NVDEC takes the stream; else the log says why."""
+        self._log = log
         self._context = tracks.video
+        self._on_gpu = on_gpu
+        if on_gpu:
+            try:
+                self._context = open_nvdec(tracks.video)
+            except LookupError as exc:
+                log.warning("decoding %s on the CPU: %s", tracks.video.name, exc)
+                self._on_gpu = False
         self._context.copy_opaque = True  # a frame knows when its packet arrived
         if self._context.name == "libdav1d":
             self._context.flags |= Flags.low_delay  # else it holds a frame back for each of its threads
@@ -54,7 +63,6 @@ class PictureDecoder:
         self._max_size = max_size
         self._stamp = stamp
         self._on_drop = on_drop
-        self._log = log
         self._reformatter = VideoReformatter()
         self._rate = Fraction(tracks.fps or 25).limit_denominator(1001)
         self._untimed = 0  # pictures without a timestamp so far
@@ -87,12 +95,13 @@ class PictureDecoder:
             frame.pts, frame.time_base, frame.duration = self._untimed, 1 / self._rate, 1
             self._untimed += 1
         pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base, arrival_ns)
-        if frame.format.name not in _NATIVE:
+        planes = surface_of(frame)
+        if planes is None and frame.format.name not in _NATIVE:
             frame = self._to_native(frame, form)
         return Picture(
             format=form,
             frame=frame,
-            planes=_even_planes(frame),
+            planes=planes or even_planes(frame),
             pts=pts,
             duration=duration,
             arrival_ns=arrival_ns,
@@ -112,9 +121,11 @@ class PictureDecoder:
         )
 
     def _format_of(self, frame: av.VideoFrame) -> PictureFormat:
-        name = frame.format.name
+        pixels = frame.sw_format or frame.format
+        name = pixels.name
+        decoder = NVDEC if frame.sw_format is not None else self._context.name
         tags = (frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
-        seen = (frame.width, frame.height, name, *tags)
+        seen = (frame.width, frame.height, name, decoder, *tags)
         if self._format is not None and seen == self._seen:
             return self._format
         width, height = self._max_size
@@ -135,13 +146,16 @@ class PictureDecoder:
             height=frame.height,
             fps=self._tracks.fps,
             sample_aspect_ratio=shape,
-            tags=_tags_after_conversion(frame.format, frame.height, ColourTags.of(frame)),
+            tags=_tags_after_conversion(pixels, frame.height, ColourTags.of(frame)),
+            decoder=decoder,
         )
         self._say_what_is_special(frame)
         return self._format
 
     def _say_what_is_special(self, frame: av.VideoFrame) -> None:
-        if frame.format.name not in _NATIVE:
+        if self._on_gpu:
+            self._say_where_decoded(frame)
+        elif frame.format.name not in _NATIVE:
             self._log.warning(
                 "source is %s: converted to 8-bit 4:2:0, which engine and H.264 take", frame.format.name
             )
@@ -150,6 +164,17 @@ class PictureDecoder:
         if frame.width % 2 or frame.height % 2:
             self._log.info("source is %d×%d: odd sides are padded by their edge", frame.width, frame.height)
 
+    def _say_where_decoded(self, frame: av.VideoFrame) -> None:
+        if frame.sw_format is None:
+            self._log.warning("NVDEC does not take this stream: decoding %s on the CPU", self._context.name)
+        elif surface_of(frame) is None:
+            self._log.warning(
+                "NVDEC gives %s of %d×%d: its pictures go through the host's memory",
+                *(frame.sw_format.name, frame.width, frame.height),
+            )
+        else:
+            self._log.info("decoding on NVDEC: its pictures stay in the GPU's memory")
+
 
 def _tags_after_conversion(form: VideoFormat, height: int, tags: ColourTags) -> ColourTags:
     """RGB becomes limited-range YUV by the matrix usual for its size; YUV keeps its own range and matrix."""
@@ -157,11 +182,3 @@ def _tags_after_conversion(form: VideoFormat, height: int, tags: ColourTags) -> 
         matrix = MATRIX_BT709 if height >= 720 else MATRIX_BT601
         return replace(tags, range=RANGE_LIMITED, matrix=matrix)
     return replace(tags, range=RANGE_FULL) if form.name.startswith("yuvj") else tags
-
-
-def _even_planes(frame: av.VideoFrame) -> YuvFrame:
-    """Views of the planes; where a side is odd, luma is a copy with its last row or column repeated."""
-    y: Plane = plane_view(frame, 0)
-    if frame.height % 2 or frame.width % 2:
-        y = np.pad(y, ((0, frame.height % 2), (0, frame.width % 2)), mode="edge")
-    return YuvFrame(y=y, u=plane_view(frame, 1), v=plane_view(frame, 2))

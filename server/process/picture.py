@@ -1,4 +1,7 @@
-"""One decoded picture as the pipeline carries it: 8-bit 4:2:0 planes, their format, and when they came."""
+"""One decoded picture as the pipeline carries it: 8-bit 4:2:0 planes, their format, and when they came.
+
+It lies on the host, or as an NV12 surface in the GPU's memory; `host_frame` and `host_planes` bring it here.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -6,7 +9,7 @@ from typing import Literal, Self
 import av
 import numpy as np
 
-from engine.frame import Colour, Plane, YuvFrame
+from engine.frame import Colour, DeviceFrame, Plane, YuvFrame
 
 # Code points of ITU-T H.273, which are libav's.
 RANGE_LIMITED, RANGE_FULL = 1, 2
@@ -43,6 +46,7 @@ class PictureFormat:
     fps: float  # nominal; 0 where the source does not say
     sample_aspect_ratio: tuple[int, int]
     tags: ColourTags
+    decoder: str = ""  # libav's name of it, or NVDEC
 
     @property
     def colour(self) -> Colour:
@@ -68,12 +72,16 @@ class Picture:
     """`pts` and `duration` tick as the decoder's stamp decided; times are of CLOCK_MONOTONIC."""
 
     format: PictureFormat
-    frame: av.VideoFrame  # yuv420p at the source's size
-    planes: YuvFrame  # of that frame, padded to even sides by repeating the edge
+    frame: av.VideoFrame  # yuv420p at the source's size, or a surface
+    planes: YuvFrame | DeviceFrame  # of that frame, padded to even sides by repeating the edge
     pts: int
     duration: int  # 0 where the source does not say
     arrival_ns: int
     decoded_ns: int
+
+    @property
+    def on_gpu(self) -> bool:
+        return isinstance(self.planes, DeviceFrame)
 
 
 def plane_view(frame: av.VideoFrame, index: int) -> Plane:
@@ -90,3 +98,23 @@ def frame_from_planes(planes: YuvFrame, width: int, height: int) -> av.VideoFram
         target = plane_view(frame, index)
         np.copyto(target, source[: target.shape[0], : target.shape[1]])
     return frame
+
+
+def host_frame(picture: Picture) -> av.VideoFrame:
+    """The picture as yuv420p on the host; a surface is downloaded for it."""
+    if not picture.on_gpu:
+        return picture.frame
+    return picture.frame.reformat(format="yuv420p", threads=1)
+
+
+def host_planes(picture: Picture) -> YuvFrame:
+    planes = picture.planes
+    return planes if isinstance(planes, YuvFrame) else even_planes(host_frame(picture))
+
+
+def even_planes(frame: av.VideoFrame) -> YuvFrame:
+    """Views of the planes; where a side is odd, luma is a copy with its last row or column repeated."""
+    y: Plane = plane_view(frame, 0)
+    if frame.height % 2 or frame.width % 2:
+        y = np.pad(y, ((0, frame.height % 2), (0, frame.width % 2)), mode="edge")
+    return YuvFrame(y=y, u=plane_view(frame, 1), v=plane_view(frame, 2))

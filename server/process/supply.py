@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.errors import BuildFailed
-from engine.frame import Colour, Engine, Lane
+from engine.frame import Colour, Engine
 from server.logs import Log
 from server.messages import LoadState
+from server.process.lanes import PictureLane, picture_lane
+from server.process.picture import Picture
 from server.process.timeline import now_ns
 
 # An engine for planes of this width, height and colour.
@@ -41,24 +43,29 @@ class Crew:
     """A loaded engine and those of its lanes that are free."""
 
     engine: Engine
-    free: "queue.SimpleQueue[Lane]"  # bounded by the number of lanes
+    free: "queue.SimpleQueue[PictureLane]"  # bounded by the number of lanes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What a picture needs an engine to be loaded for."""
+
+    width: int
+    height: int
+    colour: Colour
+    on_gpu: bool
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Order:
     """One engine asked for: what came of it, and the stand-in that was needed until then."""
 
-    size: tuple[int, int]
-    colour: Colour
+    wanted: _Wanted
     since_ns: int
     done_ns: int = 0
     crew: Crew | None = None
     error: BaseException | None = None
     standing_in: Crew | None = None
-
-    @property
-    def wanted(self) -> tuple[int, int, Colour]:
-        return *self.size, self.colour
 
 
 class EngineSupply:
@@ -86,18 +93,25 @@ class EngineSupply:
         state: LoadState = "loading"
         if order.done_ns:
             state = "failed" if order.error else "ready"
-        width, height = order.size
         elapsed_s = ((order.done_ns or now_ns()) - order.since_ns) / 1e9
         reason = str(order.error) if order.error else ""
-        return LoadStatus(state=state, width=width, height=height, elapsed_s=elapsed_s, reason=reason)
+        return LoadStatus(
+            state=state,
+            width=order.wanted.width,
+            height=order.wanted.height,
+            elapsed_s=elapsed_s,
+            reason=reason,
+        )
 
-    def crew_for(self, width: int, height: int, colour: Colour, alive: Callable[[], None]) -> Crew:
+    def crew_for(self, picture: Picture, alive: Callable[[], None]) -> Crew:
         """The same as before unless the format has changed or an engine has come; `alive` is called while it
         waits and may raise. Raises what loading raised, but not where a build failed and something stands in.
         """
+        width, height = picture.format.even_size
+        wanted = _Wanted(width=width, height=height, colour=picture.format.colour, on_gpu=picture.on_gpu)
         order = self._order
-        if order is None or order.wanted != (width, height, colour):
-            order = self._place_order(width, height, colour)
+        if order is None or order.wanted != wanted:
+            order = self._place_order(wanted)
         if order.done_ns == 0 and order.standing_in is None:
             self.waiting = True
             self._wait(order, alive)
@@ -105,13 +119,13 @@ class EngineSupply:
         self.waiting = False
         return crew
 
-    def _place_order(self, width: int, height: int, colour: Colour) -> _Order:
+    def _place_order(self, wanted: _Wanted) -> _Order:
         with self._changed:
             running = self._running
-            if running is not None and running.wanted == (width, height, colour):
+            if running is not None and running.wanted == wanted:
                 self._order = running  # the source is back to it before it was done
                 return running
-            self._order = order = _Order(size=(width, height), colour=colour, since_ns=now_ns())
+            self._order = order = _Order(wanted=wanted, since_ns=now_ns())
             if running is None:
                 self._running = order
                 # A daemon: a build goes on for minutes, and a process that ends must not wait for it.
@@ -137,12 +151,11 @@ class EngineSupply:
         assert self._stand_in is not None, "without one, an order is waited for until it is done"
         if order.standing_in is None:
             order.standing_in = self._crew(self._stand_in.load, order)
-            name, (width, height) = order.standing_in.engine.spec.model, order.size
             if error is None:
-                waited_s = self._stand_in.patience_s
                 self._log.warning(
                     "the engine for %d×%d isn't there after %.1f s: %s upscales until it is",
-                    *(width, height, waited_s, name),
+                    *(order.wanted.width, order.wanted.height, self._stand_in.patience_s),
+                    order.standing_in.engine.spec.model,
                 )
         return order.standing_in
 
@@ -167,14 +180,15 @@ class EngineSupply:
             order.error = exc
 
     def _crew(self, load: LoadEngine, order: _Order) -> Crew:
-        engine = load(*order.wanted)
-        free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        wanted = order.wanted
+        engine = load(wanted.width, wanted.height, wanted.colour)
+        free: queue.SimpleQueue[PictureLane] = queue.SimpleQueue()
         for _ in range(self._lanes or engine.spec.lanes):
-            free.put(engine.lane())
+            free.put(picture_lane(engine, on_gpu=wanted.on_gpu))
         return Crew(engine=engine, free=free)
 
     def _say(self, order: _Order) -> None:
-        width, height = order.size
+        width, height = order.wanted.width, order.wanted.height
         took_s = (order.done_ns - order.since_ns) / 1e9
         if order.crew is not None:
             spec = order.crew.engine.spec

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import av
 
-from engine.frame import EngineSpec, Lane
+from engine.frame import EngineSpec
 from server.logs import Log
+from server.process.lanes import PictureLane
 from server.process.mailbox import Closed, Mailbox
-from server.process.picture import Picture, frame_from_planes
+from server.process.picture import Picture
 from server.process.supply import Crew, EngineSupply, LoadEngine, LoadStatus, StandIn
 from server.process.timeline import now_ns
 
@@ -20,7 +21,8 @@ IDLE_S = 0.5  # how often a thread with nothing to do says that it lives
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upscaled:
-    """A picture and what the engine made of it, cropped to the largest even size within scale × source."""
+    """A picture and what the engine made of it, cropped to the largest even size within scale × source, as a
+    frame on the host or as a surface."""
 
     picture: Picture
     frame: av.VideoFrame
@@ -32,7 +34,7 @@ class Upscaled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InFlight:
     crew: Crew
-    lane: Lane
+    lane: PictureLane
     picture: Picture
     taken_ns: int
 
@@ -79,7 +81,7 @@ class Ring:
     def submit_all(self) -> None:
         """Until the inbox closes. An engine that can't be loaded raises EngineError."""
         crew: Crew | None = None
-        lane: Lane | None = None
+        lane: PictureLane | None = None
         try:
             while True:
                 # The lane first: a picture that waited for one here would grow old unseen by the mailbox.
@@ -89,12 +91,11 @@ class Ring:
                 picture = self._inbox.take(IDLE_S)
                 if picture is None:
                     continue
-                width, height = picture.format.even_size
-                present = self._supply.crew_for(width, height, picture.format.colour, self._alive)
+                present = self._supply.crew_for(picture, self._alive)
                 if lane is None or present is not crew:
                     crew, lane = present, self._next_free(present)
                 taken_ns = now_ns()
-                lane.submit(picture.planes)
+                lane.submit(picture)
                 self._flying.put(_InFlight(crew=crew, lane=lane, picture=picture, taken_ns=taken_ns))
                 lane = None
         finally:
@@ -106,7 +107,7 @@ class Ring:
         if self._aborted.is_set():
             raise Closed
 
-    def _next_free(self, crew: Crew) -> Lane:
+    def _next_free(self, crew: Crew) -> PictureLane:
         while not self._collected.is_set():
             self._beat("submit")
             with suppress(queue.Empty):
@@ -130,15 +131,12 @@ class Ring:
             self._outbox.close()
 
     def _collect(self, flying: _InFlight) -> Upscaled:
-        planes = flying.lane.wait()
-        spec = flying.crew.engine.spec
-        width, height = flying.picture.format.scaled_size(spec.scale)
-        frame = frame_from_planes(planes, width, height)
+        frame = flying.lane.wait()
         flying.crew.free.put(flying.lane)
         return Upscaled(
             picture=flying.picture,
             frame=frame,
-            spec=spec,
+            spec=flying.crew.engine.spec,
             taken_ns=flying.taken_ns,
             upscaled_ns=now_ns(),
         )

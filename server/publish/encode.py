@@ -30,6 +30,7 @@ class EncoderFormat:
     keyframe_interval_s: float
     sample_aspect_ratio: tuple[int, int]
     tags: ColourTags
+    pixel_format: str = "yuv420p"  # "cuda": surfaces in the GPU's memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +117,15 @@ class H264Encoder:
 
     def close(self) -> None:
         """Lets the encoder's memory and threads go now, not when the collector comes by."""
-        self._context.encode(None)
+        if self._context.is_open:
+            self._context.encode(None)
         del self._context
 
 
 def _open(form: EncoderFormat) -> VideoCodecContext:
     context = av.CodecContext.create(form.encoder, "w")
     assert isinstance(context, VideoCodecContext)
-    context.width, context.height, context.pix_fmt = form.width, form.height, "yuv420p"
+    context.width, context.height, context.pix_fmt = form.width, form.height, form.pixel_format
     context.time_base = Fraction(1, VIDEO_CLOCK_HZ)
     context.framerate = Fraction(form.fps or _USUAL_FPS).limit_denominator(1001)
     context.sample_aspect_ratio = Fraction(*form.sample_aspect_ratio)
@@ -132,7 +134,8 @@ def _open(form: EncoderFormat) -> VideoCodecContext:
     context.max_b_frames = 0
     # Without a global header, SPS and PPS go in front of every IDR.
     context.options = _options(form)
-    context.open()
+    if form.pixel_format != "cuda":  # which GPU memory it is to read, its first frame tells; then it opens
+        context.open()
     return context
 
 

@@ -8,7 +8,7 @@ import av
 from engine.frame import EngineSpec
 from server.logs import Log
 from server.messages import VIDEO_CLOCK_HZ, Message, Opened, Rendition, VideoPacket
-from server.process.picture import Picture, PictureFormat, frame_from_planes
+from server.process.picture import Picture, PictureFormat, frame_from_planes, host_frame, host_planes
 from server.process.timeline import now_ns
 from server.process.upscale import Upscaled
 from server.publish.audio import AudioFormat
@@ -29,7 +29,7 @@ class VideoPublisher:
         audio_format: Callable[[], AudioFormat],
         log: Log,
     ) -> None:
-        self._encoder = choose_encoder(encoder, preset, log)
+        self.encoder = choose_encoder(encoder, preset, log)
         self._preset = preset
         self._bitrate_bps = bitrate_bps
         self._keyframe_interval_s = keyframe_interval_s
@@ -94,7 +94,7 @@ class VideoPublisher:
     ) -> H264Encoder:
         """The one at hand where it fits the picture, else a new one, which starts with an IDR."""
         wanted = EncoderFormat(
-            encoder=self._encoder,
+            encoder=self.encoder,
             preset=self._preset,
             width=frame.width,
             height=frame.height,
@@ -103,6 +103,7 @@ class VideoPublisher:
             keyframe_interval_s=self._keyframe_interval_s,
             sample_aspect_ratio=form.sample_aspect_ratio,
             tags=form.tags,
+            pixel_format=frame.format.name,
         )
         if current is not None and current.format == wanted:
             return current
@@ -121,7 +122,9 @@ class VideoPublisher:
             sample_aspect_ratio=form.sample_aspect_ratio,
             width=encoder.width,
             height=encoder.height,
+            video_decoder=form.decoder,
             video_encoder=encoder.encoder,
+            on_gpu=encoder.pixel_format == "cuda",
             bitrate_bps=encoder.bitrate_bps,
             audio=bool(audio.aac_config),
             aac_config=audio.aac_config,
@@ -166,12 +169,10 @@ class VideoPublisher:
 def _even_frame(picture: Picture) -> av.VideoFrame:
     """The source's picture as H.264 4:2:0 can code it."""
     width, height = picture.format.scaled_size(1)
-    if (width, height) == (
-        picture.format.width,
-        picture.format.height,
-    ) and picture.frame.format.name == "yuv420p":
-        return picture.frame
-    return frame_from_planes(picture.planes, width, height)
+    frame = host_frame(picture)
+    if (frame.width, frame.height, frame.format.name) == (width, height, "yuv420p"):
+        return frame
+    return frame_from_planes(host_planes(picture), width, height)
 
 
 def _duration(picture: Picture) -> int:

@@ -12,6 +12,7 @@ export function superResolution(stream) {
     ["precision", "Precision", engine?.precision],
     ["parity", "Parity to float32", engine && (withUnit(engine.parity_db, "dB", 1) ?? unmeasured)],
     ["input", "Source", input && `${input.codec}${input.fps ? `, ${round(input.fps)} fps` : ""}`],
+    ["decoder", "Decoder", input?.decoder],
     ["output", "Encoder", output && `${output.encoder}, ${withUnit(output.bitrate_bps / 1e6, "Mbit/s", 1)}`],
   ];
 }

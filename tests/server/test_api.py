@@ -31,6 +31,7 @@ async def test_a_stream_is_created_listed_shown_and_deleted():
             "height": 120,
             "encoder": "libx264",
             "bitrate_bps": 500_000,
+            "on_gpu": False,
         }
         assert running["input"]["audio"] is True
         assert running["engine"]["parity_db"] == 60.5
