@@ -1,4 +1,4 @@
-"""Pictures that stay on the GPU: the same code over NV12 in the host's memory, and a machine without NVDEC."""
+"""Pictures that stay on the GPU: the same code over NV12 in the host's memory; a machine without NVDEC."""
 
 import logging
 from dataclasses import replace
