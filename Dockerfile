@@ -2,6 +2,11 @@
 #
 #   docker build -t livesr . && docker run --network host livesr
 #
+# For machines with NVIDIA GPUs, their driver and NVIDIA's container toolkit:
+#
+#   docker build -t livesr:gpu --target gpu .
+#   docker run --network host --gpus all -v livesr-plans:/var/cache/livesr livesr:gpu
+#
 # Viewers' media is UDP on ports of the system's choice, which no list of published ports can name: hence the
 # host's network. With your own settings: docker run … -v ./livesr.toml:/etc/livesr/livesr.toml:ro livesr
 ARG BASE=python:3.11-slim-bookworm
@@ -25,6 +30,33 @@ COPY loadtest loadtest
 COPY --from=page /page/node_modules/hls.js/dist/hls.light.min.mjs server/web/vendor/hls.mjs
 RUN /opt/livesr/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
+# PyTorch's and TensorRT's packages bring CUDA's libraries along; the toolkit adds the driver's to the container.
+# Not built yet: TensorRT's packages could not be had where this was written.
+FROM build AS build-gpu
+RUN /opt/livesr/bin/pip install --no-cache-dir ".[gpu]"
+
+FROM ${BASE} AS gpu
+RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr \
+    && install --directory --owner=livesr --group=livesr /var/cache/livesr
+COPY --from=build-gpu /opt/livesr /opt/livesr
+COPY deploy/demo.toml /etc/livesr/livesr.toml
+# "video" is NVDEC and NVENC.
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    LIVESR_PLANS=/var/cache/livesr/plans \
+    PATH=/opt/livesr/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# TensorRT engines belong to one kind of GPU, so the image has none. A stream builds its own at its first start and
+# is upscaled by bicubic for those minutes; this builds them beforehand, for the sizes of your sources:
+#
+#   docker run --gpus all -v livesr-plans:/var/cache/livesr livesr:gpu build --all --size 640x360 --size 1280x720
+VOLUME /var/cache/livesr
+USER 1000
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+ENTRYPOINT ["livesr"]
+CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0"]
+
+# The last stage is what is built where no target is named.
 FROM ${BASE} AS cpu
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr
 COPY --from=build /opt/livesr /opt/livesr

@@ -38,3 +38,27 @@ def test_the_image_has_the_hls_player_that_make_web_installs():
 
     assert all(players)
     assert len({player[1] for player in players if player}) == 1
+
+
+def stage(name: str) -> str:
+    """What the Dockerfile says of one stage."""
+    return next(part for part in DOCKERFILE.split("\nFROM ") if part.split("\n")[0].endswith(f" AS {name}"))
+
+
+def test_without_a_target_the_image_is_the_one_for_the_cpu():
+    assert re.findall(r"^FROM .* AS (\S+)$", DOCKERFILE, re.MULTILINE)[-1] == "cpu"
+
+
+@pytest.mark.parametrize("words", ["USER 1000", "HEALTHCHECK", "ENTRYPOINT", 'CMD ["serve"', "EXPOSE"])
+def test_both_images_start_alike(words):
+    lines = [[line for line in stage(name).splitlines() if words in line] for name in ("cpu", "gpu")]
+    assert lines[0]
+    assert lines[0] == lines[1]
+
+
+def test_the_gpu_image_keeps_its_engines_in_a_volume():
+    folder = re.search(r"LIVESR_PLANS=(\S+)/plans", stage("gpu"))
+
+    assert folder
+    assert f"\nVOLUME {folder[1]}\n" in stage("gpu")
+    assert f"plans:{folder[1]}\n" in (ROOT / "deploy" / "compose.yaml").read_text()
