@@ -181,6 +181,7 @@ class Worker:
 
 def engine_loader(job: WorkerJob, on_progress: Callable[[str], None]) -> LoadEngine:
     def load(width: int, height: int, colour: Colour) -> Engine:
+        on_progress("")  # what was said of the last one
         try:
             return load_engine(
                 job.model,

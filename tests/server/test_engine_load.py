@@ -118,6 +118,24 @@ async def test_a_build_that_fails_leaves_the_stream_on_bicubic_and_says_why(gate
         gate.close()
 
 
+async def test_a_device_lost_in_the_middle_costs_a_worker_and_the_viewer_stays(gate):
+    sentence = "the GPU failed while it computed a frame: unspecified launch failure"
+    async with streaming(patience_s=60.0) as (served, placement):
+        await gate.open()
+        gate.say(f"load-and-fail {sentence}")
+        await served.in_state("running")
+        async with Viewer(served, audio=False) as viewer:
+            await until(lambda: len(placement.workers) == 2, "another worker")
+            gate.close()
+            await gate.open()
+            assert (await served.stream())["reason"] == f"{sentence}; a new one starts"
+            seen = len(viewer.frames[0])
+            gate.say("load")
+            await viewer.sees(seen + 5)
+            assert viewer.pc.connectionState == "connected"
+        gate.close()
+
+
 async def test_a_device_that_fails_costs_the_worker_and_its_sentence_reaches_the_api(gate):
     sentence = "the GPU is out of memory while a lane was made"
     async with streaming(patience_s=60.0) as (served, placement):
