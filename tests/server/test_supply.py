@@ -155,7 +155,7 @@ def test_a_slow_engine_is_stood_in_for_and_takes_over_in_order():
 
 def test_frames_in_flight_in_the_stand_in_come_out_before_the_engines():
     """The stand-in holds its frames back until pictures are in the engine's lanes already."""
-    let_go, load = threading.Event(), Loader()
+    let_go, holds, load = threading.Event(), threading.Event(), Loader()
 
     class Held(DoublingEngine):
         def __init__(self, width: int, height: int) -> None:
@@ -164,7 +164,8 @@ def test_frames_in_flight_in_the_stand_in_come_out_before_the_engines():
 
         def lane(self):
             lane = super().lane()
-            wait = lane.wait
+            submit, wait = lane.submit, lane.wait
+            lane.submit = lambda frame: (submit(frame), holds.set())[0]
             lane.wait = lambda: (let_go.wait(TIMEOUT_S), wait())[1]
             return lane
 
@@ -181,7 +182,7 @@ def test_frames_in_flight_in_the_stand_in_come_out_before_the_engines():
         StandIn(load=lambda width, height, _: Held(width, height), patience_s=0.0),
     )
     stream.send(1)
-    load.begun(1)
+    assert holds.wait(TIMEOUT_S)
     load.gate((160, 96)).set()
     while not submitted.is_set():
         stream.send(1)
