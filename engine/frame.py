@@ -111,6 +111,14 @@ class Engine(Protocol):
     def lane(self) -> Lane: ...
 
 
+class DownloadLane(Protocol):
+    """A lane whose frames come from either side and end on the host."""
+
+    def submit(self, frame: YuvFrame | DeviceFrame) -> None: ...
+
+    def wait(self) -> YuvFrame: ...
+
+
 class GpuLane(Protocol):
     """A lane whose frames come from either side and stay on the GPU. What `wait` returns is the caller's."""
 
@@ -121,6 +129,8 @@ class GpuLane(Protocol):
 
 @runtime_checkable
 class GpuEngine(Engine, Protocol):
-    """One whose lanes, also those of `lane`, take a `DeviceFrame` as well."""
+    """One whose lanes take frames that lie on the GPU as well."""
+
+    def lane(self) -> DownloadLane: ...
 
     def surface_lane(self) -> GpuLane: ...

@@ -1,5 +1,4 @@
-"""The engine "tensorrt": one deserialised plan, an execution context for each lane. The one file that imports
-`tensorrt`.
+"""The engine "tensorrt": one deserialised plan, an execution context for each lane.
 
 TensorRT is driven directly, not by torch-tensorrt's runtime, which has one context behind a lock for all.
 """
@@ -57,6 +56,10 @@ class TensorRtEngine:
         self._runtime = trt.Runtime(self.logger)
         with device_errors("while the engine was loaded"), torch.cuda.device(self.device.torch_device):
             self._engine = self._runtime.deserialize_cuda_engine(plan.path.read_bytes())
+        if self._engine is None and "memory" in self.logger.last_error.lower():
+            raise DeviceFailed(
+                f"the GPU is out of memory while the engine was loaded: {self.logger.last_error}"
+            )
         if self._engine is None:
             raise EngineError(f"TensorRT {trt.__version__} refuses {plan.path}: {self.logger.last_error}")
         self.tensors: dict[str, str] = plan.manifest["tensors"]

@@ -13,6 +13,7 @@ from av.codec.hwaccel import HWAccel
 from engine import machine
 from engine.backends.openvino import devices
 from engine.errors import EngineError
+from engine.gpu import GPU_BACKENDS, require_gpu
 from engine.load import choose, zoo
 
 _TRIED_SIZE = 256  # the least width and height that every NVENC generation takes
@@ -43,6 +44,7 @@ def examine() -> dict[str, Any]:
             "h264_nvenc": _try_encoder("h264_nvenc"),
             "nvdec": _try_nvdec(),
         },
+        "gpu_backends": {backend: _try_gpu(backend) for backend in GPU_BACKENDS},
         "models": {name: _choice(name) for name in zoo()},
     }
 
@@ -61,8 +63,8 @@ def describe(report: dict[str, Any]) -> str:
         ("PyTorch", report["torch"] or "not installed (checkpoints can't be compiled; artifacts run)"),
         ("FFmpeg", report["ffmpeg"]),
     ]
-    for name, codec in report["codecs"].items():
-        rows.append((name, "works" if codec["works"] else f"does not work: {codec['reason']}"))
+    for name, part in (report["codecs"] | report["gpu_backends"]).items():
+        rows.append((name, "works" if part["works"] else f"does not work: {part['reason']}"))
     for name, choice in report["models"].items():
         rows.append(
             (name, choice.get("error") or f"{choice['backend']} {choice['precision']}: {choice['why']}")
@@ -77,6 +79,14 @@ def _choice(model: str) -> dict[str, Any]:
     except EngineError as exc:
         return {"error": str(exc)}
     return {"backend": choice.backend, "precision": choice.precision, "why": choice.why}
+
+
+def _try_gpu(backend: str) -> dict[str, Any]:
+    try:
+        require_gpu(backend)
+    except EngineError as exc:
+        return {"works": False, "reason": str(exc)}
+    return {"works": True}
 
 
 def _try_encoder(name: str) -> dict[str, Any]:

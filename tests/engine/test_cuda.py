@@ -15,6 +15,7 @@ from engine.frame import DeviceFrame, YuvFrame
 from engine.gate import measure, passed, repeated
 from engine.load import choose, load_engine
 from engine.machine import Gpu, nvidia_gpus
+from server.__main__ import main
 
 LISTING = """\
 0, GPU-aaaa-1, NVIDIA L4, 23034, 8.9, 580.95.05
@@ -243,3 +244,15 @@ def test_a_small_picture_fills_a_large_frame(noise: Callable[..., YuvFrame]) -> 
     assert large.y.shape == (10, 20)
     np.testing.assert_array_equal(large.y[6:], large.y[:4])
     np.testing.assert_array_equal(large.u[:, 4:8], large.u[:, :4])
+
+
+@without_cuda
+def test_doctor_says_of_each_engine_why_it_does_not_run(
+    smi: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    smi(LISTING)
+    assert main(["doctor"]) == 0
+    report = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert "NVIDIA L4, 22 GiB, compute capability 8.9, driver 580.95.05; NVIDIA A10" in report["GPU"]
+    assert "does not work: backend='tensorrt' needs tensorrt, which is not installed" in report["tensorrt"]
+    assert "the NVIDIA GPU is not used: backend='cuda' needs CUDA" in report["awsrn-live-x2"]

@@ -306,4 +306,4 @@ def test_the_ring_of_lanes_that_share_memory_is_seen() -> None:
             except AssertionError:
                 failures += 1
             assert run.all_ended()
-    assert failures >= 4
+    assert failures >= 3, "only a thread that is never early would not be seen"

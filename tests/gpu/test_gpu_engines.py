@@ -84,20 +84,22 @@ def test_frames_that_stay_on_the_gpu_are_the_same(load: Load, frames: list[YuvFr
     lane, held = engine.surface_lane(), []
     writer = torch.cuda.Stream()
     for frame in frames:
+        source = torch.from_numpy(frame.y).cuda(), torch.from_numpy(np.stack([frame.u, frame.v], -1)).cuda()
+        torch.cuda.synchronize()
         with torch.cuda.stream(writer):
             y = torch.zeros(HEIGHT, 512, dtype=torch.uint8, device="cuda")[:, :WIDTH]
             uv = torch.zeros(HEIGHT // 2, 256, 2, dtype=torch.uint8, device="cuda")[:, : WIDTH // 2]
             torch.cuda._sleep(10_000_000)  # written late: the lane has to wait for the writer's stream
-            y.copy_(torch.from_numpy(frame.y))
-            uv.copy_(torch.from_numpy(np.stack([frame.u, frame.v], axis=-1)))
+            y.copy_(source[0])
+            uv.copy_(source[1])
         lane.submit(DeviceFrame(y=y, uv=uv, width=WIDTH, height=HEIGHT, stream=writer.cuda_stream))
         held.append(lane.wait())
     for surface, wanted in zip(held, expected, strict=True):
         y, uv = (
-            torch.utils.dlpack.from_dlpack(plane.__dlpack__(stream=None)).cpu().numpy()
-            for plane in (surface.y, surface.uv)
+            torch.utils.dlpack.from_dlpack(p.__dlpack__(stream=None)).cpu() for p in (surface.y, surface.uv)
         )
-        assert same(YuvFrame(y=y, u=uv[..., 0], v=uv[..., 1]), wanted)
+        planes = y.numpy(), uv[..., 0].numpy(), uv[..., 1].numpy()
+        assert same(YuvFrame(y=planes[0], u=planes[1], v=planes[2]), wanted)
 
 
 def test_a_host_frame_goes_to_a_surface_and_a_surface_to_the_host(load: Load, frames: list[YuvFrame]) -> None:
@@ -139,13 +141,12 @@ def test_a_gpu_that_is_full_says_so(load: Load, little_memory: None) -> None:
         load(1280, 720)
 
 
+@pytest.mark.parametrize("load", ["tensorrt"], indirect=True)
 def test_a_plan_of_noise_is_refused(load: Load, tmp_path: Path) -> None:
     from engine.backends.tensorrt import TensorRtEngine
     from engine.errors import EngineError
     from engine.plan_store import Plan
 
-    if load(WIDTH, HEIGHT).spec.backend != "tensorrt":
-        pytest.skip("only TensorRT has plans")
     noise = tmp_path / "engine.plan"
     noise.write_bytes(b"noise" * 1000)
     with pytest.raises(EngineError, match=r"TensorRT .* refuses .*engine\.plan"):
