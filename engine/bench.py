@@ -78,6 +78,7 @@ def bench_engine(
         if against_reference:
             runs.append(_reference_runner(source, width, height, threads))
     spec = engine.spec
+    assert spec.precision is not None
     if spec.backend == "openvino":
         runs.append(peak_runner(spec.precision, threads=threads))
     times = _in_turns(runs, seconds)

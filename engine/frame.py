@@ -73,13 +73,14 @@ class DeviceFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """What a loaded engine is. Sizes are of the LR frame, in pixels; parity is PSNR in dB against
-    the float32 reference, None for the reference itself and where nothing was built to measure; `lanes` is
-    how many frames in flight it was loaded for, or does best with where that was left to it."""
+    """What a loaded engine is. Sizes are of the LR frame, in pixels; precision is None where no network
+    computes; parity is PSNR in dB against the float32 reference, None for the reference itself and where
+    nothing was built to measure; `lanes` is how many frames in flight it was loaded for, or does best with
+    where that was left to it."""
 
     model: str
     backend: str
-    precision: Precision
+    precision: Precision | None
     colour: ColourKind
     scale: int
     width: int

@@ -22,6 +22,7 @@ def measure(engine: Engine, reference: Engine) -> float:
 
 def passed(spec: EngineSpec, parity: float) -> EngineSpec:
     """The spec with what was measured. Raises ParityError where that is too far from the reference."""
+    assert spec.precision is not None
     lowest = LOWEST_DB[spec.precision]
     if not parity >= lowest:
         raise ParityError(

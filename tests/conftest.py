@@ -28,6 +28,12 @@ def missing_peer(name: str, how: str) -> NoReturn:
     pytest.skip(message)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What is tested is the same on every machine: a GPU is seen only by the tests that are for it."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test marked `gpu` where there is none; fails it where FAIL_WITHOUT_CUDA=1 promises one."""
     if item.get_closest_marker("gpu") is not None and (reason := no_cuda()):

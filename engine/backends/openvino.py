@@ -33,7 +33,7 @@ class OpenVinoEngine:
         model.reshape({"y_in": [1, 1, height, width], "uv_in": [1, 2, height // 2, width // 2]})
         # One lane is being filled or emptied; the others compute side by side. On two cores with decoder and
         # encoder beside it, two frames on a thread each are a fifth faster than one after the other on both.
-        self._compiled = compile_model(core, model, spec.precision, threads, max(1, lanes - 1))
+        self._compiled = compile_model(core, model, artifact.manifest.precision, threads, max(1, lanes - 1))
 
     def lane(self) -> "OpenVinoLane":
         return OpenVinoLane(self._compiled.create_infer_request(), self.spec)

@@ -14,7 +14,7 @@ def bicubic_engine(width: int, height: int, scale: int) -> Engine:
         EngineSpec(
             model=BICUBIC,
             backend=BICUBIC,
-            precision="int8",  # libswscale computes in integers
+            precision=None,
             colour="y",
             scale=scale,
             width=width,

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.errors import BuildFailed
+from engine.errors import BuildFailed, ParityError
 from engine.frame import Colour, Engine
 from server.logs import Log
 from server.messages import LoadState
@@ -16,6 +16,8 @@ from server.process.timeline import now_ns
 # An engine for planes of this width, height and colour.
 LoadEngine = Callable[[int, int, Colour], Engine]
 
+# What leaves a stream with the stand-in. Any other error is the operator's to mend, and ends it.
+STOOD_IN_FOR = (BuildFailed, ParityError)
 _LOOK_S = 0.5  # how often who waits for an engine says that it lives
 
 
@@ -146,7 +148,7 @@ class EngineSupply:
 
     def _standing_in(self, order: _Order) -> Crew:
         error = order.error
-        if error is not None and (self._stand_in is None or not isinstance(error, BuildFailed)):
+        if error is not None and (self._stand_in is None or not isinstance(error, STOOD_IN_FOR)):
             raise error
         assert self._stand_in is not None, "without one, an order is waited for until it is done"
         if order.standing_in is None:
@@ -196,5 +198,5 @@ class EngineSupply:
                 "engine %s %s on %s for %d×%d loaded in %.1f s",
                 *(spec.model, spec.precision, spec.backend, width, height, took_s),
             )
-        elif isinstance(order.error, BuildFailed) and self._stand_in is not None:
+        elif isinstance(order.error, STOOD_IN_FOR) and self._stand_in is not None:
             self._log.error("no engine for %d×%d after %.1f s: %s", width, height, took_s, order.error)

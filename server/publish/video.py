@@ -132,7 +132,7 @@ class VideoPublisher:
             audio_channels=audio.channels,
             model=spec.model,
             backend=spec.backend,
-            precision=spec.precision,
+            precision=spec.precision or "none",
             parity_db=spec.parity_db,
             scale=spec.scale,
         )

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.errors import BuildFailed, BuildTimeout, EngineError, ModelNotFound
+from engine.errors import BuildFailed, BuildTimeout, EngineError, ModelNotFound, ParityError
 from engine.frame import Colour, YuvFrame
 from engine.load import load_engine
 from server.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
@@ -263,7 +263,14 @@ def test_back_to_a_size_whose_build_still_runs_takes_that_build():
     assert load.asked == [(160, 96)]
 
 
-@pytest.mark.parametrize("error", [BuildFailed("TensorRT: no kernel"), BuildTimeout("took over 900 s")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BuildFailed("TensorRT: no kernel"),
+        BuildTimeout("took over 900 s"),
+        ParityError("37 dB from the reference, must be at least 50 dB"),
+    ],
+)
 @pytest.mark.parametrize("stand_in", [AT_ONCE, NEVER], ids=["late", "early"])
 def test_a_build_that_fails_leaves_the_stream_on_bicubic_with_the_reason(error, stand_in, caplog):
     load = Loader()
