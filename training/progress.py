@@ -24,6 +24,7 @@ class Progress:
             file=sys.stderr,
             mininterval=5,
         )
+        self._loss = recipe.loss
         self._psnr = ""
 
     def __enter__(self) -> Self:
@@ -42,9 +43,9 @@ class Progress:
     def report(self, iteration: int, loss: float, rate: float, psnr_db: float | None) -> None:
         if psnr_db is not None:
             self._psnr = f", PSNR-Y {psnr_db:.2f} dB"
-        self._bar.set_postfix_str(f"L1 {loss:.3f}{self._psnr}")
+        self._bar.set_postfix_str(f"{self._loss} {loss:.3f}{self._psnr}")
         if self._writer:
-            self._writer.add_scalar("loss/L1", loss, iteration)
+            self._writer.add_scalar(f"loss/{self._loss}", loss, iteration)
             self._writer.add_scalar("rate", rate, iteration)
             if psnr_db is not None:
                 self._writer.add_scalar("validation/PSNR-Y", psnr_db, iteration)

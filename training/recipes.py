@@ -21,6 +21,7 @@ class Recipe:
     halve_every: int = 200_000  # of "step"
     warmup: int = 0
     ema_decay: float = 0.0  # 0: the weights themselves are the result
+    loss: Literal["L1", "L2"] = "L1"  # the paper's is L1; L2, at the end, is what PSNR asks for
     bf16: bool = False
     seed: int = 0
     save_every: int = 500

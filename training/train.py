@@ -1,4 +1,4 @@
-"""The training loop: L1 and Adam; one or many devices; goes on bit by bit where it was killed.
+"""The training loop: L1 or L2, and Adam; one or many devices; goes on bit by bit where it was killed.
 
 Many devices: `torchrun --nproc-per-node N -m server train …`; each process draws patches of its own.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss
+from torch.nn.functional import l1_loss, mse_loss
 
 from engine.files import replace_file
 from training.data import PackedPairs, PatchSampler, to_network
@@ -68,6 +68,7 @@ def train(
     sampler = PatchSampler(pairs, recipe.lr_patch, (recipe.seed, devices.rank))
     last = recipe.iterations if stop_after is None else min(recipe.iterations, first + stop_after)
     waiting_s, began = 0.0, time.perf_counter()
+    error = {"L1": l1_loss, "L2": mse_loss}[recipe.loss]
     losses: list[Tensor] = []
 
     def save(iteration: int) -> None:
@@ -90,7 +91,7 @@ def train(
                 group["lr"] = recipe.rate(iteration)
             with torch.autocast(devices.device.type, torch.bfloat16, enabled=recipe.bf16):
                 sr = parallel(to_network(lr, recipe.config.colour).to(devices.device))
-            loss = l1_loss(sr.float(), to_network(hr, recipe.config.colour).to(devices.device))
+            loss = error(sr.float(), to_network(hr, recipe.config.colour).to(devices.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())

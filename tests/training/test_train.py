@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -48,9 +49,13 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(run / "checkpoint.safetensors").state
 
 
-def test_training_learns(pairs: PackedPairs, photographs: Path, tmp_path: Path) -> None:
-    train(recipe(1), pairs=pairs, run=tmp_path / "short")
-    train(recipe(60, 60), pairs=pairs, validation=photographs, run=tmp_path / "longer")
+@pytest.mark.parametrize("loss", ["L1", "L2"])
+def test_training_learns(
+    pairs: PackedPairs, photographs: Path, tmp_path: Path, loss: Literal["L1", "L2"]
+) -> None:
+    train(replace(recipe(1), loss=loss), pairs=pairs, run=tmp_path / "short")
+    longer = replace(recipe(60, 60), loss=loss)
+    train(longer, pairs=pairs, validation=photographs, run=tmp_path / "longer")
     before, after = (
         luma_psnr(
             load_checkpoint(tmp_path / run / "checkpoint.safetensors").network(), recipe(1), photographs

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--initial", type=Path, metavar="CHECKPOINT", help="weights to begin with")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--loss", choices=("L1", "L2"), help="L2 for a last fine-tuning (default: L1)")
     parser.add_argument("--bf16", action="store_true", help="BF16 arithmetic with float32 weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -75,7 +76,7 @@ def packed(args: argparse.Namespace, recipe: Recipe) -> PackedPairs:
 
 def run(args: argparse.Namespace) -> int:
     recipe = RECIPES[args.recipe](config_of(args.model, args.scale, args.kernels))
-    given = {name: getattr(args, name) for name in ("iterations", "learning_rate", "batch")}
+    given = {name: getattr(args, name) for name in ("iterations", "learning_rate", "batch", "loss")}
     recipe = replace(
         recipe, seed=args.seed, bf16=args.bf16, **{k: v for k, v in given.items() if v is not None}
     )
