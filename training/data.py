@@ -26,6 +26,7 @@ from training.resize import Rgb, crop_to_multiple, downscale
 Degradation = Literal["bicubic", "h264"]
 # How often a picture is compressed, each time otherwise: no texture is to be known at one quality only.
 COMPRESSIONS = 3
+PACKING = 2  # part of the cache's key: raised when the same files are packed otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class PackedPairs:
     def __init__(self, config: DataConfig, cache: Path, *, lr_patch: int) -> None:
         files = media_files(hr_folder(config.folder))
         identity = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-        about = [identity, str(config), lr_patch, COMPRESSIONS]
+        about = [identity, str(config), lr_patch, PACKING]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         self.path, index_path = cache / f"{key}.u8", cache / f"{key}.json"
         if not index_path.exists():

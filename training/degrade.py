@@ -11,7 +11,7 @@ from typing import Literal
 import av
 import numpy as np
 
-from training.images import Rgb
+from training.images import EXACT, Rgb, rgb_of
 
 Codec = Literal["libx264", "libx265"]
 CLIP_FRAMES = 5
@@ -56,19 +56,14 @@ def compress(frames: list[Rgb], how: Compression) -> list[Rgb]:
     decoded = [frame for packet in packets for frame in decoder.decode(packet)] + decoder.decode(None)
     if len(decoded) != len(frames):
         raise ValueError(f"{how}: {len(decoded)} of {len(frames)} frames came back")
-    return [_to_rgb(frame) for frame in decoded]
+    return [rgb_of(frame) for frame in decoded]
 
 
 def _to_yuv(rgb: Rgb, index: int) -> av.VideoFrame:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    yuv = frame.reformat(format="yuv420p", dst_colorspace="ITU601")
+    yuv = frame.reformat(format="yuv420p", dst_colorspace="ITU601", interpolation=EXACT)
     yuv.pts = index
     return yuv
-
-
-def _to_rgb(frame: av.VideoFrame) -> Rgb:
-    rgb = frame.to_ndarray(format="rgb24", src_colorspace="ITU601")
-    return rgb.astype(np.uint8, copy=False)
 
 
 def degrade_still(lr: Rgb, rng: np.random.Generator) -> tuple[Rgb, int, int]:

@@ -5,12 +5,20 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 Rgb = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+# libswscale's usual, faster way makes every pixel darker by one level.
+EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".ts", ".y4m"}
 
 
@@ -57,6 +65,12 @@ def _files(folder: Path, suffixes: set[str], what: str) -> list[Path]:
     return files
 
 
+def rgb_of(frame: av.VideoFrame) -> Rgb:
+    """(H, W, 3) uint8, by the matrix that the frame names, BT.601 where it names none."""
+    rgb = frame.reformat(format="rgb24", interpolation=EXACT).to_ndarray()
+    return rgb.astype(np.uint8, copy=False)
+
+
 def read_frames(path: Path, *, every_s: float) -> Iterator[Rgb]:
     """Frames of a video as RGB, one in `every_s` seconds. Raises ValueError naming what is no video."""
     try:
@@ -66,6 +80,6 @@ def read_frames(path: Path, *, every_s: float) -> Iterator[Rgb]:
             for frame in container.decode(stream):
                 if frame.time is None or frame.time >= due_s:
                     due_s = (frame.time or 0.0) + every_s
-                    yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                    yield rgb_of(frame)
     except (av.error.FFmpegError, IndexError) as exc:
         raise ValueError(f"{path} is no readable video: {exc}") from exc
