@@ -29,7 +29,7 @@ def compile_checkpoint(
         from engine.backends.openvino_quantise import quantise
 
         export_net(net, config.channels, path / "float.xml")
-        quantise(path / "float.xml", path / NET, calibration)
+        quantise(path / "float.xml", path / NET, config, calibration)
         (path / "float.xml").unlink()
         (path / "float.bin").unlink()
         tools.append("nncf")
