@@ -9,7 +9,7 @@ from training.evaluate import evaluate
 
 # Set5, PSNR-Y in dB, of the float32 networks; what was trained on compressed LR is not for clean one.
 PROMISED = {
-    "awsrn-live-x2-bicubic": 36.9,
+    "awsrn-live-x2-bicubic": 37.1,
     "awsrn-live-large-x2-bicubic": 37.4,
     "awsrn-sd-x2": 37.4,
 }
@@ -24,4 +24,4 @@ def test_int8_is_as_good_as_float32_and_that_as_good_as_promised(model: str) -> 
         evaluate(contender.upscale, contender.scale, set5).psnr_db for contender in (whole, quantised)
     )
     assert int8_db > float32_db - 0.03
-    assert float32_db >= PROMISED.get(model, 0)
+    assert round(float32_db, 2) >= PROMISED.get(model, 0)  # to the digit that the tables have
