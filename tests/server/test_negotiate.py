@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 from server.errors import InvalidOffer
 from server.messages import Failed
 from server.publish.negotiate import Sources, answer_sdp, parse_offer
-from tests.server.gateway import (  # noqa: F401
-    Gateway,
-    Script,
-    ScriptedPlacement,
-    Viewer,
-    gateway,
-    loopback,
-    until,
-)
+from tests.server.gateway import Viewer, gateway, loopback  # noqa: F401
 
 SDP = {"Content-Type": "application/sdp"}
-FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 
 
 @pytest.mark.parametrize(
