@@ -67,7 +67,7 @@ def bench_engine(
     against_reference: bool = False,
 ) -> Bench:
     """Measures for `seconds`: the engine, the reference where asked for, the machine's peak, a second each
-    in turns. A paper's model that is not in the zoo (awsrn-sd-x2 …) runs on random weights."""
+    in turns. A paper's model that is not in the zoo (awsrn-s-x2 …) runs on random weights."""
     with ExitStack() as stack:
         checkpoint = random_checkpoint(model, stack)
         source = str(checkpoint or model)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         default="awsrn-live-x2",
-        help="zoo model, artifact, checkpoint, or a paper's model (awsrn-sd-x2) on random weights",
+        help="zoo model, artifact, checkpoint, or a paper's model (awsrn-s-x2) on random weights",
     )
     parser.add_argument("--size", type=_size, default=(640, 360), metavar="WxH", help="of the LR frame")
     parser.add_argument("--precision", choices=get_args(Precision))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import gpu_bench
 from engine.gpu_report import Case, GpuReport, Row, Span, overlap, render
 from engine.machine import nvidia_gpus
 from engine.trials import Trial
@@ -18,6 +19,13 @@ no_gpu = pytest.mark.skipif(bool(nvidia_gpus()), reason="this machine has an NVI
 
 def span(stage: str, start_ms: float, end_ms: float) -> Span:
     return Span(stage=stage, start_ms=start_ms, end_ms=end_ms)
+
+
+def test_each_network_is_measured_once() -> None:
+    names = gpu_bench.models()
+    assert len(names) == len(set(names))
+    assert {"awsrn-live-x2", "awsrn-sd-x2", "awsrn-x2"} <= set(names)
+    assert "awsrn-live-x2-bicubic" not in names, "the same shape as awsrn-live-x2"
 
 
 def test_overlap_is_the_share_of_copying_beside_computing() -> None:

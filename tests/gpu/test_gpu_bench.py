@@ -12,11 +12,11 @@ def test_the_report_has_figures_of_every_engine(tmp_path: Path, monkeypatch: pyt
     from engine.gpu_report import render
 
     monkeypatch.setenv("LIVESR_PLANS", str(tmp_path))
-    monkeypatch.setattr(gpu_bench, "PAPER_MODELS", ("awsrn-sd-x2",))
+    monkeypatch.setattr(gpu_bench, "PAPER_MODELS", ("awsrn-s-x2",))
     report = gpu_bench.bench_gpu([(320, 180)])
     for case in report.cases:
         assert not case.failures
         assert {row.backend for row in case.rows} == {"tensorrt", "cuda"}
         assert all(0 <= row.overlap <= 1 and row.trial.frames_per_s > 30 for row in case.rows)
         assert isinstance(case.eager_ms, float)
-    assert "awsrn-sd-x2 (random weights), 320×180 → 640×360" in render(report)
+    assert "awsrn-s-x2 (random weights), 320×180 → 640×360" in render(report)
