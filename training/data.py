@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.files import replace_file
-from training.degrade import degrade_still
+from training.degrade import Compression, degrade_live, degrade_still
 from training.images import VIDEO_SUFFIXES, hr_folder, media_files, read_frames, read_rgb
 from training.quality import rgb_to_y
 from training.resize import Rgb, crop_to_multiple, downscale
 
-Degradation = Literal["bicubic", "h264"]
+Degradation = Literal["bicubic", "h264", "live"]
 # How often a picture is compressed, each time otherwise: no texture is to be known at one quality only.
 COMPRESSIONS = 3
-PACKING = 2  # part of the cache's key: raised when the same files are packed otherwise
+PACKING = 3  # part of the cache's key: raised when the same files are packed otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +41,8 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.degrade not in ("bicubic", "h264"):
-            raise ValueError(f"degrade={self.degrade!r} must be 'bicubic' or 'h264'")
+        if self.degrade not in get_args(Degradation):
+            raise ValueError(f"degrade={self.degrade!r} must be one of {', '.join(get_args(Degradation))}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +68,21 @@ def read_pairs(config: DataConfig, *, lr_patch: int) -> Iterator[Pair]:
     for file, picture in _pictures(config):
         hr = crop_to_multiple(picture, scale)
         # The pan of a degraded still takes some pixels off, and 4:2:0 one more.
-        needed = scale * (lr_patch + (5 if config.degrade == "h264" else 0))
+        needed = scale * (lr_patch + (0 if config.degrade == "bicubic" else 5))
         if min(hr.shape[:2]) < needed:
             size = f"{hr.shape[1]}×{hr.shape[0]}"
             raise ValueError(f"{file} is {size}, smaller than {needed}×{needed}, which the crop needs")
         lr = _given_lr(config, file, hr) if config.lr_folder else downscale(hr, scale)
-        if config.degrade == "bicubic":
+        if config.degrade != "h264":
             yield Pair(lr=lr, hr=hr)
-            continue
-        for _ in range(COMPRESSIONS):
-            coded, y, x = degrade_still(lr, rng)
+        match config.degrade:
+            case "bicubic":
+                degraded = []
+            case "h264":
+                degraded = [degrade_still(lr, [Compression.draw(rng)], rng) for _ in range(COMPRESSIONS)]
+            case "live":  # once clean: one model is to serve clean and compressed sources
+                degraded = [degrade_live(hr, scale, rng) for _ in range(COMPRESSIONS - 1)]
+        for coded, y, x in degraded:
             rows, columns = (side * scale for side in coded.shape[:2])
             yield Pair(lr=coded, hr=hr[y * scale : y * scale + rows, x * scale : x * scale + columns])
 

@@ -4,14 +4,17 @@ A still photograph becomes a short clip whose camera pans by whole LR pixels, so
 inter-coded like those of a stream, and each has an exact HR counterpart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 import av
 import numpy as np
+from PIL import Image, ImageFilter
 
 from training.images import EXACT, Rgb, rgb_of
+from training.resize import Kernel, downscale
 
 Codec = Literal["libx264", "libx265"]
 CLIP_FRAMES = 5
@@ -32,6 +35,48 @@ class Compression:
         codec: Codec = "libx264" if rng.random() < 0.8 else "libx265"
         preset = str(rng.choice(["ultrafast", "veryfast", "medium"]))
         return cls(codec=codec, crf=int(rng.integers(18, 36)), preset=preset)
+
+    @classmethod
+    def draw_live(cls, rng: np.random.Generator) -> "Compression":
+        """A wider choice: CRF 15-40, from what is hardly touched to what is hardly bearable."""
+        codec: Codec = "libx264" if rng.random() < 0.8 else "libx265"
+        preset = str(rng.choice(["ultrafast", "superfast", "veryfast", "faster", "medium"]))
+        return cls(codec=codec, crf=int(rng.integers(15, 41)), preset=preset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSource:
+    """What a picture went through before it reached us: a camera, a scaler, one encoder or two."""
+
+    kernel: Kernel
+    blur: float  # sigma in HR pixels
+    noise: float  # sigma in levels
+    generations: tuple[Compression, ...]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "LiveSource":
+        kernel: Kernel = rng.choice(get_args(Kernel))
+        blur = float(rng.uniform(0.3, 0.8)) if rng.random() < 0.2 else 0.0
+        noise = float(rng.uniform(0.5, 3.0)) if rng.random() < 0.3 else 0.0
+        count = 2 if rng.random() < 0.2 else 1
+        return cls(
+            kernel=kernel,
+            blur=blur,
+            noise=noise,
+            generations=tuple(Compression.draw_live(rng) for _ in range(count)),
+        )
+
+
+def degrade_live(hr: Rgb, scale: int, rng: np.random.Generator) -> tuple[Rgb, int, int]:
+    """As `degrade_still`, from an HR image and through all that `LiveSource` names."""
+    source = LiveSource.draw(rng)
+    if source.blur:
+        hr = np.asarray(Image.fromarray(hr).filter(ImageFilter.GaussianBlur(source.blur)))
+    lr = downscale(hr, scale, source.kernel)
+    if source.noise:
+        noisy = lr + rng.normal(0.0, source.noise, lr.shape)
+        lr = np.rint(noisy.clip(0, 255)).astype(np.uint8)
+    return degrade_still(lr, source.generations, rng)
 
 
 def compress(frames: list[Rgb], how: Compression) -> list[Rgb]:
@@ -66,8 +111,11 @@ def _to_yuv(rgb: Rgb, index: int) -> av.VideoFrame:
     return yuv
 
 
-def degrade_still(lr: Rgb, rng: np.random.Generator) -> tuple[Rgb, int, int]:
-    """One frame of a panning clip over an LR image: (frame, y, x), the frame showing lr[y:y+h, x:x+w]."""
+def degrade_still(
+    lr: Rgb, generations: Sequence[Compression], rng: np.random.Generator
+) -> tuple[Rgb, int, int]:
+    """One frame of a panning clip over an LR image, encoded by each of `generations`: (frame, y, x), the
+    frame showing lr[y:y+h, x:x+w]."""
     height, width = (side - PAN - (side - PAN) % 2 for side in lr.shape[:2])
     towards_y, towards_x = (int(t) for t in rng.integers(-1, 2, 2))
     offsets = []
@@ -79,4 +127,6 @@ def degrade_still(lr: Rgb, rng: np.random.Generator) -> tuple[Rgb, int, int]:
     frames = [lr[y : y + height, x : x + width] for y, x in offsets]
     taken = int(rng.integers(CLIP_FRAMES))
     y, x = offsets[taken]
-    return compress(frames, Compression.draw(rng))[taken], y, x
+    for how in generations:
+        frames = compress(frames, how)
+    return frames[taken], y, x

@@ -22,6 +22,8 @@ class Recipe:
     warmup: int = 0
     ema_decay: float = 0.0  # 0: the weights themselves are the result
     loss: Literal["L1", "L2"] = "L1"  # the paper's is L1; L2, at the end, is what PSNR asks for
+    collapsible: int = 0  # channels between the two halves of each convolution; 0: plain ones
+    gradient_norm: float = 0.0  # gradients are scaled down to it where they are larger; 0: never
     bf16: bool = False
     seed: int = 0
     save_every: int = 500
@@ -33,6 +35,9 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} must be from 0 to below 1")
+        for name in ("collapsible", "gradient_norm"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be zero or more")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be greater than zero")
 

@@ -3,6 +3,7 @@
 Many devices: `torchrun --nproc-per-node N -m server train …`; each process draws patches of its own.
 """
 
+import copy
 import io
 import json
 import math
@@ -21,7 +22,7 @@ from torch.nn.functional import l1_loss, mse_loss
 from engine.files import replace_file
 from training.data import PackedPairs, PatchSampler, to_network
 from training.devices import Devices
-from training.networks import LoadedNetwork, build_network, save_network, take_over
+from training.networks import LoadedNetwork, build_network, collapse, save_network, take_over, widen
 from training.progress import Progress
 from training.recipes import Recipe
 from training.validate import luma_psnr, provenance
@@ -58,9 +59,10 @@ def train(
         fresh = take_over(network, initial.network)
         if fresh and devices.rank == 0:
             print(f"not in the weights to begin with: {', '.join(fresh)}", file=sys.stderr)
+    if recipe.collapsible:
+        widen(network, recipe.collapsible)
     network = network.to(devices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = build_network(recipe.config).to(devices.device)
-    average.load_state_dict(network.state_dict())
+    average = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     state = RunState(run, recipe, pairs.sha256, devices.count)
     first, trained_s = state.load(network, average, optimizer)
@@ -71,10 +73,13 @@ def train(
     error = {"L1": l1_loss, "L2": mse_loss}[recipe.loss]
     losses: list[Tensor] = []
 
+    def plain(trained: nn.Module) -> nn.Module:
+        return collapse(trained, build_network(recipe.config)) if recipe.collapsible else trained
+
     def save(iteration: int) -> None:
         total_s = trained_s + time.perf_counter() - began
         state.save(network, average, optimizer, iteration, total_s)
-        result = average if recipe.ema_decay else network
+        result = plain(average if recipe.ema_decay else network)
         story = provenance(recipe, pairs, iteration, total_s)
         if initial is not None:
             story["began_with"] = initial.provenance
@@ -95,6 +100,8 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
+            if recipe.gradient_norm:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)
             optimizer.step()
             if recipe.ema_decay:
                 follow(average, network, min(recipe.ema_decay, (iteration + 1) / (iteration + 10)))

@@ -93,7 +93,8 @@ def test_compression_is_real_and_worse_at_higher_crf(codec: str) -> None:
 def test_a_degraded_still_shows_what_its_offset_says() -> None:
     lr = downscale(picture(320, 384), 2)
     for seed in range(4):
-        frame, y, x = degrade_still(lr, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        frame, y, x = degrade_still(lr, [Compression.draw(rng)], rng)
         height, width = frame.shape[:2]
         assert height % 2 == 0
         assert width % 2 == 0
@@ -152,3 +153,15 @@ def test_no_training_image_is_a_benchmark_image() -> None:
         mine = thumbnail(file)
         alike = [name for name, its in known.items() if float((mine * its).mean()) > 0.95]
         assert not alike, f"{file.name} looks like {alike}"
+
+
+def test_live_pairs_are_clean_once_and_degraded_otherwise(tmp_path: Path) -> None:
+    hr = picture(320, 384)
+    save(tmp_path / "a.png", hr)
+    pairs = list(read_pairs(DataConfig(folder=tmp_path, scale=2, degrade="live"), lr_patch=48))
+    assert len(pairs) == 3
+    assert np.array_equal(pairs[0].lr, downscale(hr, 2))
+    for pair in pairs[1:]:
+        assert pair.hr.shape == (2 * pair.lr.shape[0], 2 * pair.lr.shape[1], 3)
+        error = psnr(rgb_to_y(pair.lr), rgb_to_y(downscale(pair.hr, 2)))
+        assert 18 < error < 60  # of the same place, and not the same

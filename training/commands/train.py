@@ -24,7 +24,9 @@ PAPER = ("awsrn-s", "awsrn-sd", "awsrn-m", "awsrn")
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="HR images or videos")
     parser.add_argument("--lr-data", type=Path, metavar="DIR", help="LR made by somebody else, DIV2K's names")
-    parser.add_argument("--degrade", choices=("bicubic", "h264"), default="bicubic", help="how LR is made")
+    parser.add_argument(
+        "--degrade", choices=("bicubic", "h264", "live"), default="bicubic", help="how LR is made"
+    )
     parser.add_argument("--validation", type=Path, metavar="DIR", help="HR images to report PSNR-Y on")
     # Not --run: torchrun takes that for an abbreviation of its own.
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="state to resume, and result")
@@ -45,6 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--loss", choices=("L1", "L2"), help="L2 for a last fine-tuning (default: L1)")
+    parser.add_argument(
+        "--collapsible",
+        type=int,
+        metavar="WIDTH",
+        help="convolutions so wide in training, collapsed after it",
+    )
+    parser.add_argument(
+        "--gradient-norm", type=float, metavar="NORM", help="larger gradients are scaled down"
+    )
     parser.add_argument("--bf16", action="store_true", help="BF16 arithmetic with float32 weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -76,7 +87,8 @@ def packed(args: argparse.Namespace, recipe: Recipe) -> PackedPairs:
 
 def run(args: argparse.Namespace) -> int:
     recipe = RECIPES[args.recipe](config_of(args.model, args.scale, args.kernels))
-    given = {name: getattr(args, name) for name in ("iterations", "learning_rate", "batch", "loss")}
+    names = ("iterations", "learning_rate", "batch", "loss", "collapsible", "gradient_norm")
+    given = {name: getattr(args, name) for name in names}
     recipe = replace(
         recipe, seed=args.seed, bf16=args.bf16, **{k: v for k, v in given.items() if v is not None}
     )

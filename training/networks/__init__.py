@@ -2,6 +2,7 @@
 
 from training.networks.build import build_network
 from training.networks.checkpoint import LoadedNetwork, load_network, save_network
+from training.networks.collapsible import collapse, widen
 from training.networks.config import (
     ABLATIONS,
     BASELINES,
@@ -23,11 +24,13 @@ __all__ = [
     "LoadedNetwork",
     "NetworkConfig",
     "build_network",
+    "collapse",
     "config_from_dict",
     "counts",
     "load_network",
     "named_config",
     "save_network",
     "take_over",
+    "widen",
     "without_branches",
 ]

@@ -1,0 +1,54 @@
+"""Collapsible convolutions (arXiv 2103.09404, section 3): wide while training, an ordinary convolution after.
+
+A k×k convolution to many channels followed by a 1×1 one is linear, so both are one k×k kernel. That kernel is
+made anew in each iteration ("collapsed online"), so a wide step costs hardly more than a plain one.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
+
+
+class Collapse(nn.Module):
+    """Parametrization of a kernel by expand (width, in, k, k) and project (out, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, expand: Tensor, project: Tensor) -> Tensor:
+        return (project @ expand.flatten(1)).view(-1, *expand.shape[1:])  # (out, in, k, k)
+
+    def right_inverse(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        """Two random factors whose product is `kernel`."""
+        out = kernel.shape[0]
+        if self.width < out:
+            raise ValueError(f"collapsible width={self.width} must be at least {out}, the output's channels")
+        project = torch.randn(out, self.width) / self.width**0.5
+        expand = torch.randn(self.width, *kernel.shape[1:]) * kernel.std()
+        missing = kernel - self(expand, project)
+        expand = expand + (torch.linalg.pinv(project) @ missing.flatten(1)).view_as(expand)
+        return expand, project
+
+
+def widen(network: nn.Module, width: int) -> nn.Module:
+    """Makes every convolution of `network` collapsible, in place, instead of weight norm; its function stays.
+
+    Raises ValueError where a convolution has more output channels than `width`.
+    """
+    for conv in [m for m in network.modules() if isinstance(m, nn.Conv2d)]:
+        if is_parametrized(conv, "weight"):
+            remove_parametrizations(conv, "weight", leave_parametrized=True)
+        register_parametrization(conv, "weight", Collapse(width))
+    return network
+
+
+@torch.no_grad()
+def collapse(wide: nn.Module, plain: nn.Module) -> nn.Module:
+    """Gives `plain`, a fresh network of the same configuration, the function of `wide`."""
+    for name, module in wide.named_modules():
+        if isinstance(module, nn.Conv2d):
+            plain.get_submodule(name).weight = module.weight  # weight norm takes it apart
+    other = {n: p for n, p in wide.named_parameters() if ".parametrizations." not in n}
+    plain.load_state_dict(other, strict=False)  # biases, λ and α
+    return plain
