@@ -27,7 +27,7 @@ COPY engine engine
 COPY server server
 COPY training training
 COPY loadtest loadtest
-COPY --from=page /page/node_modules/hls.js/dist/hls.light.min.mjs server/web/vendor/hls.mjs
+COPY --from=page /page/node_modules/hls.js/dist/hls.light.min.mjs server/gateway/web/vendor/hls.mjs
 RUN /opt/livesr/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 # PyTorch's and TensorRT's packages bring CUDA's libraries along; the toolkit adds the driver's to the container.

@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 TENSORRT_VENV ?= .venv-tensorrt
-HLS = server/web/vendor/hls.mjs
+HLS = server/gateway/web/vendor/hls.mjs
 
 .PHONY: run test lint types web tensorrt-check gpu gpu-check
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.artifact import MANIFEST, Artifact, write_manifest
-from engine.checkpoint import load_checkpoint
 from engine.compile import compile_checkpoint
 from engine.errors import InvalidArtifact, ParityError
 from engine.frame import Precision
 from engine.load import load_engine
+from engine.network.checkpoint import load_checkpoint
 from engine.parity import LOWEST_DB, parity_db
 from engine.sample_frames import HEIGHT, WIDTH, SampleFrame
 

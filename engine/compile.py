@@ -6,13 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from engine.artifact import NET, Artifact, Manifest, colours, file_hashes, frame_file, write_manifest
-from engine.backends.openvino_export import export_frame, export_net
-from engine.checkpoint import Checkpoint
+from engine.backends.openvino.export import export_frame, export_net
 from engine.errors import BackendUnavailable
-from engine.fold import fold
 from engine.frame import Precision
-from engine.frame_net import frame_net
 from engine.net import Batch
+from engine.network.checkpoint import Checkpoint
+from engine.network.fold import fold
+from engine.network.frame_net import frame_net
 
 
 def compile_checkpoint(
@@ -26,7 +26,7 @@ def compile_checkpoint(
     net = fold(checkpoint.network())
     tools = ["livesr", "openvino", "torch"]
     if precision == "int8":
-        from engine.backends.openvino_quantise import quantise
+        from engine.backends.openvino.quantise import quantise
 
         export_net(net, config.channels, path / "float.xml")
         quantise(path / "float.xml", path / NET, config, calibration)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from engine.artifact import MANIFEST, Artifact, open_artifact
+from engine.backends.gpu import GPU_BACKENDS, load_gpu_engine, require_gpu
 from engine.config import AwsrnConfig
 from engine.errors import BackendUnavailable, EngineError, ModelNotFound
 from engine.frame import Colour, Engine, EngineSpec, Precision
-from engine.gpu import GPU_BACKENDS, load_gpu_engine, require_gpu
 from engine.machine import cpu, nvidia_gpus
 from engine.net import Net
 
 if TYPE_CHECKING:
-    from engine.checkpoint import Checkpoint
+    from engine.network.checkpoint import Checkpoint
 
 ZOO = Path(__file__).parent / "zoo"
 BACKENDS = (*GPU_BACKENDS, "openvino", "reference")
@@ -107,7 +107,7 @@ def load_engine(
                 on_progress=on_progress,
             )
         case "openvino":
-            from engine.backends.openvino import OpenVinoEngine
+            from engine.backends.openvino.engine import OpenVinoEngine
 
             with _artifact(choice) as artifact:
                 return OpenVinoEngine(artifact, colour, spec, threads=threads, lanes=spec.lanes)
@@ -125,7 +125,7 @@ def load_net(
     choice = choose_net(model, backend, precision)
     match choice.backend:
         case "openvino":
-            from engine.backends.openvino import OpenVinoNet
+            from engine.backends.openvino.engine import OpenVinoNet
 
             with _artifact(choice) as artifact:
                 return OpenVinoNet(artifact, choice.precision, threads=threads)
@@ -224,7 +224,7 @@ def _from_checkpoint(model: str | Path, backend: str, precision: Precision, why:
         if not path.is_file():
             raise ModelNotFound(f"model {str(model)!r} is neither a path nor one of {', '.join(zoo())}")
     try:
-        checkpoint = importlib.import_module("engine.checkpoint")
+        checkpoint = importlib.import_module("engine.network.checkpoint")
     except ModuleNotFoundError as exc:
         hint = "pip install 'livesr[train]', or use an artifact"
         raise BackendUnavailable(f"{path} is a checkpoint, which needs {exc.name}: {hint}") from exc

@@ -5,8 +5,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.bicubic import enlarge
 from engine.config import AwsrnConfig
+from engine.network.bicubic import enlarge
 
 Batch = NDArray[np.float32]
 

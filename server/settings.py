@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.load import BACKENDS, zoo
-from server.errors import describe
-from server.ingest.source import scheme
-from server.messages import WorkerJob
+from server.gateway.errors import describe
+from server.wire.messages import WorkerJob
+from server.worker.ingest.source import scheme
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "synthetic", "demo", "file")
 DEFAULT_MODEL = "awsrn-live-x2"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
 
 from engine.files import replace_file
-from training.data import PackedPairs, PatchSampler, to_network
+from training.data.pairs import PackedPairs, PatchSampler, to_network
 from training.devices import Devices
 from training.networks import LoadedNetwork, build_network, collapse, save_network, take_over, widen
 from training.progress import Progress

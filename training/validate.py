@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.data import PackedPairs, to_network
-from training.images import hr_folder, image_files, read_rgb
+from training.data.images import hr_folder, image_files, read_rgb
+from training.data.pairs import PackedPairs, to_network
+from training.data.resize import crop_to_multiple, downscale
 from training.quality import psnr, rgb_to_y
 from training.recipes import Recipe
-from training.resize import crop_to_multiple, downscale
 
 
 def luma_psnr(network: nn.Module, recipe: Recipe, folder: Path) -> float:

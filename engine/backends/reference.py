@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from engine.awsrn import Awsrn
-from engine.checkpoint import Checkpoint
 from engine.config import AwsrnConfig
 from engine.frame import Colour, EngineSpec, YuvFrame
-from engine.frame_net import frame_net
 from engine.net import Batch
+from engine.network.awsrn import Awsrn
+from engine.network.checkpoint import Checkpoint
+from engine.network.frame_net import frame_net
 
 
 class ReferenceEngine:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifact import colours
-from engine.backends.tensorrt_target import current_target
-from engine.checkpoint import load_checkpoint
+from engine.backends.tensorrt.plans import PlanRequest, Sizes, Target, ensure_plan, plans_folder
+from engine.backends.tensorrt.target import current_target
 from engine.errors import BackendUnavailable
 from engine.frame import Colour
 from engine.load import ZOO, zoo
-from engine.plans import PlanRequest, Sizes, Target, ensure_plan, plans_folder
+from engine.network.checkpoint import load_checkpoint
 
 COLOURS = {f"{c.matrix}-{'full' if c.full_range else 'limited'}": c for c in colours("rgb")}
 

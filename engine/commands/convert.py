@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from engine.checkpoint import load_released, save_checkpoint
+from engine.network.checkpoint import load_released, save_checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from engine.roofline import page
+from engine.measure.roofline import page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

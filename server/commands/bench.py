@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from engine.bench import Bench, bench_engine
+from engine.backends.gpu import require_gpu
 from engine.frame import Precision
-from engine.gpu import require_gpu
-from engine.gpu_report import render
 from engine.load import BACKENDS
-from server.bench_pipeline import bench_pipeline, describe
-from server.ingest.source import DEMO_CLIP
-from server.logs import log_to_stderr
+from engine.measure.bench import Bench, bench_engine
+from engine.measure.gpu_report import render
+from server.offline.bench_pipeline import bench_pipeline, describe
 from server.settings import PipelineOptions
+from server.wire.logs import log_to_stderr
+from server.worker.ingest.source import DEMO_CLIP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_gpu_report(path: Path) -> int:
     require_gpu("cuda")
-    from engine.gpu_bench import bench_gpu
+    from engine.measure.gpu_bench import bench_gpu
 
     log_to_stderr()
     path.write_text(render(bench_gpu()), encoding="utf-8")

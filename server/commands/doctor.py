@@ -11,9 +11,9 @@ import av
 from av.codec.hwaccel import HWAccel
 
 from engine import machine
-from engine.backends.openvino import devices
+from engine.backends.gpu import GPU_BACKENDS, require_gpu
+from engine.backends.openvino.engine import devices
 from engine.errors import EngineError
-from engine.gpu import GPU_BACKENDS, require_gpu
 from engine.load import choose, zoo
 
 _TRIED_SIZE = 256  # the least width and height that every NVENC generation takes

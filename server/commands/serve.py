@@ -12,8 +12,8 @@ from pathlib import Path
 import uvicorn
 
 from engine.machine import Gpu, nvidia_gpus
-from server.app import create_app
-from server.placement.local import LocalPlacement
+from server.gateway.app import create_app
+from server.gateway.placement.local import LocalPlacement
 from server.settings import Settings, check, load
 
 SHUTDOWN_TIMEOUT_S = 3

@@ -61,7 +61,7 @@ def _check_paths(source: Path, target: Path, *, force: bool) -> None:
 
 
 def _upscale_image(args: argparse.Namespace) -> dict[str, Any]:
-    from server.upscale_image import upscale_image_file
+    from server.offline.upscale_image import upscale_image_file
 
     started_s = time.monotonic()
     choice, size = upscale_image_file(
@@ -85,7 +85,7 @@ def _upscale_image(args: argparse.Namespace) -> dict[str, Any]:
 
 def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
     from engine.load import load_engine
-    from server.upscale_video import upscale_video
+    from server.offline.upscale_video import upscale_video
 
     if not 0 <= args.crf <= 51:
         raise ValueError(f"--crf={args.crf} must be from 0 to 51")

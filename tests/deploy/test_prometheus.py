@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 from loadtest.metrics import GATEWAY_CPU, GATEWAY_RSS, WORKER_RSS
-from server.metrics import Metrics
-from server.views import StreamState
+from server.gateway.figures.metrics import Metrics
+from server.gateway.figures.views import StreamState
 from tests.conftest import ROOT, missing_peer
 
 FOLDER = ROOT / "deploy" / "prometheus"

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import engine.backends  # noqa: F401  (before any test imports OpenVINO: it silences its telemetry)
-from engine.awsrn import Awsrn
-from engine.checkpoint import save_checkpoint
 from engine.config import AwsrnConfig, live_config
 from engine.frame import YuvFrame
+from engine.network.awsrn import Awsrn
+from engine.network.checkpoint import save_checkpoint
 
 RGB_X3 = AwsrnConfig(scale=3, lfbs=2, awrus=2, features=16, block_features=16, kernels=(3, 7))
 

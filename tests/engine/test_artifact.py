@@ -11,9 +11,9 @@ import torch
 
 from engine.artifact import MANIFEST, open_artifact
 from engine.build import build
-from engine.checkpoint import save_checkpoint
 from engine.config import live_config
 from engine.errors import InvalidArtifact, ModelNotFound, ParityError
+from engine.network.checkpoint import save_checkpoint
 from engine.sample_frames import DEFAULT, sample_frames
 from tests.engine.conftest import make_picture_network
 
@@ -72,7 +72,7 @@ def test_nothing_is_reported_to_anyone(tmp_path: Path) -> None:
     """OpenVINO and NNCF send usage statistics by default, under an identity kept in the home folder."""
     program = """
 import sys
-import engine.backends.openvino, engine.backends.openvino_quantise
+import engine.backends.openvino.engine, engine.backends.openvino.quantise
 assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
 """
     done = subprocess.run(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine.artifact import open_artifact
-from engine.checkpoint import load_checkpoint
 from engine.config import paper_config
+from engine.network.checkpoint import load_checkpoint
 from server.__main__ import main
 from tests.conftest import shared
 

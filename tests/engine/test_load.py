@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.awsrn import Awsrn
 from engine.build import build
-from engine.checkpoint import load_released, save_checkpoint
 from engine.config import live_config
 from engine.errors import BackendUnavailable, InvalidCheckpoint, ModelNotFound
 from engine.frame import Precision
 from engine.load import choose, choose_net, load_engine, load_net, zoo
 from engine.net import upscale_image
+from engine.network.awsrn import Awsrn
+from engine.network.checkpoint import load_released, save_checkpoint
 from engine.sample_frames import DEFAULT, sample_frames
 from tests.conftest import shared
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_runs_in_each_precision(checkpoint: Path, precision: Precis
 
 @pytest.mark.parametrize("backend", ["openvino", "reference"])
 def test_an_rgb_image_is_exactly_the_networks_output(backend: str, tmp_path: Path) -> None:
-    from engine.checkpoint import save_checkpoint
+    from engine.network.checkpoint import save_checkpoint
 
     folder = shared("parity")
     released = load_released(folder / "awsrn_s_x2.pt")

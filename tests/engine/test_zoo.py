@@ -3,8 +3,8 @@
 import pytest
 
 from engine.artifact import open_artifact
-from engine.checkpoint import load_checkpoint
 from engine.load import ZOO, zoo
+from engine.network.checkpoint import load_checkpoint
 from engine.parity import LOWEST_DB
 
 CARDS = (ZOO / "README.md").read_text()

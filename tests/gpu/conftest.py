@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.backends.gpu import require_gpu
 from engine.errors import BackendUnavailable
 from engine.frame import GpuEngine
-from engine.gpu import require_gpu
 from engine.load import load_engine
 from tests.conftest import missing_gpu
 

@@ -8,8 +8,8 @@ pytestmark = pytest.mark.gpu
 
 
 def test_the_report_has_figures_of_every_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine import gpu_bench
-    from engine.gpu_report import render
+    from engine.measure import gpu_bench
+    from engine.measure.gpu_report import render
 
     monkeypatch.setenv("LIVESR_PLANS", str(tmp_path))
     monkeypatch.setattr(gpu_bench, "PAPER_MODELS", ("awsrn-s-x2",))

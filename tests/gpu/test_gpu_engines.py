@@ -143,9 +143,9 @@ def test_a_gpu_that_is_full_says_so(load: Load, little_memory: None) -> None:
 
 @pytest.mark.parametrize("load", ["tensorrt"], indirect=True)
 def test_a_plan_of_noise_is_refused(load: Load, tmp_path: Path) -> None:
-    from engine.backends.tensorrt import TensorRtEngine
+    from engine.backends.tensorrt.engine import TensorRtEngine
+    from engine.backends.tensorrt.store import Plan
     from engine.errors import EngineError
-    from engine.plan_store import Plan
 
     noise = tmp_path / "engine.plan"
     noise.write_bytes(b"noise" * 1000)

@@ -90,7 +90,7 @@ def test_hls_plays_by_the_browser_itself(service: Service, page: Page) -> None:
 
 
 def test_hls_js_plays_where_the_browser_can_neither_hls_nor_webrtc(service: Service, page: Page) -> None:
-    if not (ROOT / "server/web/vendor/hls.mjs").exists():
+    if not (ROOT / "server/gateway/web/vendor/hls.mjs").exists():
         missing_peer("hls.js", "make web")
     less = "HTMLMediaElement.prototype.canPlayType = () => ''; delete window.RTCPeerConnection"
     script = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": less})

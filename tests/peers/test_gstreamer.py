@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from server.ingest.synthetic import read_frame_number
+from server.worker.ingest.synthetic import read_frame_number
 from tests.peers.service import Service, until
 
 WIDTH, HEIGHT = 320, 180

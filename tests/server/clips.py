@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from server.ingest.synthetic import SyntheticFormat, synthetic_frame
-from server.process.picture import frame_from_planes
+from server.worker.ingest.synthetic import SyntheticFormat, synthetic_frame
+from server.worker.process.picture import frame_from_planes
 
 
 def write_clip(

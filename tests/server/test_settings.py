@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from server.masking import mask_credentials
 from server.settings import Settings, load
+from server.wire.urls import mask_credentials
 from tests.conftest import ROOT
 
 GOOD = """

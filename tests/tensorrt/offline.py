@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from engine.backends import tensorrt_export
-from engine.frame_net import FrameNet
-from engine.plan_request import Sizes
+from engine.backends.tensorrt import export
+from engine.backends.tensorrt.request import Sizes
+from engine.network.frame_net import FrameNet
 
 PINNED = {"torch-tensorrt": "2.13.0", "tensorrt-rtx": "1.7.1.116"}
 # A100, A10, L4 and RTX 4090, RTX 5090. The builder offers none for 9.0, the H100's.
@@ -119,8 +119,8 @@ def compile_offline(net: FrameNet, sizes: Sizes, batch: int = 1) -> Built:
     _conversion.TRTInterpreter = Interpreter
     try:
         with tempfile.TemporaryDirectory() as folder:
-            graph = tensorrt_export.export_graph(net, sizes, batch)
-            engine = tensorrt_export.compile_graph(graph, sizes, batch, Path(folder) / "timing.bin")
+            graph = export.export_graph(net, sizes, batch)
+            engine = export.compile_graph(graph, sizes, batch, Path(folder) / "timing.bin")
     finally:
         _conversion.TRTInterpreter = TRTInterpreter
     assert engine == built[0].engine

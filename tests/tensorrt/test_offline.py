@@ -11,15 +11,15 @@ from torch import Tensor, nn
 if os.environ.get("TENSORRT_CHECK") != "1":
     pytest.skip("`make tensorrt-check` runs these, in an environment of their own", allow_module_level=True)
 
-from engine.awsrn import Awsrn
-from engine.backends import tensorrt_export
-from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.backends.tensorrt import export
+from engine.backends.tensorrt.request import Sizes
 from engine.config import AwsrnConfig, live_config, paper_config
 from engine.errors import BuildFailed
-from engine.fold import fold
 from engine.frame import Colour
-from engine.frame_net import FrameNet, frame_net
-from engine.plan_request import Sizes
+from engine.network.awsrn import Awsrn
+from engine.network.checkpoint import Checkpoint, load_checkpoint
+from engine.network.fold import fold
+from engine.network.frame_net import FrameNet, frame_net
 from tests.conftest import ROOT
 from tests.engine.conftest import make_network
 from tests.tensorrt.offline import CAPABILITIES, Built, compile_offline
@@ -41,7 +41,7 @@ def rgb_config(scale: int) -> AwsrnConfig:
 
 def half(network: Awsrn, colour: Colour = Colour()) -> FrameNet:  # noqa: B008
     state = Checkpoint(config=network.config, state=network.state_dict(), provenance={})
-    return tensorrt_export.half_frame_net(state, colour)
+    return export.half_frame_net(state, colour)
 
 
 def planes(batch: int, width: int, height: int) -> tuple[Tensor, Tensor]:
@@ -191,4 +191,4 @@ def test_torch_tensorrt_knows_every_option_that_it_is_given() -> None:
     from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine as convert
 
     known = inspect.signature(convert).parameters
-    assert {"inputs", "timing_cache_path", *tensorrt_export.OPTIONS} <= known.keys()
+    assert {"inputs", "timing_cache_path", *export.OPTIONS} <= known.keys()

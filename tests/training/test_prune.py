@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.awsrn import Awsrn
-from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.config import AwsrnConfig
+from engine.network.awsrn import Awsrn
+from engine.network.checkpoint import load_checkpoint, save_checkpoint
 from server.__main__ import main
 from training.networks import load_network, without_branches
 from training.prune import Branch, Rule, measure_branches

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.checkpoint import load_checkpoint
 from engine.config import live_config
+from engine.network.checkpoint import load_checkpoint
 from server.__main__ import main
 from tests.conftest import ROOT
-from training.data import DataConfig, PackedPairs
+from training.data.pairs import DataConfig, PackedPairs
 from training.networks import build_network, load_network, named_config, take_over
 from training.recipes import Recipe, paper_recipe, short_recipe
 from training.train import train

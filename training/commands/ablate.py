@@ -6,15 +6,15 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from training.ablate import ablate, as_table, networks
-from training.ablation_tables import SCALE, TABLES
 from training.commands.train import RECIPES, add_data_arguments, fit_minutes, packed
+from training.data.images import read_rgb
 from training.devices import Devices
-from training.figures import figure_4, figure_5
-from training.images import read_rgb
+from training.judge.sets import SetFolder, find
 from training.networks import NetworkConfig, load_network, named_config
-from training.plots import save_plot
-from training.sets import SetFolder, find
+from training.paper.ablate import ablate, as_table, networks
+from training.paper.ablation_tables import SCALE, TABLES
+from training.paper.figures import figure_4, figure_5
+from training.report.plots import save_plot
 from training.train import train
 
 

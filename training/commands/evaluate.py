@@ -9,15 +9,15 @@ from typing import get_args
 
 from engine.frame import Precision
 from engine.load import BACKENDS
-from training.clip import open_clip
-from training.contenders import INTERPOLATIONS, Contender, open_contender
-from training.crops import Crop, write_crops
-from training.evaluate import Result, judge, mean
-from training.report import Row, image_table, short, to_csv, to_json, video_table
-from training.sets import SetFile, SetFolder, SetImage, find, load
-from training.tables import table_5
-from training.video_quality import judge_video
-from training.vmaf import UNAVAILABLE, vmaf_ffmpeg
+from training.judge.clip import open_clip
+from training.judge.contenders import INTERPOLATIONS, Contender, open_contender
+from training.judge.evaluate import Result, judge, mean
+from training.judge.sets import SetFile, SetFolder, SetImage, find, load
+from training.judge.video_quality import judge_video
+from training.judge.vmaf import UNAVAILABLE, vmaf_ffmpeg
+from training.paper.comparison import Row, image_table, short, to_csv, to_json, video_table
+from training.paper.tables import table_5
+from training.report.crops import Crop, write_crops
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         contenders = _contenders(args)
         if args.plot:
-            from training.tradeoff import plot_tradeoff
+            from training.paper.tradeoff import plot_tradeoff
     except ModuleNotFoundError as exc:
         raise ValueError(f"this needs {exc.name}: pip install 'livesr[train]'") from exc
     scale = contenders[0].scale

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import load_checkpoint
 from engine.config import AwsrnConfig
+from engine.network.checkpoint import load_checkpoint
 from training.commands.train import add_data_arguments, packed
 from training.networks import LoadedNetwork, load_network, save_network, without_branches
 from training.prune import Rule, measure_branches

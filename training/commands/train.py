@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.config import live_config, paper_config
 from engine.files import replace_file
-from training.data import DataConfig, PackedPairs
+from training.data.pairs import DataConfig, PackedPairs
 from training.devices import Devices
 from training.networks import ABLATIONS, BASELINES, NetworkConfig, load_network, named_config
 from training.recipes import Recipe, paper_recipe, short_recipe

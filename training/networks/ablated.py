@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
 from torch.nn.utils.parametrizations import weight_norm
 
-from engine.awsrn import AWMS, AWRU, LFB, PIXEL_SCALE
+from engine.network.awsrn import AWMS, AWRU, LFB, PIXEL_SCALE
 from training.networks.config import AblationConfig, UnitKind
 
 

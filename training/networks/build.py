@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from engine.awsrn import Awsrn
 from engine.config import AwsrnConfig
+from engine.network.awsrn import Awsrn
 from training.networks.ablated import Ablated
 from training.networks.carn import Carn
 from training.networks.config import AblationConfig, BaselineConfig, NetworkConfig

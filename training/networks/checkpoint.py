@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from engine.awsrn import Awsrn
-from engine.checkpoint import FORMAT as AWSRN_FORMAT
-from engine.checkpoint import load_checkpoint, read_weights, save_checkpoint, write_weights
 from engine.errors import InvalidCheckpoint
+from engine.network.awsrn import Awsrn
+from engine.network.checkpoint import FORMAT as AWSRN_FORMAT
+from engine.network.checkpoint import load_checkpoint, read_weights, save_checkpoint, write_weights
 from training.networks.build import build_network
 from training.networks.config import NetworkConfig, config_from_dict
 

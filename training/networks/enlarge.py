@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pixel_shuffle
 
-from engine.bicubic import cubic
+from engine.network.bicubic import cubic
 
 Kernel = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 

@@ -1,0 +1,47 @@
+"""The engine "cuda": the folded network in FP16 by PyTorch. A fallback for TensorRT, and its oracle."""
+
+import torch
+from torch import Tensor
+
+from engine.backends.cuda.device import (
+    CudaDevice,
+    Planes,
+    device_errors,
+    host_lane,
+    require_cuda,
+    surface_lane,
+)
+from engine.backends.cuda.lanes import DeviceLane
+from engine.frame import Colour, DeviceFrame, EngineSpec, YuvFrame
+from engine.network.checkpoint import Checkpoint
+from engine.network.fold import fold
+from engine.network.frame_net import frame_net
+
+
+class CudaEngine:
+    """One copy of the weights, a graph for each lane."""
+
+    def __init__(self, checkpoint: Checkpoint, colour: Colour, spec: EngineSpec) -> None:
+        """Raises BackendUnavailable, DeviceFailed."""
+        require_cuda("cuda")
+        self.spec = spec
+        self.device = CudaDevice()
+        net = frame_net(fold(checkpoint.network()), checkpoint.config, colour, torch.float16)
+        with device_errors("while the network was loaded"):
+            net.to(self.device.torch_device)
+            self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def lane(self) -> DeviceLane[YuvFrame]:
+        """Raises DeviceFailed."""
+        return host_lane(self._run, self.spec, self.device)
+
+    def surface_lane(self) -> DeviceLane[DeviceFrame]:
+        """Raises DeviceFailed."""
+        return surface_lane(self._run, self.spec, self.device)
+
+    def _run(self, y: Tensor, uv: Tensor) -> Planes:
+        # cuDNN tries its algorithms in the warm-up, and the graph keeps the fastest.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            y, uv = self._net(y, uv)
+        # Inside the graph, or each copy to the host would do it.
+        return y.contiguous(), uv.contiguous()

@@ -1,0 +1,1 @@
+"""Machines without a GPU: an artifact exported, quantised and run by OpenVINO."""

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs by TensorRT: engines requested, built in a process of their own, stored and run."""

@@ -1,0 +1,103 @@
+"""A folded half frame graph as a TensorRT engine: torch.export, then torch-tensorrt, as one strongly typed
+network without a fallback to PyTorch.
+
+TensorRT computes in the types that the graph has, so the graph is half throughout; only its planes are uint8.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram, export
+
+from engine.backends.tensorrt.request import Sizes
+from engine.errors import BuildFailed
+from engine.frame import Colour
+from engine.network.checkpoint import Checkpoint
+from engine.network.fold import fold
+from engine.network.frame_net import FrameNet, frame_net
+
+# Keywords that torch-tensorrt does not know it swallows without a word: a test compares these with its
+# signature.
+OPTIONS: dict[str, Any] = {
+    "require_full_compilation": True,
+    "min_block_size": 1,
+    "immutable_weights": True,
+    "workspace_size": 2 << 30,  # bytes; without a limit a build takes what memory the streams leave
+}
+
+
+def half_frame_net(checkpoint: Checkpoint, colour: Colour) -> FrameNet:
+    return frame_net(fold(checkpoint.network()), checkpoint.config, colour, torch.float16)
+
+
+def export_graph(net: FrameNet, sizes: Sizes, batch: int) -> ExportedProgram:
+    """The graph for `batch` frames at once of those sizes."""
+    width, height = sizes.typical
+    planes = (
+        torch.zeros(batch, 1, height, width, dtype=torch.uint8),
+        torch.zeros(batch, 2, height // 2, width // 2, dtype=torch.uint8),
+    )
+    y: dict[int, Any] = {}
+    uv: dict[int, Any] = {}
+    for axis, name, side in ((2, "h", 1), (3, "w", 0)):
+        least, most = sizes.smallest[side] // 2, sizes.largest[side] // 2
+        if least < most:
+            uv[axis] = Dim(name, min=least, max=most)
+            y[axis] = 2 * uv[axis]
+    return export(net, planes, dynamic_shapes={"y": y, "uv": uv})
+
+
+def compile_graph(graph: ExportedProgram, sizes: Sizes, batch: int, timing_cache: Path) -> bytes:
+    """The serialized engine, for the current CUDA device. TensorRT reads `timing_cache` where it exists, and
+    writes to it what it measures. Raises BuildFailed."""
+    from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
+
+    _register_uint8_cast()
+    try:
+        engine: bytes = convert_exported_program_to_serialized_trt_engine(
+            graph, inputs=_inputs(sizes, batch), timing_cache_path=str(timing_cache), **OPTIONS
+        )
+    except RuntimeError as exc:  # its text is the whole graph; that of its cause is a sentence
+        reason = str(exc.__cause__ or exc).strip().partition("\n")[0]
+        raise BuildFailed(f"torch-tensorrt can't compile the graph: {reason}") from exc
+    return engine
+
+
+def _inputs(sizes: Sizes, batch: int) -> list[Any]:
+    import torch_tensorrt
+
+    def planes(channels: int, part: int) -> Any:
+        shapes: Sequence[tuple[int, ...]] = [
+            (batch, channels, height // part, width // part)
+            for width, height in (sizes.smallest, sizes.typical, sizes.largest)
+        ]
+        if not sizes.dynamic:
+            return torch_tensorrt.Input(shape=shapes[0], dtype=torch.uint8)
+        least, typical, most = shapes
+        return torch_tensorrt.Input(min_shape=least, opt_shape=typical, max_shape=most, dtype=torch.uint8)
+
+    return [planes(1, 1), planes(2, 2)]
+
+
+@cache
+def _register_uint8_cast() -> None:
+    """TensorRT casts to uint8 at a network's output, but torch-tensorrt has no converter for it."""
+    import tensorrt
+    from torch_tensorrt.dynamo.conversion import dynamo_tensorrt_converter
+
+    def to_uint8(node: torch.fx.Node, settings: Any = None) -> bool:
+        return node.kwargs.get("dtype") == torch.uint8
+
+    def cast(ctx: Any, target: Any, args: Any, kwargs: Any, name: str) -> Any:
+        layer = ctx.net.add_cast(args[0], tensorrt.uint8)
+        layer.name = f"to uint8 - [{name}]"
+        return layer.get_output(0)
+
+    operator = torch.ops.aten._to_copy.default
+    register = dynamo_tensorrt_converter(
+        operator, capability_validator=to_uint8, supports_dynamic_shapes=True
+    )
+    register(cast)

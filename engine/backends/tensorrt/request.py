@@ -1,0 +1,162 @@
+"""What a TensorRT engine is made for: everything that decides what it computes and where it runs, and the key
+that follows from it. Free of torch, so that a service can look for an engine without it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+from engine.config import ColourKind
+from engine.frame import Colour
+
+Size = tuple[int, int]  # width, height of the LR frame in pixels
+MAX_BATCH = 8
+
+# What the graph is made by: a change of any makes every engine another one.
+_ENGINE = Path(__file__).parents[2]
+_GRAPH_SOURCES = (
+    "config.py",
+    "network/awsrn.py",
+    "network/bicubic.py",
+    "network/checkpoint.py",
+    "network/fold.py",
+    "network/frame_net.py",
+    "backends/tensorrt/export.py",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """The LR frames that an engine takes: from smallest to largest, and fastest at the typical size."""
+
+    smallest: Size
+    typical: Size
+    largest: Size
+
+    def __post_init__(self) -> None:
+        for size in (self.smallest, self.typical, self.largest):
+            if any(side < 2 or side % 2 for side in size):
+                raise ValueError(f"size {_text(size)} must have even sides")
+        for less, more in ((self.smallest, self.typical), (self.typical, self.largest)):
+            if less[0] > more[0] or less[1] > more[1]:
+                raise ValueError(f"sizes {self} must not shrink: {_text(less)} is larger than {_text(more)}")
+
+    @classmethod
+    def only(cls, width: int, height: int) -> Self:
+        size = (width, height)
+        return cls(smallest=size, typical=size, largest=size)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST, as `str` writes them. Raises ValueError."""
+        sizes = [_parse(part) for part in text.split(":")]
+        if len(sizes) == 1:
+            sizes *= 3
+        if len(sizes) != 3:
+            raise ValueError(f"sizes {text!r} must be WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST of them")
+        return cls(smallest=sizes[0], typical=sizes[1], largest=sizes[2])
+
+    @property
+    def dynamic(self) -> bool:
+        return self.smallest != self.largest
+
+    def takes(self, width: int, height: int) -> bool:
+        across = self.smallest[0] <= width <= self.largest[0]
+        return across and self.smallest[1] <= height <= self.largest[1]
+
+    def __str__(self) -> str:
+        sizes = (self.smallest, self.typical, self.largest) if self.dynamic else (self.typical,)
+        return ":".join(_text(size) for size in sizes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The GPU and the libraries that an engine is compiled for; it runs on no other."""
+
+    gpu: str  # as the driver calls it
+    compute_capability: str
+    tensorrt: str
+    torch: str
+    torch_tensorrt: str
+
+    @property
+    def digest(self) -> str:
+        return _digest(asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """One engine. `batch` is how many frames it takes at once, always so many."""
+
+    checkpoint: Path
+    checkpoint_sha256: str
+    kind: ColourKind
+    colour: Colour
+    sizes: Sizes
+    batch: int = 1
+    target: Target
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= MAX_BATCH:
+            raise ValueError(f"batch={self.batch} must be 1 to {MAX_BATCH}")
+
+    def key(self) -> dict[str, Any]:
+        """All that decides the engine; not where the checkpoint lies. A `y` network looks at no colour, so
+        that one engine serves every stream. As JSON gives it back."""
+        return {
+            "checkpoint_sha256": self.checkpoint_sha256,
+            "graph_sha256": graph_sha256(),
+            "colour": None if self.kind == "y" else asdict(self.colour),
+            "sizes": str(self.sizes),
+            "batch": self.batch,
+            "target": asdict(self.target),
+        }
+
+    @property
+    def digest(self) -> str:
+        return _digest(self.key())
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self) | {"checkpoint": str(self.checkpoint)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        fields = json.loads(text)
+        sizes = {name: tuple(size) for name, size in fields.pop("sizes").items()}
+        return cls(
+            checkpoint=Path(fields.pop("checkpoint")),
+            colour=Colour(**fields.pop("colour")),
+            sizes=Sizes(**sizes),
+            target=Target(**fields.pop("target")),
+            **fields,
+        )
+
+    def __str__(self) -> str:
+        batch = f", batch {self.batch}" if self.batch > 1 else ""
+        return f"{self.checkpoint.stem} at {self.sizes}{batch} on {self.target.gpu}"
+
+
+@cache
+def graph_sha256() -> str:
+    """Of the source that makes the graph: an engine built by another version of it is not this one's."""
+    digest = hashlib.sha256()
+    for name in _GRAPH_SOURCES:
+        digest.update((_ENGINE / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(key: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def _parse(text: str) -> Size:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"size {text!r} must be WIDTHxHEIGHT")
+    return int(width), int(height)
+
+
+def _text(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

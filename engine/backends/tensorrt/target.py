@@ -1,0 +1,30 @@
+"""What a TensorRT engine would run on here: the GPU and the versions of the libraries."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from engine.backends.gpu import require_gpu
+from engine.backends.tensorrt.request import Target
+from engine.errors import BackendUnavailable
+
+
+def current_target() -> Target:
+    """Of the process's first GPU. Raises BackendUnavailable where there is none or a library is missing."""
+    require_gpu("tensorrt")
+    import tensorrt
+    import torch
+
+    try:
+        torch_tensorrt = version("torch-tensorrt")
+    except PackageNotFoundError as exc:
+        hint = "pip install 'livesr[gpu]'"
+        raise BackendUnavailable(
+            f"backend='tensorrt' needs torch-tensorrt, which is not installed: {hint}"
+        ) from exc
+    major, minor = torch.cuda.get_device_capability()
+    return Target(
+        gpu=torch.cuda.get_device_name(),
+        compute_capability=f"{major}.{minor}",
+        tensorrt=tensorrt.__version__,
+        torch=torch.__version__,
+        torch_tensorrt=torch_tensorrt,
+    )

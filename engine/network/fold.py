@@ -1,0 +1,153 @@
+"""Exact inference-time rewriting of AWSRN into Conv, ReLU, Add, Concat and one PixelShuffle.
+
+Each step changes the numbers by float32 rounding only: weight norm becomes plain weights; λ_res goes into the
+second convolution of its unit; λ_x leaves the shortcut by rescaling the residual stream, y_k = x_k / ∏ λ_x;
+the AWMS branches, parallel linear convolutions of one input, become one convolution of the largest kernel,
+to which the global skip is added before the shuffle; the pixel scale goes into the outer convolutions.
+The mean shift stays, because zero padding comes after it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from engine.network.awsrn import AWMS, AWRU, LFB, PIXEL_SCALE, Awsrn
+
+# A stream scaled beyond this is left alone: a λ_x near zero would divide by almost nothing.
+MAX_RESCALE = 64.0
+
+
+class FoldedAwru(nn.Module):
+    """conv, ReLU, conv; plus the input, times λ_x where that could not be folded."""
+
+    def __init__(self, conv1: nn.Conv2d, conv2: nn.Conv2d, shortcut: float) -> None:
+        super().__init__()
+        self.conv1, self.relu, self.conv2 = conv1, nn.ReLU(), conv2
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.conv2(self.relu(self.conv1(x)))
+        return residual + (x if self.shortcut == 1.0 else x * self.shortcut)
+
+
+class FoldedLfb(nn.Module):
+    def __init__(self, awrus: list[FoldedAwru], lrfu: nn.Conv2d, shortcut: float) -> None:
+        super().__init__()
+        self.awrus = nn.ModuleList(awrus)
+        self.lrfu = lrfu
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = []
+        unit_output = x
+        for awru in self.awrus:
+            unit_output = awru(unit_output)
+            outputs.append(unit_output)
+        fused: Tensor = self.lrfu(torch.cat(outputs, dim=1))
+        return fused + (x if self.shortcut == 1.0 else x * self.shortcut)
+
+
+class FoldedAwsrn(nn.Module):
+    """The function of the `Awsrn` it was made of: (B, C, h, w) → (B, C, s·h, s·w) on 0-255, not clamped."""
+
+    mean: Tensor
+
+    def __init__(self, network: Awsrn) -> None:
+        super().__init__()
+        config = network.config
+        self.config = config
+        self.register_buffer("mean", network.mean.clone())
+        mean = network.mean.flatten().repeat_interleave(config.scale**2)
+        self.head = scaled(plain_conv(network.head), inputs=1 / PIXEL_SCALE)
+        blocks, scale = [], 1.0
+        for lfb in network.body:
+            assert isinstance(lfb, LFB)
+            block, scale = fold_lfb(lfb, scale)
+            blocks.append(block)
+        self.body = nn.Sequential(*blocks)
+        self.tail = scaled(merge_awms(network.tail), inputs=scale, outputs=PIXEL_SCALE)
+        self.skip = scaled(plain_conv(network.skip), inputs=1 / PIXEL_SCALE, outputs=PIXEL_SCALE)
+        assert self.skip.bias is not None
+        self.skip.bias.data += mean
+        self.shuffle = nn.PixelShuffle(config.scale)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        x = lr - self.mean
+        sr: Tensor = self.shuffle(self.tail(self.body(self.head(x))) + self.skip(x))
+        return sr
+
+
+def fold(network: Awsrn) -> FoldedAwsrn:
+    """The network for inference; the one given is not changed."""
+    with torch.no_grad():
+        return FoldedAwsrn(network).requires_grad_(False).eval()
+
+
+def plain_conv(conv: nn.Module) -> nn.Conv2d:
+    """A convolution without weight norm: w = g · v / |v|."""
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    return _conv2d(conv.weight.detach(), conv.bias.detach())
+
+
+def scaled(conv: nn.Conv2d, *, inputs: float | Tensor = 1.0, outputs: float = 1.0) -> nn.Conv2d:
+    """outputs · conv(inputs · x). `inputs` may be one factor for each input channel."""
+    assert conv.bias is not None
+    factor = torch.as_tensor(inputs, dtype=torch.float64).view(1, -1, 1, 1)
+    return _conv2d(conv.weight.double() * factor * outputs, conv.bias.double() * outputs)
+
+
+def merge_awms(awms: AWMS) -> nn.Conv2d:
+    """Σ α_k · conv_k as one convolution, each kernel centred in the largest."""
+    convs = {name: plain_conv(branch) for name, branch in awms.branches.items()}
+    largest = max(conv.kernel_size[0] for conv in convs.values())
+    first = next(iter(convs.values()))
+    weight = torch.zeros(first.out_channels, first.in_channels, largest, largest, dtype=torch.float64)
+    bias = torch.zeros(first.out_channels, dtype=torch.float64)
+    for name, conv in convs.items():
+        assert conv.bias is not None
+        alpha = awms.alphas[name].detach().double()
+        margin = (largest - conv.kernel_size[0]) // 2
+        inner = slice(margin, largest - margin)
+        weight[:, :, inner, inner] += alpha * conv.weight.double()
+        bias += alpha * conv.bias.double()
+    return _conv2d(weight, bias)
+
+
+def fold_awru(awru: AWRU, scale: float) -> tuple[FoldedAwru, float]:
+    """`scale` is c in x = c · y, where y is the stream that comes in; returned with the unit is the c that
+    goes out: conv1 takes c in, conv2 gives λ_res / c out."""
+    scale_out, shortcut = _fold_shortcut(awru.lambda_x, scale)
+    conv1 = scaled(plain_conv(awru.conv1), inputs=scale)
+    conv2 = scaled(plain_conv(awru.conv2), outputs=awru.lambda_res.item() / scale_out)
+    return FoldedAwru(conv1, conv2, shortcut), scale_out
+
+
+def fold_lfb(lfb: LFB, scale: float) -> tuple[FoldedLfb, float]:
+    """As `fold_awru`; the slices of the LRFU take each unit's own scale."""
+    units, scales, unit_scale = [], [], scale
+    for awru in lfb.awrus:
+        assert isinstance(awru, AWRU)
+        unit, unit_scale = fold_awru(awru, unit_scale)
+        units.append(unit)
+        scales.append(unit_scale)
+    scale_out, shortcut = _fold_shortcut(lfb.lambda_x, scale)
+    lrfu = plain_conv(lfb.lrfu)
+    slices = torch.tensor(scales, dtype=torch.float64).repeat_interleave(lrfu.out_channels)
+    lrfu = scaled(lrfu, inputs=slices, outputs=lfb.lambda_res.item() / scale_out)
+    return FoldedLfb(units, lrfu, shortcut), scale_out
+
+
+def _fold_shortcut(lambda_x: Tensor, scale: float) -> tuple[float, float]:
+    """(scale of the stream behind the addition, factor that stays on the shortcut)."""
+    factor = lambda_x.item()
+    if 1 / MAX_RESCALE <= abs(scale * factor) <= MAX_RESCALE:
+        return scale * factor, 1.0
+    return scale, factor
+
+
+def _conv2d(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    out_channels, in_channels, kernel, _ = weight.shape
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    conv.weight.data = weight.float()
+    conv.bias = nn.Parameter(bias.float())
+    return conv

@@ -1,0 +1,1 @@
+"""The process of viewers and operators: packets of every stream come in, and go out by HTTP and WebRTC."""

@@ -1,0 +1,91 @@
+"""The gateway's ASGI application: every part made here, wired here, and closed here."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.gateway import errors
+from server.gateway.figures.metrics import Metrics
+from server.gateway.placement import Placement
+from server.gateway.routes import api, health, hls, whep
+from server.gateway.streams.streams import Streams
+from server.settings import Settings
+
+WEB = Path(__file__).parent / "web"
+# Asked for anew each time, or a browser would mix modules of two versions; the policy is one that a page
+# cannot state of itself.
+_PAGE_HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": "frame-ancestors 'self'"}
+
+
+def create_app(settings: Settings, placement: Placement) -> FastAPI:
+    """An application whose lifespan starts the settings' streams and ends every stream and viewer."""
+    metrics = Metrics()
+    metrics.watch_gpus(placement.gpu_slots)
+    streams = Streams(settings, placement, metrics)
+    sessions = whep.Sessions(settings, streams)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for stream in settings.streams:
+            streams.create(stream)
+        try:
+            yield
+        finally:
+            await streams.close()
+            await sessions.close()
+
+    # The documentation pages of FastAPI load scripts from elsewhere; /openapi.json stays.
+    app = FastAPI(
+        title="livesr",
+        summary="Live video super-resolution",
+        version=version("livesr"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(_PlayerCors, origins=settings.server.cors_origins)
+    errors.install(app)
+    app.include_router(api.router(streams, settings))
+    app.include_router(whep.router(sessions, settings))
+    app.include_router(hls.router(streams))
+    app.include_router(health.router(streams, metrics, settings))
+    app.mount("/web", _Page(directory=WEB))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
+
+    return app
+
+
+class _Page(StaticFiles):
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_PAGE_HEADERS)
+        return response
+
+
+class _PlayerCors:
+    """Lets pages of other origins play: WHEP and HLS, but not the API, which starts and ends streams."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        self._app = app
+        self._open = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"],
+            allow_headers=["*"],
+            expose_headers=["Location", "ETag", "Link", "Accept-Patch", "Retry-After"],
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        playing = scope["type"] == "http" and scope["path"].startswith(("/whep/", "/hls/"))
+        await (self._open if playing else self._app)(scope, receive, send)

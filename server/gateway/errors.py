@@ -1,0 +1,144 @@
+"""What the gateway refuses, and the one JSON shape in which it says so (RFC 9457)."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from server.wire.urls import mask_credentials
+
+
+class GatewayError(Exception):
+    """A request that can't be served as it is; the message names the thing, the value and the rule."""
+
+    status = HTTPStatus.BAD_REQUEST
+    retry_after_s: int | None = None
+
+
+class InvalidStream(GatewayError):
+    """A stream that could never run as described."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class StreamNotFound(GatewayError):
+    status = HTTPStatus.NOT_FOUND
+
+
+class StreamExists(GatewayError):
+    status = HTTPStatus.CONFLICT
+
+
+class StreamFailed(GatewayError):
+    """The stream is there and will never have a picture."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class SessionNotFound(GatewayError):
+    status = HTTPStatus.NOT_FOUND
+
+
+class SegmentNotFound(GatewayError):
+    status = HTTPStatus.NOT_FOUND
+
+
+class InvalidOffer(GatewayError):
+    """What came as an offer is no SDP, or one that can't be answered."""
+
+
+class UnsupportedContentType(GatewayError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class PreconditionFailed(GatewayError):
+    status = HTTPStatus.PRECONDITION_FAILED
+
+
+class UnsupportedPatch(GatewayError):
+    """A change of session other than more ICE candidates."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class BodyTooLarge(GatewayError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class LimitReached(GatewayError):
+    """Full by the operator's limits, or shutting down."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 5
+
+
+class NotReady(GatewayError):
+    """There, but without a picture yet."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 1
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    title: str
+    status: int
+    detail: str
+
+
+def _response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    return JSONResponse(
+        problem.model_dump(), status_code=status, headers=headers, media_type="application/problem+json"
+    )
+
+
+async def _on_gateway_error(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, GatewayError)
+    headers = None if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
+    return _response(exc.status, str(exc), headers)
+
+
+async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, HTTPException)
+    return _response(exc.status_code, exc.detail, dict(exc.headers or {}))
+
+
+async def _on_invalid_request(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RequestValidationError)
+    return _response(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(describe, exc.errors())))
+
+
+async def _on_bug(request: Request, exc: Exception) -> JSONResponse:
+    return _response(HTTPStatus.INTERNAL_SERVER_ERROR, "the gateway failed; its log says why")
+
+
+def describe(error: dict[str, object]) -> str:
+    """One pydantic error as 'key=value: rule'."""
+    location = error.get("loc", ())
+    assert isinstance(location, tuple)
+    key = ".".join(str(part) for part in location if part != "body") or "body"
+    value = error.get("input")
+    shown = "" if isinstance(value, dict | list) or value is None else f"={mask_credentials(repr(value))}"
+    return f"{key}{shown}: {str(error.get('msg', '')).removeprefix('Value error, ')}"
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of this app a problem document."""
+    app.add_exception_handler(GatewayError, _on_gateway_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def responses(*errors: type[GatewayError]) -> dict[int | str, dict[str, object]]:
+    """The OpenAPI description of these errors."""
+    described: dict[int | str, dict[str, object]] = {}
+    for error in errors:
+        text = (error.__doc__ or HTTPStatus(error.status).phrase).strip()
+        described[int(error.status)] = {"model": Problem, "description": text}
+    return described

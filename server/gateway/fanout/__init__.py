@@ -1,0 +1,1 @@
+"""From one encoder to many readers."""

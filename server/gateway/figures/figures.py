@@ -1,0 +1,73 @@
+"""One stream's figures, for Prometheus and for the API alike."""
+
+import time
+
+from server.gateway.figures.metrics import DROP_REASONS, STAGES, StreamMetrics
+from server.gateway.figures.players import Players
+from server.gateway.figures.recent import RecentFrames
+from server.gateway.figures.views import FramesView, WorkerView
+from server.wire.messages import Dropped, Heartbeat, VideoPacket
+
+
+class Figures:
+    """Counts what happens to a stream since it was created."""
+
+    def __init__(self, metrics: StreamMetrics) -> None:
+        self.metrics = metrics
+        self.recent = RecentFrames()
+        self.reconnects = 0
+        self.restarts = 0
+        self.whep_viewers = 0
+        self.hls_players = Players()
+        metrics.hls_viewers.set_function(lambda: self.hls_players.count(time.monotonic()))
+        self._frames = 0
+        self._dropped: dict[str, int] = {}
+        self._heartbeat: Heartbeat | None = None
+
+    def frame_out(self, packet: VideoPacket) -> None:
+        """To be called when the frame's first bytes are with every viewer."""
+        now_ns = time.monotonic_ns()
+        stages_s = {stage: packet.stages_s[stage] for stage in STAGES if stage in packet.stages_s}
+        stages_s["publish"] = (now_ns - packet.sent_ns) / 1e9
+        latency_s = (now_ns - packet.arrival_ns) / 1e9
+        self._frames += 1
+        self.recent.add(now_ns / 1e9, stages_s, latency_s)
+        self.metrics.frame(stages_s, latency_s)
+
+    def drop(self, dropped: Dropped) -> None:
+        reason = dropped.reason if dropped.reason in DROP_REASONS else "other"
+        key = f"{dropped.stage}/{reason}"
+        self._dropped[key] = self._dropped.get(key, 0) + dropped.count
+        self.metrics.drop(dropped.stage, reason, dropped.count)
+
+    def reconnecting(self) -> None:
+        self.reconnects += 1
+        self.metrics.reconnects.inc()
+
+    def restarted(self) -> None:
+        self.restarts += 1
+        self.metrics.restarts.inc()
+
+    def count_viewer(self, change: int) -> None:
+        self.whep_viewers += change
+        self.metrics.whep_viewers.set(self.whep_viewers)
+
+    def worker_started(self) -> None:
+        self._heartbeat = None
+        self.metrics.worker_started()
+
+    def heartbeat(self, beat: Heartbeat) -> None:
+        self._heartbeat = beat
+        self.metrics.heartbeat(beat)
+
+    def frames_view(self) -> FramesView:
+        return FramesView(total=self._frames, dropped=dict(self._dropped))
+
+    def worker_view(self) -> WorkerView:
+        beat = self._heartbeat
+        return WorkerView(
+            restarts=self.restarts,
+            rss_bytes=beat.rss_bytes if beat else 0,
+            cpu_s=beat.cpu_s if beat else 0.0,
+            queues=dict(beat.queues) if beat else {},
+        )

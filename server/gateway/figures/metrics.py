@@ -1,0 +1,163 @@
+"""What Prometheus scrapes. The only file that imports prometheus_client."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import get_args
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from server.gateway.figures.views import StreamState
+from server.gateway.placement import SlotUse
+from server.wire.messages import Heartbeat, Opened, Stage
+
+# Frame budgets (120, 60, 40, 30, 20 and 15 fps) and their halves, then what is no longer live.
+_BUCKETS = (
+    *(0.001, 0.002, 0.004, 0.008, 0.012, 0.0167, 0.025, 0.0333, 0.05, 0.0667),
+    *(0.1, 0.15, 0.25, 0.5, 1.0, 2.5),
+)
+STAGES: tuple[str, ...] = get_args(Stage)
+# A label must not grow with what a worker says: every other reason counts as "other".
+DROP_REASONS = frozenset(
+    (
+        *("overload", "engine_loading", "corrupt", "before_keyframe", "audio_corrupt", "audio_overlap"),
+        "slow_viewer",
+    )
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """All metrics of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"livesr_{name}", text, ("stream", *labels), registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"livesr_{name}", text, ("stream", *labels), registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"livesr_{name}", text, ("stream", *labels), registry=registry, buckets=_BUCKETS)
+
+        self.stage_duration = histogram(
+            "frame_stage_duration_seconds", "Time of a frame in one stage", "stage"
+        )
+        self.latency = histogram(
+            "frame_latency_seconds", "From the arrival of a frame's packet to its first bytes to the viewers"
+        )
+        self.frames = counter("frames_total", "Frames published")
+        self.dropped = counter("frames_dropped_total", "Frames that were not shown", "stage", "reason")
+        self.viewers = gauge("viewers", "Viewers now", "protocol")
+        self.queue_length = gauge("queue_length", "Frames waiting in front of a stage", "stage")
+        self.reconnects = counter("source_reconnects_total", "Times the source was lost or not there")
+        self.restarts = counter("worker_restarts_total", "Workers replaced after one died or hung")
+        self.state = gauge("stream_state", "1 for the state the stream is in", "state")
+        self.engine_info = gauge("engine_info", "1 for the engine in use", "model", "backend", "precision")
+        self.super_resolution = gauge(
+            "super_resolution",
+            "1 while the network upscales, 0 while bicubic stands in for it or nothing runs",
+        )
+        self.fallbacks = counter("engine_fallbacks_total", "Times bicubic began to stand in for the engine")
+        self.parity = gauge("engine_parity_decibels", "PSNR of the engine's output against float32")
+        self.worker_memory = gauge("worker_resident_memory_bytes", "Resident memory of the worker")
+        self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers")
+        self.keyframe_requests = counter("keyframe_requests_total", "Key frames asked of the encoder")
+        self.hls_requests = counter("hls_requests_total", "Playlists and segments served")
+        self.gpu_slots = Gauge(
+            "livesr_gpu_slots", "Streams that may share the GPU", ("gpu",), registry=registry
+        )
+        self.gpu_slots_used = Gauge(
+            "livesr_gpu_slots_used", "Streams with a worker on the GPU", ("gpu",), registry=registry
+        )
+        self.per_stream = (
+            *(self.stage_duration, self.latency, self.frames, self.dropped, self.viewers, self.queue_length),
+            *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
+            *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
+            self.fallbacks,
+        )
+
+    def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
+        """`slots` gives the same GPUs each time."""
+        for place, use in enumerate(slots()):
+            self.gpu_slots.labels(use.gpu.index).set(use.slots)
+            self.gpu_slots_used.labels(use.gpu.index).set_function(partial(_used, slots, place))
+
+    def exposition(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+def _used(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
+    return slots()[place].used
+
+
+class StreamMetrics:
+    """One stream's part of the metrics: its label sets appear with it and go with it."""
+
+    def __init__(self, metrics: Metrics, stream: str) -> None:
+        self._metrics = metrics
+        self._stream = stream
+        self._cpu_s = 0.0  # of the running worker, as last reported
+        self._stages = {stage: metrics.stage_duration.labels(stream, stage) for stage in STAGES}
+        self._latency = metrics.latency.labels(stream)
+        self._frames = metrics.frames.labels(stream)
+        self.reconnects = metrics.reconnects.labels(stream)
+        self.restarts = metrics.restarts.labels(stream)
+        self.keyframe_requests = metrics.keyframe_requests.labels(stream)
+        self.hls_requests = metrics.hls_requests.labels(stream)
+        self.super_resolution = metrics.super_resolution.labels(stream)
+        self.fallbacks = metrics.fallbacks.labels(stream)
+        self.whep_viewers = metrics.viewers.labels(stream, "whep")
+        self.hls_viewers = metrics.viewers.labels(stream, "hls")
+
+    def frame(self, stages_s: dict[str, float], latency_s: float) -> None:
+        self._frames.inc()
+        self._latency.observe(latency_s)
+        for stage, duration_s in stages_s.items():
+            self._stages[stage].observe(duration_s)
+
+    def drop(self, stage: Stage, reason: str, count: int) -> None:
+        """`reason` is one of DROP_REASONS, or "other"."""
+        self._metrics.dropped.labels(self._stream, stage, reason).inc(count)
+
+    def enter(self, state: StreamState) -> None:
+        for name in get_args(StreamState):
+            self._metrics.state.labels(self._stream, name).set(name == state)
+
+    def opened(self, opened: Opened) -> None:
+        self._metrics.engine_info.remove_by_labels({"stream": self._stream})
+        self._metrics.engine_info.labels(self._stream, opened.model, opened.backend, opened.precision).set(1)
+        if opened.parity_db is None:
+            self._metrics.parity.remove_by_labels({"stream": self._stream})
+        else:
+            self._metrics.parity.labels(self._stream).set(opened.parity_db)
+
+    def worker_started(self) -> None:
+        self._cpu_s = 0.0
+
+    def heartbeat(self, beat: Heartbeat) -> None:
+        self._metrics.worker_memory.labels(self._stream).set(beat.rss_bytes)
+        self._metrics.worker_cpu.labels(self._stream).inc(max(0.0, beat.cpu_s - self._cpu_s))
+        self._cpu_s = beat.cpu_s
+        for stage, length in beat.queues.items():
+            if stage in self._stages:
+                self._metrics.queue_length.labels(self._stream, stage).set(length)
+
+    def forget(self) -> None:
+        for metric in self._metrics.per_stream:
+            metric.remove_by_labels({"stream": self._stream})

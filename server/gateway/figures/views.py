@@ -1,0 +1,100 @@
+"""What the API tells of a stream: the JSON objects of `/api/streams`."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from server.wire.messages import LoadState
+
+StreamState = Literal["starting", "running", "reconnecting", "failed", "stopped"]
+
+
+class Quantiles(BaseModel):
+    """Over the last 512 frames, in seconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class SourceView(BaseModel):
+    codec: str
+    width: int
+    height: int
+    pixel_format: str
+    decoder: str = Field(examples=["h264", "nvdec"])
+    fps: float = Field(description="Nominal; 0 where the source does not say")
+    sample_aspect_ratio: str = Field(examples=["1:1"])
+    audio: bool
+
+
+class OutputView(BaseModel):
+    width: int
+    height: int
+    encoder: str
+    bitrate_bps: int
+    on_gpu: bool = Field(description="Pictures go from decoder to encoder within the GPU's memory")
+
+
+class EngineView(BaseModel):
+    """What upscales now."""
+
+    super_resolution: bool = Field(description="False while bicubic stands in for the network")
+    model: str
+    backend: str
+    precision: str
+    parity_db: float | None = Field(description="PSNR against the float32 reference; null for itself")
+    scale: int
+
+
+class EngineLoadView(BaseModel):
+    """How far the engine for the source's pictures is; while it isn't ready, bicubic stands in for it."""
+
+    state: LoadState
+    model: str
+    width: int = Field(description="Of the pictures that it is for, padded to even")
+    height: int
+    elapsed_s: float = Field(description="Of loading, until now or until it was ready or failed")
+    detail: str = Field(description="What is being done now, or why it failed")
+
+
+class FramesView(BaseModel):
+    total: int = Field(description="Frames published since the stream was created")
+    dropped: dict[str, int] = Field(description="By 'stage/reason'", examples=[{"queue/overload": 3}])
+
+
+class ViewersView(BaseModel):
+    whep: int
+    hls: int = Field(description="Players that fetched the playlist lately")
+
+
+class WorkerView(BaseModel):
+    restarts: int
+    rss_bytes: int
+    cpu_s: float = Field(description="User and system time of the running worker")
+    queues: dict[str, int] = Field(description="Frames waiting, by stage")
+
+
+class StreamView(BaseModel):
+    """One stream, as it is now; what is known only once there is a picture is null before."""
+
+    id: str
+    source: str = Field(description="Credentials are masked")
+    model: str
+    state: StreamState
+    reason: str = Field(description="Why, where the state is not 'running'")
+    created: datetime
+    input: SourceView | None
+    output: OutputView | None
+    engine: EngineView | None
+    engine_load: EngineLoadView | None
+    fps: float = Field(description="Frames published in each of the last seconds")
+    latency_s: Quantiles | None = Field(description="A frame's arrival → its first bytes to every viewer")
+    stages_s: dict[str, Quantiles] = Field(description="decode, queue, upscale, encode, publish")
+    frames: FramesView
+    viewers: ViewersView
+    source_reconnects: int
+    worker: WorkerView
+    whep_url: str = Field(examples=["/whep/demo"])
+    hls_url: str = Field(examples=["/hls/demo/index.m3u8"])

@@ -1,0 +1,1 @@
+"""A stream as HLS: segments, playlists, fragmented MP4."""

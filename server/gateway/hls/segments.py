@@ -1,0 +1,201 @@
+"""One stream cut into HLS segments, in memory: from keyframe to keyframe, the last few kept."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from server.gateway.hls.fmp4 import AudioTrack, Sample, VideoTrack, init_segment, media_segment
+from server.gateway.hls.h264 import ParameterSets, to_sample
+from server.settings import Hls
+from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioPacket, Opened, VideoPacket
+
+# No picture for longer is a hole in the timeline, and a discontinuity in the playlist.
+HOLE_TICKS = VIDEO_CLOCK_HZ
+# A keyframe this close to the wanted end of a segment ends it.
+EARLY_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Init:
+    """What a player needs before a segment; another one begins when size, codec or sound change."""
+
+    name: str
+    video: VideoTrack
+    audio: AudioTrack | None
+    data: bytes = field(repr=False)
+
+    @property
+    def codecs(self) -> str:
+        return ",".join([self.video.codec] + ([self.audio.codec] if self.audio else []))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    name: str
+    init: Init
+    starts: datetime
+    duration_s: float
+    frames: int
+    discontinuity: bool  # the timeline or the init segment is another than before
+    data: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Growing:
+    """The segment that frames are still added to."""
+
+    init: Init
+    discontinuity: bool
+    start: int
+    frames: list[tuple[VideoPacket, bytes]] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        last = self.frames[-1][0]
+        return last.pts + last.duration
+
+
+class Segments:
+    """Fed with a stream's packets by the event loop; each costs it some tens of microseconds."""
+
+    def __init__(self, settings: Hls, *, on_need_keyframe: Callable[[], None]) -> None:
+        self.settings = settings
+        self.first = asyncio.Event()  # a segment is there
+        self.listed: deque[Segment] = deque()
+        self.media_sequence = 0
+        self.discontinuity_sequence = 0
+        self.longest_s = settings.segment_s
+        self._on_need_keyframe = on_need_keyframe
+        # Names that no earlier run of the service has given out: caches keep segments.
+        self._run = f"{time.time_ns() // 1_000_000:x}"
+        self._made = 0
+        self._inits = 0
+        # RFC 8216, 6.2.2: gone from the playlist, a segment stays for as long as the playlist was.
+        self._kept: deque[Segment] = deque(maxlen=2 * settings.segments)
+        self._clock_origin = datetime.now(UTC) - timedelta(seconds=time.monotonic())
+        self._opened: Opened | None = None
+        self._growing: _Growing | None = None
+        self._audio: deque[AudioPacket] = deque(maxlen=4096)
+        self._interrupted = False
+
+    def opened(self, opened: Opened) -> None:
+        """The tracks are these from the next keyframe on."""
+        self._opened = opened
+
+    def video(self, packet: VideoPacket) -> None:
+        sample, parameter_sets = to_sample(packet.payload)
+        if self._growing is not None and packet.pts - self._growing.end > HOLE_TICKS:
+            self.interrupt()
+        if packet.keyframe and parameter_sets is not None:
+            self._on_keyframe(packet.pts, parameter_sets)
+        growing = self._growing
+        if growing is None:
+            self._on_need_keyframe()
+            return
+        growing.frames.append((packet, sample))
+        if packet.pts - growing.start >= self.settings.segment_s * VIDEO_CLOCK_HZ:
+            self._on_need_keyframe()
+
+    def audio(self, packet: AudioPacket) -> None:
+        self._audio.append(packet)  # before the first picture too: sound does not wait for the upscaler
+
+    def interrupt(self) -> None:
+        """The timeline ends here and goes on elsewhere: at a new worker, or a source that came back."""
+        if self._growing is not None:
+            self._finish(self._growing, self._growing.end)
+            self._growing = None
+        self._audio.clear()
+        self._interrupted = True
+
+    def find(self, name: str) -> bytes | None:
+        """The bytes of a segment or an init segment of that name."""
+        for segment in self._kept:
+            if segment.name == name:
+                return segment.data
+            if segment.init.name == name:
+                return segment.init.data
+        return None
+
+    def _on_keyframe(self, pts: int, parameter_sets: ParameterSets) -> None:
+        growing = self._growing
+        wanted = self._tracks(parameter_sets)
+        if wanted is None:
+            return
+        changed = growing is not None and (growing.init.video, growing.init.audio) != wanted
+        if growing is None:
+            while self._audio and self._audio[0].pts * VIDEO_CLOCK_HZ < pts * AUDIO_CLOCK_HZ:
+                self._audio.popleft()
+        else:
+            elapsed_s = (pts - growing.start) / VIDEO_CLOCK_HZ
+            if not changed and elapsed_s < EARLY_SHARE * self.settings.segment_s:
+                return  # a keyframe that some viewer asked for
+            self._finish(growing, pts)
+        last = self._kept[-1].init if self._kept else None
+        init = last if last and (last.video, last.audio) == wanted else self._new_init(*wanted)
+        discontinuity = changed or (self._interrupted and last is not None)
+        self._interrupted = False
+        self._growing = _Growing(init, discontinuity, pts)
+
+    def _tracks(self, parameter_sets: ParameterSets) -> tuple[VideoTrack, AudioTrack | None] | None:
+        opened = self._opened
+        if opened is None:
+            return None
+        video = VideoTrack(
+            parameter_sets=parameter_sets,
+            width=opened.width,
+            height=opened.height,
+            sample_aspect_ratio=opened.sample_aspect_ratio,
+        )
+        if not opened.audio or not opened.aac_config:
+            return video, None
+        config = bytes.fromhex(opened.aac_config)
+        return video, AudioTrack(config=config, rate_hz=opened.audio_rate_hz, channels=opened.audio_channels)
+
+    def _new_init(self, video: VideoTrack, audio: AudioTrack | None) -> Init:
+        self._inits += 1
+        name = f"init-{self._run}-{self._inits}.mp4"
+        return Init(name=name, video=video, audio=audio, data=init_segment(video, audio))
+
+    def _finish(self, growing: _Growing, end: int) -> None:
+        """Closes a segment; `end` is where the next one starts."""
+        times = [packet.pts for packet, _ in growing.frames] + [end]
+        video = [
+            Sample(time=packet.pts, duration=times[i + 1] - packet.pts, sync=packet.keyframe, data=sample)
+            for i, (packet, sample) in enumerate(growing.frames)
+        ]
+        self._made += 1
+        segment = Segment(
+            name=f"seg-{self._run}-{self._made}.m4s",
+            init=growing.init,
+            starts=self._clock_origin + timedelta(seconds=growing.start / VIDEO_CLOCK_HZ),
+            duration_s=(end - growing.start) / VIDEO_CLOCK_HZ,
+            frames=len(video),
+            discontinuity=growing.discontinuity,
+            data=media_segment(self._made, video, self._take_audio(growing, end)),
+        )
+        self._kept.append(segment)
+        self.listed.append(segment)
+        self.longest_s = max(self.longest_s, segment.duration_s)
+        if len(self.listed) > self.settings.segments:
+            self.media_sequence += 1
+            self.discontinuity_sequence += self.listed.popleft().discontinuity
+        self.first.set()
+
+    def _take_audio(self, growing: _Growing, end: int) -> list[Sample]:
+        """The sound up to the end of the segment. What comes late is in the next one: its time says where."""
+        packets = []
+        while self._audio and self._audio[0].pts * VIDEO_CLOCK_HZ < end * AUDIO_CLOCK_HZ:
+            packets.append(self._audio.popleft())
+        track = growing.init.audio
+        if track is None:
+            return []
+        times = [p.pts * track.rate_hz // AUDIO_CLOCK_HZ for p in packets]
+        if packets:
+            times.append((packets[-1].pts + packets[-1].duration) * track.rate_hz // AUDIO_CLOCK_HZ)
+        return [
+            Sample(time=times[i], duration=max(0, times[i + 1] - times[i]), sync=True, data=packet.payload)
+            for i, packet in enumerate(packets)
+        ]

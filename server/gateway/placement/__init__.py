@@ -1,0 +1,48 @@
+"""Where a stream's worker runs."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.machine import Gpu
+from server.wire.messages import Message, WorkerJob
+
+
+class Worker(Protocol):
+    """A started worker, as the gateway holds it."""
+
+    def messages(self) -> AsyncIterator[Message]:
+        """Ends when the worker is gone; raises ProtocolError where it sends what is no message."""
+        ...
+
+    def send(self, message: Message) -> None:
+        """Returns at once; what a dead or stuck worker cannot take is lost."""
+        ...
+
+    async def stop(self, *, at_once: bool = False) -> str:
+        """Asks the worker to finish, ends it where it doesn't, and says how it ended. Safe more than once.
+
+        With `at_once` it isn't waited for.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotUse:
+    """How many workers a GPU has, and may have."""
+
+    gpu: Gpu
+    used: int
+    slots: int
+
+
+class Placement(Protocol):
+    """Chooses where a job runs, and starts it there."""
+
+    async def start(self, job: WorkerJob) -> Worker:
+        """Raises OSError where no worker can be started."""
+        ...
+
+    def gpu_slots(self) -> Sequence[SlotUse]:
+        """Of every GPU that workers are given, always in the same order."""
+        ...

@@ -1,0 +1,82 @@
+"""HLS over HTTP: playlists and segments of each stream, from memory."""
+
+import asyncio
+import time
+
+from fastapi import APIRouter, Request, Response
+
+from server.gateway.errors import NotReady, SegmentNotFound, StreamFailed, StreamNotFound, responses
+from server.gateway.hls import playlist
+from server.gateway.streams.stream import Stream
+from server.gateway.streams.streams import Streams
+
+PLAYLIST = "application/vnd.apple.mpegurl"
+MP4 = "video/mp4"
+# A player that comes before the first segment waits rather than fails, up to about two of them.
+FIRST_SEGMENT_TIMEOUT_S = 5.0
+
+
+def router(streams: Streams) -> APIRouter:
+    routes = APIRouter(prefix="/hls/{stream}", tags=["HLS"])
+    described = responses(StreamNotFound, StreamFailed, NotReady)
+
+    @routes.head("/index.m3u8", include_in_schema=False)
+    @routes.get(
+        "/index.m3u8",
+        response_class=Response,
+        responses={200: {"content": {PLAYLIST: {}}}, **described},
+    )
+    async def multivariant_playlist(stream: str) -> Response:
+        """Where a player starts."""
+        found = await _with_segments(streams, stream)
+        return _playlist(playlist.multivariant(found.outputs.hls))
+
+    @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
+    @routes.get(
+        f"/{playlist.MEDIA_PLAYLIST}",
+        response_class=Response,
+        responses={200: {"content": {PLAYLIST: {}}}, **described},
+    )
+    async def media_playlist(stream: str, request: Request) -> Response:
+        """The segments of the last seconds."""
+        found = await _with_segments(streams, stream)
+        client = request.client.host if request.client else ""
+        found.figures.hls_players.saw(f"{client} {request.headers.get('User-Agent', '')}", time.monotonic())
+        return _playlist(playlist.media(found.outputs.hls))
+
+    @routes.head("/{segment}", include_in_schema=False)
+    @routes.get(
+        "/{segment}",
+        response_class=Response,
+        responses={200: {"content": {MP4: {}}}, **responses(SegmentNotFound, StreamNotFound)},
+    )
+    async def media_segment(stream: str, segment: str) -> Response:
+        """A segment, or the init segment before it."""
+        found = streams.get(stream)
+        data = found.outputs.hls.find(segment)
+        if data is None:
+            raise SegmentNotFound(f"stream {stream!r} has no segment {segment!r}, or has it no more")
+        found.figures.metrics.hls_requests.inc()
+        # The name is never given to other bytes.
+        return Response(data, media_type=MP4, headers={"Cache-Control": "public, max-age=3600, immutable"})
+
+    return routes
+
+
+async def _with_segments(streams: Streams, stream_id: str) -> Stream:
+    """The stream, once it has a segment; raises StreamNotFound, StreamFailed or NotReady."""
+    stream = streams.get(stream_id)
+    segments = stream.outputs.hls
+    if stream.state == "failed" and not segments.first.is_set():
+        raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
+    try:
+        async with asyncio.timeout(FIRST_SEGMENT_TIMEOUT_S):
+            await segments.first.wait()
+    except TimeoutError:
+        raise NotReady(f"stream {stream_id!r} is {stream.state} and has no segment yet") from None
+    stream.figures.metrics.hls_requests.inc()
+    return stream
+
+
+def _playlist(text: str) -> Response:
+    return Response(text, media_type=PLAYLIST, headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,175 @@
+"""WHEP: a viewer posts an offer, gets an answer and a resource to end it by (draft-ietf-wish-whep)."""
+
+import asyncio
+from http import HTTPStatus
+
+from aiortc import RTCIceServer
+from fastapi import APIRouter, Request, Response
+
+from server.gateway.errors import (
+    BodyTooLarge,
+    InvalidOffer,
+    LimitReached,
+    PreconditionFailed,
+    SessionNotFound,
+    StreamFailed,
+    StreamNotFound,
+    UnsupportedContentType,
+    UnsupportedPatch,
+    responses,
+)
+from server.gateway.streams.stream import Stream
+from server.gateway.streams.streams import Streams
+from server.gateway.webrtc.negotiate import parse_fragment, parse_offer
+from server.gateway.webrtc.peer import Peer
+from server.settings import IceServer, Settings
+
+SDP = "application/sdp"
+FRAGMENT = "application/trickle-ice-sdpfrag"
+MAX_BODY_BYTES = 64 << 10
+
+
+class Sessions:
+    """The WebRTC viewers of all streams."""
+
+    def __init__(self, settings: Settings, streams: Streams) -> None:
+        self._settings = settings
+        self._streams = streams
+        self._peers: dict[str, tuple[Stream, Peer]] = {}
+
+    async def open(self, stream_id: str, sdp: str) -> tuple[Peer, str]:
+        """A new viewer, and the answer to it."""
+        stream = self._streams.get(stream_id)
+        offer = parse_offer(sdp)
+        limit = self._settings.limits.max_viewers_per_stream
+        if stream.state == "failed":
+            raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
+        if self._streams.closing:
+            raise LimitReached("the service is shutting down")
+        if stream.figures.whep_viewers >= limit:
+            raise LimitReached(f"stream {stream_id!r} is full; limits.max_viewers_per_stream={limit}")
+        webrtc = self._settings.webrtc
+        peer = Peer(
+            offer,
+            ice_servers=[_rtc_ice_server(server) for server in webrtc.ice_servers],
+            host_addresses=webrtc.host_addresses,
+            outputs=stream.outputs,
+            on_closed=self._forget,
+        )
+        self._peers[peer.id] = stream, peer
+        stream.figures.count_viewer(+1)
+        try:
+            return peer, await peer.answer()
+        except BaseException:
+            await peer.close()
+            raise
+
+    def get(self, stream_id: str, session_id: str) -> Peer:
+        """Raises SessionNotFound."""
+        stream, peer = self._peers.get(session_id, (None, None))
+        if stream is None or peer is None or stream.id != stream_id:
+            raise SessionNotFound(f"stream {stream_id!r} has no such session")
+        return peer
+
+    async def close(self) -> None:
+        await asyncio.gather(*(peer.close() for _, peer in list(self._peers.values())))
+
+    def _forget(self, peer: Peer) -> None:
+        stream, _ = self._peers.pop(peer.id)
+        stream.figures.count_viewer(-1)
+
+
+def router(sessions: Sessions, settings: Settings) -> APIRouter:
+    routes = APIRouter(prefix="/whep/{stream}", tags=["WHEP"])
+    links = {"Link": ", ".join(_link(server) for server in settings.webrtc.ice_servers)}
+    links = links if settings.webrtc.ice_servers else {}
+
+    @routes.post(
+        "",
+        status_code=HTTPStatus.CREATED,
+        response_class=Response,
+        responses={
+            201: {"content": {SDP: {}}, "description": "The answer; Location is the viewer's resource"},
+            **responses(
+                *(InvalidOffer, StreamNotFound, StreamFailed, BodyTooLarge),
+                *(UnsupportedContentType, LimitReached),
+            ),
+        },
+        openapi_extra={"requestBody": {"required": True, "content": {SDP: {"schema": {"type": "string"}}}}},
+    )
+    async def watch(stream: str, request: Request) -> Response:
+        """Starts a WebRTC viewer. A second video m-line in the offer gets the plain picture."""
+        peer, answer = await sessions.open(stream, await _body(request, SDP))
+        headers = {
+            "Location": f"/whep/{stream}/{peer.id}",
+            "ETag": peer.etag,
+            "Accept-Patch": FRAGMENT,
+            **links,
+        }
+        return Response(answer, status_code=HTTPStatus.CREATED, media_type=SDP, headers=headers)
+
+    @routes.options("", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
+    async def describe(stream: str) -> Response:
+        """What this endpoint takes, and the ICE servers to use."""
+        headers = {"Allow": "OPTIONS, POST", "Accept-Post": SDP, **links}
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+
+    @routes.patch(
+        "/{session}",
+        status_code=HTTPStatus.NO_CONTENT,
+        response_class=Response,
+        responses=responses(
+            *(InvalidOffer, SessionNotFound, PreconditionFailed, UnsupportedContentType, UnsupportedPatch)
+        ),
+        openapi_extra={
+            "requestBody": {"required": True, "content": {FRAGMENT: {"schema": {"type": "string"}}}}
+        },
+    )
+    async def trickle(stream: str, session: str, request: Request) -> Response:
+        """Adds ICE candidates of the viewer. Ours are all in the answer; ICE restarts are not offered."""
+        peer = sessions.get(stream, session)
+        ufrag, candidates, last = parse_fragment(await _body(request, FRAGMENT))
+        wanted = request.headers.get("If-Match", "*")
+        if wanted not in ("*", peer.etag):
+            raise PreconditionFailed(f"If-Match {wanted} is not this session's ETag {peer.etag}")
+        if ufrag is not None and ufrag != peer.remote_ufrag:
+            raise UnsupportedPatch("an ICE restart is not supported: post a new offer instead")
+        await peer.add_candidates(candidates, last=last)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    @routes.delete("/{session}", response_class=Response, responses=responses(SessionNotFound))
+    async def leave(stream: str, session: str) -> Response:
+        """Ends a viewer."""
+        await sessions.get(stream, session).close()
+        return Response()
+
+    return routes
+
+
+async def _body(request: Request, content_type: str) -> str:
+    given = request.headers.get("Content-Type", "")
+    if given.partition(";")[0].strip().lower() != content_type:
+        raise UnsupportedContentType(f"Content-Type {given!r} must be {content_type}")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"the body is above {MAX_BODY_BYTES} bytes")
+    try:
+        return body.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidOffer("the body is no UTF-8 text") from exc
+
+
+def _rtc_ice_server(server: IceServer) -> RTCIceServer:
+    return RTCIceServer(urls=list(server.urls), username=server.username, credential=server.credential)
+
+
+def _link(server: IceServer) -> str:
+    """RFC 9725, section 4.6."""
+    extra = ""
+    if server.username is not None and server.credential is not None:
+        extra = (
+            f'; username="{server.username}"; credential="{server.credential}"; credential-type="password"'
+        )
+    return ", ".join(f'<{url}>; rel="ice-server"{extra}' for url in server.urls)

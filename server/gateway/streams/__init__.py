@@ -1,0 +1,1 @@
+"""Which streams there are, what state each is in, and the worker that it has."""

@@ -1,0 +1,99 @@
+"""Everything one stream's packets go to: a fan-out for each rendition, one for sound, and HLS."""
+
+from collections.abc import Callable
+
+from server.gateway.fanout.fanout import Fanout, Reader
+from server.gateway.fanout.keyframes import KeyframeRequests
+from server.gateway.hls.segments import Segments
+from server.gateway.webrtc.rtp import H264Packetizer, RtpFrame, opus_frame
+from server.settings import Hls
+from server.wire.messages import AudioPacket, Rendition, VideoPacket
+
+# Two seconds: behind by more, a viewer sees the present sooner by skipping.
+RING_FRAMES = 64
+RING_AUDIO_PACKETS = 128
+
+
+class VideoOutput:
+    """One rendition for WebRTC viewers: packetised once, and only while somebody watches."""
+
+    def __init__(
+        self,
+        *,
+        on_request_keyframe: Callable[[], None],
+        on_drop: Callable[[int], None],
+        on_readers: Callable[[int], None],
+    ) -> None:
+        self.keyframes = KeyframeRequests(on_request_keyframe)
+        self.fanout: Fanout[RtpFrame] = Fanout(
+            capacity=RING_FRAMES,
+            on_need_keyframe=self.keyframes.ask,
+            on_drop=on_drop,
+            on_readers=on_readers,
+        )
+        self._packetizer = H264Packetizer()
+
+    def publish(self, packet: VideoPacket) -> None:
+        if packet.keyframe:
+            self.keyframes.satisfied()
+        if len(self.fanout):
+            self.fanout.publish(self._packetizer.frame(packet))
+
+
+class Outputs:
+    """Made with its stream, closed with it; a worker's death touches nothing here."""
+
+    def __init__(
+        self,
+        hls: Hls,
+        *,
+        on_request_keyframe: Callable[[Rendition], None],
+        on_slow_viewer: Callable[[int], None],
+        on_plain_wanted: Callable[[bool], None],
+    ) -> None:
+        self._on_plain_wanted = on_plain_wanted
+        self.plain_wanted = False
+        self.upscaled = VideoOutput(
+            on_request_keyframe=lambda: on_request_keyframe("upscaled"),
+            on_drop=on_slow_viewer,
+            on_readers=lambda count: None,
+        )
+        self.plain = VideoOutput(
+            on_request_keyframe=lambda: on_request_keyframe("plain"),
+            on_drop=on_slow_viewer,
+            on_readers=self._on_plain_readers,
+        )
+        self.hls = Segments(hls, on_need_keyframe=self.upscaled.keyframes.ask)
+        self.audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS)
+
+    def join(self, rendition: Rendition | None) -> Reader[RtpFrame]:
+        """A reader of this rendition; None is the sound."""
+        return self.audio.join() if rendition is None else self._video(rendition).fanout.join()
+
+    def ask_keyframe(self, rendition: Rendition | None) -> None:
+        if rendition is not None:
+            self._video(rendition).keyframes.ask()
+
+    def publish_video(self, packet: VideoPacket) -> None:
+        self._video(packet.rendition).publish(packet)
+        if packet.rendition == "upscaled":
+            self.hls.video(packet)
+
+    def publish_audio(self, packet: AudioPacket) -> None:
+        if packet.codec == "aac":
+            self.hls.audio(packet)
+        elif len(self.audio):
+            self.audio.publish(opus_frame(packet))
+
+    def close(self) -> None:
+        """Ends every reader; their peers close themselves."""
+        for fanout in (self.upscaled.fanout, self.plain.fanout, self.audio):
+            fanout.close()
+
+    def _video(self, rendition: Rendition) -> VideoOutput:
+        return self.upscaled if rendition == "upscaled" else self.plain
+
+    def _on_plain_readers(self, count: int) -> None:
+        if self.plain_wanted != (count > 0):
+            self.plain_wanted = count > 0
+            self._on_plain_wanted(self.plain_wanted)

@@ -1,0 +1,239 @@
+"""One stream as the gateway sees it: what its worker says, the state it is in, where its packets go."""
+
+import asyncio
+import logging
+import time
+from datetime import UTC, datetime
+
+from server.gateway.figures.figures import Figures
+from server.gateway.figures.metrics import Metrics, StreamMetrics
+from server.gateway.figures.views import (
+    EngineLoadView,
+    EngineView,
+    OutputView,
+    SourceView,
+    StreamState,
+    StreamView,
+    ViewersView,
+)
+from server.gateway.placement import Placement
+from server.gateway.streams.outputs import Outputs
+from server.gateway.streams.supervisor import Supervisor
+from server.settings import Hls, Limits, StreamSettings
+from server.wire.messages import (
+    AudioPacket,
+    Dropped,
+    EngineLoad,
+    Failed,
+    Heartbeat,
+    Message,
+    Opened,
+    Reconnecting,
+    Rendition,
+    RequestKeyframe,
+    SetPlain,
+    VideoPacket,
+)
+from server.wire.urls import mask_credentials
+
+log = logging.getLogger(__name__)
+
+
+class Stream:
+    """Hears its worker (`Supervised`) and passes on what comes. Started and closed by the registry."""
+
+    def __init__(
+        self, settings: StreamSettings, *, limits: Limits, hls: Hls, placement: Placement, metrics: Metrics
+    ) -> None:
+        self.settings = settings
+        self.id = settings.id
+        self.state: StreamState = "starting"
+        self.reason = ""
+        self.figures = Figures(StreamMetrics(metrics, settings.id))
+        self.outputs = Outputs(
+            hls,
+            on_request_keyframe=self._request_keyframe,
+            on_slow_viewer=self._on_slow_viewer,
+            on_plain_wanted=lambda wanted: self._supervisor.send(SetPlain(enabled=wanted)),
+        )
+        self._created = datetime.now(UTC)
+        self._opened: Opened | None = None
+        self._engine_load: EngineLoad | None = None
+        self._supervisor = Supervisor(placement, settings.job(limits), self)
+        self._task: asyncio.Task[None] | None = None
+        self._enter("starting")
+
+    def start(self) -> None:
+        log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
+        self._task = asyncio.create_task(self._supervise())
+
+    async def _supervise(self) -> None:
+        try:
+            await self._supervisor.run()
+        except Exception:  # a bug of ours ends this stream, and no other
+            log.exception("stream %s: the gateway failed", self.id)
+            self._enter("failed", "the gateway failed; its log says why")
+
+    async def close(self) -> None:
+        """Ends the worker and every viewer; the stream's metrics go with it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._enter("stopped")
+        self.outputs.close()
+        self.figures.metrics.forget()
+
+    # Supervised
+
+    def on_start(self) -> None:
+        self.figures.worker_started()
+        self._engine_load = None
+        if self.outputs.plain_wanted:
+            self._supervisor.send(SetPlain(enabled=True))
+
+    def on_message(self, message: Message) -> None:
+        match message:
+            case VideoPacket():
+                self._on_video(message)
+            case AudioPacket():
+                self.outputs.publish_audio(message)
+            case Heartbeat():
+                self.figures.heartbeat(message)
+            case Dropped():
+                self.figures.drop(message)
+            case Opened():
+                self._on_opened(message)
+            case EngineLoad():
+                self._engine_load = message
+            case Reconnecting():
+                self.figures.reconnecting()
+                self.outputs.hls.interrupt()
+                self._enter("reconnecting", f"{message.reason}; trying again in {message.retry_in_s:.1f} s")
+            case Failed():
+                self._enter("failed", message.reason)
+            case _:
+                log.warning("stream %s: unexpected %s of the worker", self.id, type(message).__name__)
+
+    def on_death(self, reason: str, retry_in_s: float) -> None:
+        self.figures.restarted()
+        self.outputs.hls.interrupt()
+        later = f"the next starts in {retry_in_s:.1f} s" if retry_in_s else "a new one starts"
+        self._enter("starting", f"{reason}; {later}", logged=True)
+
+    def on_no_worker(self, reason: str, retry_in_s: float) -> None:
+        self._enter("starting", f"{reason}; trying again in {retry_in_s:.1f} s", logged=True)
+
+    def _on_video(self, packet: VideoPacket) -> None:
+        self.outputs.publish_video(packet)
+        if packet.rendition == "upscaled":
+            if self.state != "running":
+                self._enter("running")
+            # The viewers' tasks are already scheduled: behind them, this runs once each has sent.
+            asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)
+
+    def _on_opened(self, opened: Opened) -> None:
+        if not opened.super_resolution and (self._opened is None or self._opened.super_resolution):
+            self.figures.metrics.fallbacks.inc()
+        self._opened = opened
+        self.outputs.hls.opened(opened)
+        self.figures.metrics.opened(opened)
+        self._show_super_resolution()
+        log.info(
+            "stream %s: %s %d×%d → %d×%d by %s on %s (%s), decoder %s, encoder %s",
+            *(self.id, opened.source_codec, opened.source_width, opened.source_height),
+            *(opened.width, opened.height, opened.model, opened.backend, opened.precision),
+            *(opened.video_decoder, opened.video_encoder),
+        )
+
+    def _on_slow_viewer(self, count: int) -> None:
+        self.figures.drop(Dropped(stage="publish", reason="slow_viewer", count=count))
+
+    def _request_keyframe(self, rendition: Rendition) -> None:
+        self.figures.metrics.keyframe_requests.inc()
+        self._supervisor.send(RequestKeyframe(rendition=rendition))
+
+    def _enter(self, state: StreamState, reason: str = "", *, logged: bool = False) -> None:
+        """Logs a change of state, or with `logged` a new reason for the same one."""
+        reason = mask_credentials(reason)
+        if logged or state != self.state:
+            level = logging.INFO if state in ("running", "stopped") else logging.WARNING
+            log.log(level, "stream %s: %s%s", self.id, state, f": {reason}" if reason else "")
+        self.state, self.reason = state, reason
+        self.figures.metrics.enter(state)
+        self._show_super_resolution()
+
+    def _show_super_resolution(self) -> None:
+        upscaling = self.state == "running" and self._opened is not None and self._opened.super_resolution
+        self.figures.metrics.super_resolution.set(upscaling)
+
+    def view(self) -> StreamView:
+        opened, recent = self._opened, self.figures.recent
+        return StreamView(
+            id=self.id,
+            source=mask_credentials(self.settings.source),
+            model=self.settings.model,
+            state=self.state,
+            reason=self.reason,
+            created=self._created,
+            input=_source_view(opened) if opened else None,
+            output=_output_view(opened) if opened else None,
+            engine=_engine_view(opened) if opened else None,
+            engine_load=_engine_load_view(self._engine_load) if self._engine_load else None,
+            fps=round(recent.fps(time.monotonic()), 2),
+            latency_s=recent.latency(),
+            stages_s=recent.stages(),
+            frames=self.figures.frames_view(),
+            viewers=ViewersView(
+                whep=self.figures.whep_viewers, hls=self.figures.hls_players.count(time.monotonic())
+            ),
+            source_reconnects=self.figures.reconnects,
+            worker=self.figures.worker_view(),
+            whep_url=f"/whep/{self.id}",
+            hls_url=f"/hls/{self.id}/index.m3u8",
+        )
+
+
+def _source_view(opened: Opened) -> SourceView:
+    horizontal, vertical = opened.sample_aspect_ratio
+    return SourceView(
+        codec=opened.source_codec,
+        width=opened.source_width,
+        height=opened.source_height,
+        pixel_format=opened.source_pixel_format,
+        decoder=opened.video_decoder,
+        fps=opened.source_fps,
+        sample_aspect_ratio=f"{horizontal}:{vertical}",
+        audio=opened.audio,
+    )
+
+
+def _output_view(opened: Opened) -> OutputView:
+    return OutputView(
+        width=opened.width,
+        height=opened.height,
+        encoder=opened.video_encoder,
+        bitrate_bps=opened.bitrate_bps,
+        on_gpu=opened.on_gpu,
+    )
+
+
+def _engine_view(opened: Opened) -> EngineView:
+    return EngineView(
+        super_resolution=opened.super_resolution,
+        model=opened.model,
+        backend=opened.backend,
+        precision=opened.precision,
+        parity_db=opened.parity_db,
+        scale=opened.scale,
+    )
+
+
+def _engine_load_view(load: EngineLoad) -> EngineLoadView:
+    return EngineLoadView(
+        state=load.state,
+        model=load.model,
+        width=load.width,
+        height=load.height,
+        elapsed_s=load.elapsed_s,
+        detail=mask_credentials(load.detail),
+    )

@@ -1,0 +1,67 @@
+"""The registry: which streams there are."""
+
+import asyncio
+
+from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
+from server.gateway.figures.metrics import Metrics
+from server.gateway.placement import Placement
+from server.gateway.streams.stream import Stream
+from server.settings import Settings, StreamSettings
+
+
+class Streams:
+    """Creates, finds and deletes streams; all of one event loop."""
+
+    def __init__(self, settings: Settings, placement: Placement, metrics: Metrics) -> None:
+        self._settings = settings
+        self._placement = placement
+        self._metrics = metrics
+        self._streams: dict[str, Stream] = {}
+        self._closing = False
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    def all(self) -> list[Stream]:
+        return list(self._streams.values())
+
+    def create(self, settings: StreamSettings) -> Stream:
+        """Raises StreamExists, or LimitReached."""
+        limits = self._settings.limits
+        if settings.id in self._streams:
+            raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
+        if self._closing:
+            raise LimitReached("the service is shutting down")
+        if len(self._streams) >= limits.max_streams:
+            raise LimitReached(f"{len(self._streams)} streams run; limits.max_streams={limits.max_streams}")
+        stream = Stream(
+            settings,
+            limits=limits,
+            hls=self._settings.hls,
+            placement=self._placement,
+            metrics=self._metrics,
+        )
+        self._streams[stream.id] = stream
+        stream.start()
+        return stream
+
+    def get(self, stream: str) -> Stream:
+        """Raises StreamNotFound."""
+        try:
+            return self._streams[stream]
+        except KeyError:
+            raise StreamNotFound(f"there is no stream {stream!r}") from None
+
+    async def delete(self, stream: str) -> None:
+        """Returns when its worker has ended; raises StreamNotFound."""
+        found = self.get(stream)
+        del self._streams[stream]
+        await found.close()
+
+    async def close(self) -> None:
+        """Ends every stream; none can be created from here on."""
+        self._closing = True
+        streams = self.all()
+        self._streams.clear()
+        await asyncio.gather(*(stream.close() for stream in streams))

@@ -1,0 +1,1 @@
+"""WebRTC viewers: negotiation, transports, RTP."""

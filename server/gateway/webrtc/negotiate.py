@@ -1,0 +1,238 @@
+"""From a viewer's SDP offer to the lines we answer: which codec, rendition and transport (RFC 9429)."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aiortc.rtcdtlstransport import RTCDtlsParameters
+from aiortc.rtcicetransport import RTCIceCandidate, RTCIceParameters
+from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters
+from aiortc.sdp import (
+    GroupDescription,
+    MediaDescription,
+    SessionDescription,
+    SsrcDescription,
+    candidate_from_sdp,
+)
+
+from server.gateway.errors import InvalidOffer
+from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, Rendition
+
+MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
+MAX_LINES = 8
+_FEEDBACK = (RTCRtcpFeedback(type="nack"), RTCRtcpFeedback(type="nack", parameter="pli"))
+# Best first. Whatever is answered, High is what every decoder of the last decade plays.
+_H264_PROFILES = ("64", "4d", "42")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One m-line that carries media to the viewer. `rendition` is None for audio."""
+
+    index: int
+    mid: str
+    kind: str
+    rendition: Rendition | None
+    clock_hz: int
+    codec: RTCRtpCodecParameters
+    rtx: RTCRtpCodecParameters | None
+    mid_extension: int | None  # RFC 8843: the id under which packets carry their mid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A viewer's offer, understood. All lines share one transport; the other m-lines are declined."""
+
+    media: tuple[MediaDescription, ...]
+    lines: tuple[Line, ...]
+    ice: RTCIceParameters
+    ice_candidates: tuple[RTCIceCandidate, ...]
+    ice_candidates_complete: bool
+    dtls: RTCDtlsParameters
+    # The viewer opens DTLS wherever it leaves us the choice: as its client we would offer ECDSA ciphers
+    # only, and GStreamer's certificate is RSA.
+    dtls_role: str  # ours: "server" or "client"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The synchronisation sources of one line."""
+
+    ssrc: int
+    rtx_ssrc: int
+    cname: str
+
+
+def parse_offer(sdp: str) -> Offer:
+    """Raises InvalidOffer where this is no SDP, or no offer of a viewer we could serve."""
+    try:
+        session = SessionDescription.parse(sdp)
+    except (
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as exc:
+        raise InvalidOffer("the offer is no valid SDP") from exc
+    if not session.media:
+        raise InvalidOffer("the offer has no m-line")
+    if len(session.media) > MAX_LINES:
+        raise InvalidOffer(f"the offer has {len(session.media)} m-lines; {MAX_LINES} are the limit")
+    lines = tuple(_lines(session))
+    if not any(line.rendition == "upscaled" for line in lines):
+        raise InvalidOffer("the offer has no video m-line with H264/90000 that may receive")
+    primary = session.media[lines[0].index]
+    if primary.ice is None or not primary.ice.usernameFragment or not primary.ice.password:
+        raise InvalidOffer("the offer lacks ice-ufrag or ice-pwd")
+    if primary.dtls is None or not primary.dtls.fingerprints:
+        raise InvalidOffer("the offer lacks a DTLS fingerprint or setup attribute")
+    return Offer(
+        media=tuple(session.media),
+        lines=lines,
+        ice=primary.ice,
+        ice_candidates=tuple(primary.ice_candidates),
+        ice_candidates_complete=primary.ice_candidates_complete,
+        dtls=primary.dtls,
+        dtls_role="client" if primary.dtls.role == "server" else "server",
+    )
+
+
+def _lines(session: SessionDescription) -> Iterator[Line]:
+    renditions: Iterator[Rendition] = iter(("upscaled", "plain"))
+    audio_taken = False
+    bundle: list[int | str] | None = None
+    bundles = next((g.items for g in session.group if g.semantic == "BUNDLE"), [])
+    for index, media in enumerate(session.media):
+        codec = _choose(media)
+        mid = media.rtp.muxId or str(index)
+        # Lines outside the first one's bundle would want transports of their own.
+        apart = bundle is not None and mid not in bundle
+        if codec is None or apart or media.direction not in (None, "recvonly", "sendrecv"):
+            continue
+        rendition = None
+        if media.kind == "video":
+            rendition = next(renditions, None)
+            if rendition is None:
+                continue
+        elif audio_taken:
+            continue
+        else:
+            audio_taken = True
+        if bundle is None:
+            bundle = bundles if mid in bundles else [mid]
+        extensions = (e.id for e in media.rtp.headerExtensions if e.uri == MID_URI and 0 < e.id < 15)
+        yield Line(
+            index=index,
+            mid=mid,
+            kind=media.kind,
+            rendition=rendition,
+            clock_hz=VIDEO_CLOCK_HZ if media.kind == "video" else AUDIO_CLOCK_HZ,
+            codec=codec,
+            rtx=_rtx(media, codec),
+            mid_extension=next(extensions, None) if len(mid.encode()) <= 16 else None,
+        )
+
+
+def _choose(media: MediaDescription) -> RTCRtpCodecParameters | None:
+    """The codec of this line that we send, None where it has none."""
+    if media.port == 0:
+        return None
+    if media.kind == "audio":
+        opus = (c for c in media.rtp.codecs if c.name.lower() == "opus" and c.clockRate == AUDIO_CLOCK_HZ)
+        return next(opus, None)
+    if media.kind == "video":
+        h264 = [c for c in media.rtp.codecs if c.name.lower() == "h264" and c.clockRate == VIDEO_CLOCK_HZ]
+        return min(h264, key=_h264_rank, default=None)
+    return None
+
+
+def _h264_rank(codec: RTCRtpCodecParameters) -> tuple[bool, int]:
+    # Mode 0 has no fragments, so our packets break its word; but peers that leave the mode out take them.
+    single_nal = str(codec.parameters.get("packetization-mode", "0")) != "1"
+    profile = str(codec.parameters.get("profile-level-id") or "42e01f")[:2].lower()
+    return single_nal, _H264_PROFILES.index(profile) if profile in _H264_PROFILES else len(_H264_PROFILES)
+
+
+def _rtx(media: MediaDescription, codec: RTCRtpCodecParameters) -> RTCRtpCodecParameters | None:
+    for other in media.rtp.codecs:
+        if other.name.lower() == "rtx" and other.parameters.get("apt") == codec.payloadType:
+            return other
+    return None
+
+
+def answer_sdp(
+    offer: Offer,
+    *,
+    session_id: int,
+    ice: RTCIceParameters,
+    candidates: list[RTCIceCandidate],
+    dtls: RTCDtlsParameters,
+    sources: dict[str, Sources],
+) -> str:
+    """The answer: every m-line of the offer in its order, those we don't serve with port 0."""
+    session = SessionDescription()
+    session.origin = f"- {session_id} 1 IN IP4 127.0.0.1"
+    session.group.append(GroupDescription(semantic="BUNDLE", items=[line.mid for line in offer.lines]))
+    session.msid_semantic.append(GroupDescription(semantic="WMS", items=["*"]))
+    lines = {line.index: line for line in offer.lines}
+    for index, offered in enumerate(offer.media):
+        line = lines.get(index)
+        if line is None:
+            session.media.append(_declined(offered))
+            continue
+        answered = _accepted(line, offered.profile, sources[line.mid])
+        answered.ice = ice
+        answered.ice_candidates = candidates
+        answered.ice_candidates_complete = True
+        answered.dtls = RTCDtlsParameters(fingerprints=dtls.fingerprints, role=offer.dtls_role)
+        if candidates:
+            answered.host, answered.port = candidates[0].ip, candidates[0].port
+        session.media.append(answered)
+    return str(session)
+
+
+def _accepted(line: Line, profile: str, sources: Sources) -> MediaDescription:
+    codecs = [line.codec] if line.rtx is None else [line.codec, line.rtx]
+    media = MediaDescription(kind=line.kind, port=9, profile=profile, fmt=[c.payloadType for c in codecs])
+    media.host = "0.0.0.0"
+    media.direction = "sendonly"
+    # Sound belongs to the upscaled picture, and is synchronised with it; the plain one is a stream apart.
+    media.msid = f"{line.rendition or 'upscaled'} {line.mid}"
+    media.rtp.muxId = line.mid
+    media.rtcp_port, media.rtcp_host, media.rtcp_mux = 9, "0.0.0.0", True
+    line.codec.rtcpFeedback = [f for f in line.codec.rtcpFeedback if f in _FEEDBACK]
+    media.rtp.codecs = codecs
+    if line.mid_extension is not None:
+        media.rtp.headerExtensions = [RTCRtpHeaderExtensionParameters(id=line.mid_extension, uri=MID_URI)]
+    media.ssrc = [SsrcDescription(ssrc=sources.ssrc, cname=sources.cname)]
+    if line.rtx is not None:
+        media.ssrc.append(SsrcDescription(ssrc=sources.rtx_ssrc, cname=sources.cname))
+        media.ssrc_group = [GroupDescription(semantic="FID", items=[sources.ssrc, sources.rtx_ssrc])]
+    return media
+
+
+def _declined(offered: MediaDescription) -> MediaDescription:
+    media = MediaDescription(kind=offered.kind, port=0, profile=offered.profile, fmt=offered.fmt)
+    media.host = "0.0.0.0"
+    media.direction = "inactive"
+    media.rtp.muxId = offered.rtp.muxId
+    media.ice = RTCIceParameters()
+    return media
+
+
+def parse_fragment(text: str) -> tuple[str | None, list[RTCIceCandidate], bool]:
+    """A trickled fragment (RFC 8840): its ufrag, the candidates, whether they are the last ones."""
+    ufrag: str | None = None
+    candidates: list[RTCIceCandidate] = []
+    for line in text.splitlines():
+        if match := re.match(r"a=ice-ufrag:(\S+)$", line):
+            ufrag = match.group(1)
+        elif line.startswith("a=candidate:"):
+            try:
+                candidates.append(candidate_from_sdp(line.removeprefix("a=candidate:")))
+            except (AssertionError, IndexError, ValueError) as exc:
+                raise InvalidOffer(f"{line[:80]!r} is no ICE candidate") from exc
+    return ufrag, candidates, "a=end-of-candidates" in text

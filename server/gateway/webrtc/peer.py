@@ -1,0 +1,176 @@
+"""One WebRTC viewer: ICE, then DTLS, then a sender for each line, until either side ends it.
+
+Built of aiortc's transports (its ORTC side) instead of its RTCPeerConnection: we only ever answer, only send,
+and always over one transport.
+"""
+
+import asyncio
+import logging
+import secrets
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from ipaddress import ip_address
+from typing import Any
+
+from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceServer, RTCIceTransport
+from aiortc.rtcicetransport import RTCIceCandidate
+
+from server.gateway.fanout.fanout import ReaderClosed
+from server.gateway.streams.outputs import Outputs
+from server.gateway.webrtc.negotiate import Line, Offer, Sources, answer_sdp
+from server.gateway.webrtc.rtp_sender import RtpSender
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 20.0
+
+
+class Peer:
+    """`answer` gathers and answers; from then on a task of its own connects and sends. `close` ends it."""
+
+    def __init__(
+        self,
+        offer: Offer,
+        *,
+        ice_servers: Sequence[RTCIceServer],
+        host_addresses: Sequence[str],
+        outputs: Outputs,
+        on_closed: Callable[["Peer"], None],
+    ) -> None:
+        self.id = secrets.token_urlsafe(18)
+        self.etag = f'"{secrets.token_hex(8)}"'
+        self._offer = offer
+        self._outputs = outputs
+        self._on_closed = on_closed
+        self._gatherer = _Gatherer(ice_servers, host_addresses)
+        self._ice = RTCIceTransport(self._gatherer)
+        self._dtls = RTCDtlsTransport(self._ice, [RTCCertificate.generateCertificate()])
+        self._dtls._set_role(offer.dtls_role)
+        cname = str(uuid.uuid4())
+        self._sources = {
+            line.mid: Sources(ssrc=secrets.randbits(32), rtx_ssrc=secrets.randbits(32), cname=cname)
+            for line in offer.lines
+        }
+        self._ended = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def answer(self) -> str:
+        """The SDP answer, with every candidate of ours in it."""
+        await self._gatherer.gather()
+        if not self._gatherer.getLocalCandidates():
+            log.warning("no address to offer to WebRTC viewers: set webrtc.host_addresses")
+        await self.add_candidates(self._offer.ice_candidates, last=self._offer.ice_candidates_complete)
+        self._task = asyncio.create_task(self._run())
+        return answer_sdp(
+            self._offer,
+            session_id=secrets.randbits(62),
+            ice=self._gatherer.getLocalParameters(),
+            candidates=self._gatherer.getLocalCandidates(),
+            dtls=self._dtls.getLocalParameters(),
+            sources=self._sources,
+        )
+
+    @property
+    def remote_ufrag(self) -> str | None:
+        return self._offer.ice.usernameFragment
+
+    async def add_candidates(self, candidates: Sequence[RTCIceCandidate], *, last: bool) -> None:
+        for candidate in candidates:
+            if _is_usable(candidate):
+                await self._ice.addRemoteCandidate(candidate)
+        if last:
+            await self._ice.addRemoteCandidate(None)
+
+    async def close(self) -> None:
+        """Returns when everything of this viewer is released."""
+        self._ended.set()
+        if self._task is None:  # it never got as far as an answer
+            await self._ice.stop()
+            self._on_closed(self)
+        elif self._task is not asyncio.current_task():
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        senders: list[asyncio.Task[None]] = []
+        try:
+            if await self._connect():
+                senders = [asyncio.create_task(self._send(line)) for line in self._offer.lines]
+                await self._ended.wait()
+        finally:
+            for sender in senders:
+                sender.cancel()
+            if senders:
+                await asyncio.wait(senders)
+            await self._dtls.stop()
+            await self._ice.stop()
+            self._dtls.remove_all_listeners()
+            self._on_closed(self)
+
+    async def _connect(self) -> bool:
+        """Whether the viewer is connected; not, where it goes or stays unreachable."""
+        connecting = asyncio.create_task(self._handshake())
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait(
+                [connecting, ended], timeout=CONNECT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            connecting.cancel()
+            ended.cancel()
+            await asyncio.wait([connecting, ended])
+        if self._dtls.state != "connected":
+            if not self._ended.is_set():
+                log.info(
+                    "viewer %s: no connection (ICE %s, DTLS %s)",
+                    self.id[:6],
+                    self._ice.state,
+                    self._dtls.state,
+                )
+            return False
+        self._dtls.on("statechange", self._ended.set)  # from connected there is only the end
+        return True
+
+    async def _handshake(self) -> None:
+        await self._ice.start(self._offer.ice)
+        if self._ice.state == "completed":
+            await self._dtls.start(self._offer.dtls)
+
+    async def _send(self, line: Line) -> None:
+        sender = RtpSender(
+            line=line,
+            sources=self._sources[line.mid],
+            transport=self._dtls,
+            reader=self._outputs.join(line.rendition),
+            on_need_keyframe=partial(self._outputs.ask_keyframe, line.rendition),
+        )
+        try:
+            await sender.run()
+        except (ConnectionError, ReaderClosed):
+            self._ended.set()
+
+
+def _is_usable(candidate: RTCIceCandidate) -> bool:
+    """An address that packets can be sent to. A browser's .local names would need multicast to resolve, and
+    nothing is lost without them: its checks reach us, and we learn the address from those."""
+    try:
+        ip_address(candidate.ip)
+    except ValueError:
+        return False
+    return candidate.protocol.lower() == "udp" and 0 < candidate.port < 1 << 16
+
+
+class _Gatherer(RTCIceGatherer):
+    """Gathers at the given addresses, where there are any: aioice never offers 127.0.0.1 by itself."""
+
+    def __init__(self, servers: Sequence[RTCIceServer], addresses: Sequence[str]) -> None:
+        super().__init__(iceServers=list(servers))
+        if addresses:
+            connection = self._connection
+            gather = connection.get_component_candidates
+
+            def gather_at_ours(component: int, addresses: list[str], timeout: int = 5) -> Any:
+                return gather(component=component, addresses=ours, timeout=timeout)
+
+            ours = list(addresses)
+            connection.get_component_candidates = gather_at_ours  # type: ignore[method-assign]

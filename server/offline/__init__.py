@@ -1,0 +1,1 @@
+"""Whole files and images, with no live service around them."""

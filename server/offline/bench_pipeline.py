@@ -1,0 +1,219 @@
+"""How much of the bare engine's speed is left once a real clip is decoded, encoded and sent around it."""
+
+import logging
+import os
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
+from engine.load import load_engine
+from server.offline.file_reader import WholeFile
+from server.wire.messages import VIDEO_CLOCK_HZ
+from server.worker.encode.audio import AudioFormat
+from server.worker.encode.h264 import choose_encoder
+from server.worker.encode.video import VideoPublisher
+from server.worker.ingest.source import DEMO_CLIP
+from server.worker.main import Gateway
+from server.worker.process.picture import Picture, host_planes
+from server.worker.process.pipeline import Pipeline
+from server.worker.process.ring import Upscaled
+
+# New lanes and a new encoder take a few frames until they run at speed.
+_WARM_UP_FRAMES = 10
+
+_LOG = logging.LoggerAdapter(logging.getLogger("livesr.bench"), {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Medians over the rounds. `cpu_ms_per_frame` is the time of all cores together."""
+
+    frames_per_s: float
+    cpu_ms_per_frame: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineBench:
+    """In each round both ran once through the same pictures."""
+
+    spec: EngineSpec
+    clip: str
+    lanes: int
+    encoder: str
+    preset: str
+    rounds: int
+    frames_per_round: int
+    engine: Rate
+    pipeline: Rate
+
+    @property
+    def ratio(self) -> float:
+        return self.pipeline.frames_per_s / self.engine.frames_per_s
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"ratio": self.ratio}
+
+
+def bench_pipeline(
+    model: str,
+    *,
+    clip: Path = DEMO_CLIP,
+    backend: str | None = None,
+    precision: Precision | None = None,
+    threads: int = 0,
+    lanes: int,
+    encoder: str = "auto",
+    preset: str,
+    seconds: float,
+) -> PipelineBench:
+    """Decode, lanes, encode and the socket to the gateway as fast as they go, nothing dropped, in turns with
+    the engine alone on the same pictures. Without sound, whose cost does not grow with the frame rate."""
+    pictures = list[Picture]()
+    _decode(clip, pictures.append)
+    if len(pictures) < 2 * _WARM_UP_FRAMES:
+        raise ValueError(f"{clip}: has {len(pictures)} pictures; at least {2 * _WARM_UP_FRAMES} are needed")
+    encoder = choose_encoder(encoder, preset, _LOG)
+    first = pictures[0].format
+    width, height = first.even_size
+    engine = load_engine(
+        model, width=width, height=height, colour=first.colour,
+        backend=backend, precision=precision, threads=threads, lanes=lanes,
+    )  # fmt: skip
+    lanes = engine.spec.lanes
+    frames = [host_planes(picture) for picture in pictures]
+    alone, whole = list[Rate](), list[Rate]()
+    with _Drain() as drain:
+        end_s = time.monotonic() + seconds
+        while not whole or time.monotonic() < end_s:
+            alone.append(_measure(partial(_run_engine, engine, frames, lanes)))
+            publisher = VideoPublisher(
+                encoder=encoder,
+                preset=preset,
+                bitrate_bps=0,
+                keyframe_interval_s=2.0,
+                send=drain.gateway.send,
+                audio_format=AudioFormat,
+                log=_LOG,
+            )
+            whole.append(_measure(partial(_run_pipeline, engine, clip, lanes, publisher)))
+            publisher.close()
+    return PipelineBench(
+        spec=engine.spec,
+        clip=clip.name,
+        lanes=lanes,
+        encoder=encoder,
+        preset=preset,
+        rounds=len(whole),
+        frames_per_round=len(frames),
+        engine=_median(alone),
+        pipeline=_median(whole),
+    )
+
+
+def describe(bench: PipelineBench) -> str:
+    spec = bench.spec
+    lines = [
+        f"{spec.model} · {spec.backend} {spec.precision} · {spec.width}×{spec.height} → "
+        f"{spec.width * spec.scale}×{spec.height * spec.scale} · {bench.clip} · {bench.rounds} rounds, "
+        f"{bench.lanes} lanes, {bench.encoder} {bench.preset}"
+    ]
+    for name, rate in (("engine alone", bench.engine), ("pipeline", bench.pipeline)):
+        lines.append(
+            f"  {name:<13}{rate.frames_per_s:6.1f} frames/s, {rate.cpu_ms_per_frame:5.1f} ms CPU a frame"
+        )
+    return "\n".join([*lines, f"  ratio        {bench.ratio:6.2f}"])
+
+
+def _decode(clip: Path, put: Callable[[Picture], None]) -> None:
+    whole = WholeFile(clip, _LOG, time_base=Fraction(1, VIDEO_CLOCK_HZ))
+    try:
+        whole.run(put)
+    finally:
+        whole.close()
+
+
+def _measure(run: Callable[[Callable[[], None]], None]) -> Rate:
+    """`run` calls what it is given for each frame that is done."""
+    marks = list[tuple[float, float]]()
+
+    def done() -> None:
+        times = os.times()
+        marks.append((time.perf_counter(), times.user + times.system))
+
+    run(done)
+    (start_s, start_cpu_s), (end_s, end_cpu_s) = marks[_WARM_UP_FRAMES], marks[-1]
+    frames = len(marks) - 1 - _WARM_UP_FRAMES
+    return Rate(
+        frames_per_s=frames / (end_s - start_s), cpu_ms_per_frame=1e3 * (end_cpu_s - start_cpu_s) / frames
+    )
+
+
+def _median(rates: Sequence[Rate]) -> Rate:
+    return Rate(
+        frames_per_s=statistics.median(rate.frames_per_s for rate in rates),
+        cpu_ms_per_frame=statistics.median(rate.cpu_ms_per_frame for rate in rates),
+    )
+
+
+def _run_engine(engine: Engine, frames: list[YuvFrame], count: int, done: Callable[[], None]) -> None:
+    """With `count` frames in flight."""
+    lanes = [engine.lane() for _ in range(count)]
+    for index in range(len(frames) + count):
+        lane = lanes[index % count]
+        if index >= count:
+            lane.wait()
+            done()
+        if index < len(frames):
+            lane.submit(frames[index])
+
+
+def _run_pipeline(
+    engine: Engine, clip: Path, lanes: int, publisher: VideoPublisher, done: Callable[[], None]
+) -> None:
+    def consume(upscaled: Upscaled) -> None:
+        publisher.publish(upscaled)
+        done()
+
+    def load(width: int, height: int, colour: Colour) -> Engine:
+        return engine
+
+    pipeline = Pipeline(
+        produce=lambda put: _decode(clip, put),
+        load=load,
+        lanes=lanes,
+        consume=consume,
+        on_drop=None,
+        log=_LOG,
+    )
+    pipeline.start()
+    pipeline.join()
+
+
+class _Drain:
+    """A gateway that takes everything and keeps nothing."""
+
+    def __enter__(self) -> "_Drain":
+        self._ours, theirs = socket.socketpair()
+        self.gateway = Gateway(theirs)
+        self._theirs = theirs
+        self._thread = threading.Thread(target=self._read, name="drain")
+        self._thread.start()
+        return self
+
+    def _read(self) -> None:
+        buffer = bytearray(1 << 20)
+        while self._ours.recv_into(buffer):
+            pass
+
+    def __exit__(self, *_: object) -> None:
+        self._theirs.close()
+        self._thread.join()
+        self._ours.close()

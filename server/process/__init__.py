@@ -1,1 +1,0 @@
-"""What happens to a raw frame inside a worker."""

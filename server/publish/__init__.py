@@ -1,1 +1,0 @@
-"""How encoded packets reach viewers."""

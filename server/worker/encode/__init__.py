@@ -1,0 +1,1 @@
+"""From upscaled pictures and decoded sound to packets."""

@@ -1,0 +1,183 @@
+"""The sound: AAC as the source has it, or made of it, for HLS; Opus, made once, for WebRTC."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.fifo import AudioFifo
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.codec.context import Flags
+from av.packet import Packet
+
+from server.wire.messages import AUDIO_CLOCK_HZ, AudioCodec, AudioPacket
+from server.worker.encode.adts import audio_specific_config, split_adts
+
+_OPUS_SAMPLES = 960  # 20 ms
+_AAC_SAMPLES = 1024
+# Timestamps that wander less than this are the source's jitter; what comes further off is a gap or a jump.
+_JITTER_S = 0.04
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFormat:
+    """What the gateway must know of the AAC; an empty config means no sound."""
+
+    aac_config: str = ""  # hex AudioSpecificConfig
+    rate_hz: int = 0
+    channels: int = 0
+
+
+class Encoder:
+    """Decoded sound → packets of one codec in frames of a fixed length, on the 48 kHz clock."""
+
+    def __init__(
+        self, codec: AudioCodec, *, layout: str, rate_hz: int, samples: int, bitrate_bps: int
+    ) -> None:
+        self._codec: AudioCodec = codec
+        self._samples = samples
+        self._rate_hz = rate_hz
+        context = av.CodecContext.create("libopus" if codec == "opus" else "aac", "w")
+        assert isinstance(context, AudioCodecContext)
+        sample_format = "flt" if codec == "opus" else "fltp"
+        context.sample_rate, context.layout, context.format = rate_hz, layout, sample_format
+        context.bit_rate = bitrate_bps
+        context.time_base = Fraction(1, rate_hz)
+        if codec == "opus":
+            context.options = {"frame_duration": "20", "application": "audio"}
+        else:
+            context.flags |= Flags.global_header  # raw access units, their config in extradata
+        context.open()
+        self._context = context
+        self._resampler = AudioResampler(sample_format, layout, rate_hz)
+        self._fifo = AudioFifo()
+        self._offset_s: float | None = None  # when sample 0 is presented
+        self._taken = 0  # samples given to the encoder
+
+    @property
+    def config(self) -> bytes:
+        return self._context.extradata or b""
+
+    def encode(self, frame: AudioFrame, presentation_s: float) -> Iterator[AudioPacket]:
+        """The packets that this frame completes."""
+        offset_s = presentation_s - (self._taken + self._fifo.samples) / self._rate_hz
+        if self._offset_s is None or abs(offset_s - self._offset_s) > _JITTER_S:
+            self._offset_s = offset_s
+        for resampled in self._resampler.resample(frame):
+            resampled.pts = None
+            self._fifo.write(resampled)
+        while self._fifo.samples >= self._samples:
+            block = self._fifo.read(self._samples)
+            assert block is not None
+            block.pts, block.time_base = self._taken, Fraction(1, self._rate_hz)
+            self._taken += self._samples
+            for packet in self._context.encode(block):
+                # libav counts an encoder's delay as negative time, which keeps sound and picture in step.
+                start_s = self._offset_s + float((packet.pts or 0) * packet.time_base)
+                yield AudioPacket(
+                    codec=self._codec,
+                    pts=round(start_s * AUDIO_CLOCK_HZ),
+                    duration=self._samples * AUDIO_CLOCK_HZ // self._rate_hz,
+                    payload=bytes(packet),
+                )
+
+
+class AudioPublisher:
+    """For one opening of a source. `present(seconds, arrival)` is the picture's own timeline."""
+
+    def __init__(
+        self,
+        context: AudioCodecContext,
+        *,
+        present: Callable[[float | None, int], float],
+        send: Callable[[AudioPacket], None],
+        on_drop: Callable[[str], None],
+    ) -> None:
+        self._context = context
+        self._present = present
+        self._send = send
+        self._on_drop = on_drop
+        self._ends: dict[AudioCodec, int] = {}
+        self._opus = Encoder(
+            "opus", layout="stereo", rate_hz=AUDIO_CLOCK_HZ, samples=_OPUS_SAMPLES, bitrate_bps=96_000
+        )
+        self._aac: Encoder | None = None
+        config = _copied_config(context)
+        if config:
+            self.format = AudioFormat(
+                aac_config=config.hex(), rate_hz=context.sample_rate, channels=context.channels
+            )
+        else:
+            channels = min(context.channels or 1, 2)
+            self._aac = Encoder(
+                "aac",
+                layout="stereo" if channels == 2 else "mono",
+                rate_hz=AUDIO_CLOCK_HZ,
+                samples=_AAC_SAMPLES,
+                bitrate_bps=64_000 * channels,
+            )
+            self.format = AudioFormat(
+                aac_config=self._aac.config.hex(), rate_hz=AUDIO_CLOCK_HZ, channels=channels
+            )
+
+    def push(self, packet: "Packet[av.AudioStream]", arrival_ns: int) -> None:
+        """Sends what the packet holds as AAC and as Opus. Must be called in the order of arrival."""
+        if self._aac is None and packet.size:
+            self._copy(packet, arrival_ns)
+        try:
+            frames = self._context.decode(packet)
+        except av.FFmpegError:
+            self._on_drop("audio_corrupt")
+            return
+        for frame in frames:
+            start_s = (
+                None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+            )
+            presentation_s = self._present(start_s, arrival_ns)
+            for encoder in (self._opus, self._aac):
+                if encoder is not None:
+                    for made in encoder.encode(frame, presentation_s):
+                        self._send_in_order(made)
+
+    def _copy(self, packet: "Packet[av.AudioStream]", arrival_ns: int) -> None:
+        payload = bytes(packet)
+        framed = None if self._context.extradata else split_adts(payload)
+        if framed is not None:
+            config, payload = framed
+            if config.hex() != self.format.aac_config:
+                self.format = replace(self.format, aac_config=config.hex())
+        start_s = None if packet.pts is None else float(packet.pts * packet.time_base)
+        seconds = float((packet.duration or 0) * packet.time_base) or _AAC_SAMPLES / self._context.sample_rate
+        self._send_in_order(
+            AudioPacket(
+                codec="aac",
+                pts=round(self._present(start_s, arrival_ns) * AUDIO_CLOCK_HZ),
+                duration=round(seconds * AUDIO_CLOCK_HZ),
+                payload=payload,
+            )
+        )
+
+    def _send_in_order(self, packet: AudioPacket) -> None:
+        """Packets follow each other without overlap: jitter is closed up, a step back in time is left out."""
+        end = self._ends.get(packet.codec)
+        if end is not None and abs(packet.pts - end) <= _JITTER_S * AUDIO_CLOCK_HZ:
+            packet = replace(packet, pts=end)
+        elif end is not None and packet.pts < end:
+            self._on_drop("audio_overlap")
+            return
+        self._ends[packet.codec] = packet.pts + packet.duration
+        self._send(packet)
+
+
+def _copied_config(context: AudioCodecContext) -> bytes:
+    """The AudioSpecificConfig of AAC that can go on as it is; empty where it must be encoded."""
+    if context.codec.canonical_name != "aac":
+        return b""
+    if context.extradata:
+        return context.extradata
+    try:  # ADTS: what libav has found out; the first packet's own header corrects it
+        return audio_specific_config(object_type=2, rate_hz=context.sample_rate, channels=context.channels)
+    except ValueError:
+        return b""

@@ -1,0 +1,161 @@
+"""One H.264 encode for all live viewers: a frame in is a packet out, and keyframes come on demand."""
+
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
+
+from server.wire.logs import Log
+from server.wire.messages import VIDEO_CLOCK_HZ
+from server.worker.process.picture import ColourTags
+
+_BITS_PER_PIXEL = 0.15
+_LEAST_BPS, _MOST_BPS = 300_000, 20_000_000
+_USUAL_FPS = 25.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderFormat:
+    """What an encoder is opened with."""
+
+    encoder: str  # "libx264" or "h264_nvenc"
+    preset: str  # libx264's
+    width: int
+    height: int
+    fps: float  # nominal; 0 where nobody knows
+    bitrate_bps: int
+    keyframe_interval_s: float
+    sample_aspect_ratio: tuple[int, int]
+    tags: ColourTags
+    pixel_format: str = "yuv420p"  # "cuda": surfaces in the GPU's memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """One access unit in Annex B."""
+
+    pts: int
+    keyframe: bool
+    payload: bytes
+
+
+def usual_bitrate_bps(width: int, height: int, fps: float) -> int:
+    """The cap where nobody chose one."""
+    return round(min(max(width * height * (fps or _USUAL_FPS) * _BITS_PER_PIXEL, _LEAST_BPS), _MOST_BPS))
+
+
+def choose_encoder(wanted: str, preset: str, log: Log) -> str:
+    """'auto' becomes NVENC where it opens, else libx264. Raises ValueError for an encoder that can't be."""
+    if wanted not in ("auto", "libx264", "h264_nvenc"):
+        raise ValueError(f"encoder={wanted!r} must be auto, libx264 or h264_nvenc")
+    if wanted != "libx264":
+        reason = _why_not("h264_nvenc", preset)
+        if not reason:
+            log.info("encoder h264_nvenc")
+            return "h264_nvenc"
+        if wanted == "h264_nvenc":
+            raise ValueError(f"encoder='h264_nvenc' does not open on this machine: {reason}")
+        log.info("encoder libx264 (no NVENC: %s)", reason)
+    reason = _why_not("libx264", preset)
+    if reason:
+        raise ValueError(f"preset={preset!r} must be one of x264's, such as superfast ({reason})")
+    return "libx264"
+
+
+def _why_not(encoder: str, preset: str) -> str:
+    """Empty where it opens. Only trying tells: some GPUs have no NVENC, and some drivers none for us."""
+    probe = EncoderFormat(
+        encoder=encoder,
+        preset=preset,
+        width=256,
+        height=144,
+        fps=25,
+        bitrate_bps=500_000,
+        keyframe_interval_s=2,
+        sample_aspect_ratio=(1, 1),
+        tags=ColourTags(range=0, matrix=2, primaries=2, transfer=2),
+    )
+    try:
+        H264Encoder(probe).close()
+    except av.FFmpegError as exc:
+        return exc.strerror or type(exc).__name__
+    return ""
+
+
+class H264Encoder:
+    """`encode` belongs to one thread; `request_keyframe` to any."""
+
+    def __init__(self, form: EncoderFormat) -> None:
+        self.format = form
+        self._context = _open(form)
+        self._interval = round(form.keyframe_interval_s * VIDEO_CLOCK_HZ)
+        self._next_keyframe: int | None = None
+        self._requested = threading.Event()
+
+    def request_keyframe(self) -> None:
+        """The next frame encoded will be an IDR."""
+        self._requested.set()
+
+    def encode(self, frame: av.VideoFrame, pts: int) -> list[Encoded]:
+        """`pts` in 90 kHz ticks, above every one before."""
+        due = self._next_keyframe is None or pts >= self._next_keyframe
+        if due or self._requested.is_set():
+            self._requested.clear()
+            self._next_keyframe = pts + self._interval
+            frame.pict_type = PictureType.I
+        else:
+            frame.pict_type = PictureType.NONE  # a decoded frame carries the source's
+        frame.pts = pts
+        frame.time_base = Fraction(1, VIDEO_CLOCK_HZ)
+        return [
+            Encoded(pts=packet.pts or 0, keyframe=packet.is_keyframe, payload=bytes(packet))
+            for packet in self._context.encode(frame)
+        ]
+
+    def close(self) -> None:
+        """Lets the encoder's memory and threads go now, not when the collector comes by."""
+        if self._context.is_open:
+            self._context.encode(None)
+        del self._context
+
+
+def _open(form: EncoderFormat) -> VideoCodecContext:
+    context = av.CodecContext.create(form.encoder, "w")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height, context.pix_fmt = form.width, form.height, form.pixel_format
+    context.time_base = Fraction(1, VIDEO_CLOCK_HZ)
+    context.framerate = Fraction(form.fps or _USUAL_FPS).limit_denominator(1001)
+    context.sample_aspect_ratio = Fraction(*form.sample_aspect_ratio)
+    context.color_range, context.colorspace = form.tags.range, form.tags.matrix
+    context.color_primaries, context.color_trc = form.tags.primaries, form.tags.transfer
+    context.max_b_frames = 0
+    # Without a global header, SPS and PPS go in front of every IDR.
+    context.options = _options(form)
+    if form.pixel_format != "cuda":  # which GPU memory it is to read, its first frame tells; then it opens
+        context.open()
+    return context
+
+
+def _options(form: EncoderFormat) -> dict[str, str]:
+    rate = {"maxrate": str(form.bitrate_bps), "bufsize": str(form.bitrate_bps // 2), "forced-idr": "1"}
+    if form.encoder == "h264_nvenc":
+        return rate | {
+            "preset": "p3",
+            "tune": "ull",
+            "rc": "vbr",
+            "cq": "23",
+            "zerolatency": "1",
+            "delay": "0",
+            "g": str(1 << 20),
+        }
+    return rate | {
+        "preset": form.preset,
+        "tune": "zerolatency",
+        "crf": "22",
+        "threads": "1",
+        # Keyframes come when they are asked for or due, none between: a cut is no reason for a burst.
+        "x264-params": "keyint=infinite:scenecut=0:repeat-headers=1:annexb=1",
+    }

@@ -1,0 +1,71 @@
+"""What file and network sources share: PyAV containers, their tracks, and packets at the pace of a clock."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from server.worker.ingest.source import Tracks
+
+# Later than this and the source itself has stalled: go on from here instead of rushing after it.
+_STALL_S = 1.0
+
+
+# libav draws text files as pictures; nobody who names one as a source wants to watch it.
+_TEXT_CODECS = ("ansi", "bintext", "idf", "xbin")
+
+
+def find_tracks(container: InputContainer) -> tuple[VideoStream, AudioStream | None]:
+    """The first picture that is no cover image, and the default sound. Raises LookupError."""
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    usable = [s for s in pictures if s.codec_context is not None]
+    if any(s.codec_context.name in _TEXT_CODECS for s in usable):
+        raise LookupError("it is a text file, which has no video")
+    if not usable:
+        codecs = ", ".join(s.codec_context.name if s.codec_context else "unknown" for s in pictures)
+        raise LookupError(f"no decoder for its video ({codecs})" if pictures else "it has no video stream")
+    sounds = [s for s in container.streams.audio if s.codec_context is not None]
+    default = [s for s in sounds if s.disposition & Disposition.default] or sounds
+    return usable[0], default[0] if default else None
+
+
+def tracks_of(video: VideoStream, audio: AudioStream | None) -> Tracks:
+    rate = video.average_rate or video.guessed_rate
+    aspect = video.sample_aspect_ratio
+    return Tracks(
+        video=video.codec_context,
+        fps=float(rate) if rate else 0.0,
+        sample_aspect_ratio=(aspect.numerator, aspect.denominator) if aspect else (1, 1),
+        audio=audio.codec_context if audio else None,
+    )
+
+
+def packets_of(
+    container: InputContainer, video: VideoStream, audio: AudioStream | None
+) -> "Iterator[tuple[bool, Packet[Any]]]":
+    """Each packet with whether it is of the picture; at the end one empty packet for each track."""
+    for packet in container.demux([video] if audio is None else [video, audio]):
+        yield packet.stream_index == video.index, packet
+
+
+class Pacer:
+    """Holds packets back until their time has come on the monotonic clock."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._base_s: float | None = None
+
+    def hold(self, timestamp_s: float) -> None:
+        """Returns when a packet of that time is due, or at once when stopped."""
+        now_s = time.monotonic()
+        if self._base_s is None or not -_STALL_S <= self._base_s + timestamp_s - now_s <= 10 * _STALL_S:
+            self._base_s = now_s - timestamp_s
+        wait_s = self._base_s + timestamp_s - now_s
+        if wait_s > 0:
+            self._stop.wait(wait_s)

@@ -1,0 +1,102 @@
+"""A media file as a source: at the pace of its timestamps, over and over where it loops."""
+
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from server.worker.ingest.container import Pacer, find_tracks, packets_of, tracks_of
+from server.worker.ingest.source import Arrival, SourceUnusable, Tracks
+
+
+class FileSource:
+    def __init__(self, path: Path, *, loop: bool, stop: threading.Event) -> None:
+        self._path = path
+        self._loop = loop
+        self._pacer = Pacer(stop)
+        self._stop = stop
+        self._container: InputContainer | None = None
+        self._video: VideoStream
+        self._audio: AudioStream | None = None
+
+    def open(self) -> Tracks:
+        """Raises SourceUnusable where there is no such file, or it holds no video."""
+        if not self._path.is_file():
+            raise SourceUnusable(f"{self._path}: {'is no file' if self._path.exists() else 'no such file'}")
+        try:
+            # The prefix keeps libav from reading a colon in the name as a protocol.
+            self._container = av.open(f"file:{self._path.absolute()}")
+            self._video, self._audio = find_tracks(self._container)
+        except av.FFmpegError as exc:
+            raise SourceUnusable(f"{self._path}: is no media file ({exc.strerror})") from exc
+        except LookupError as exc:
+            raise SourceUnusable(f"{self._path}: {exc}") from exc
+        return tracks_of(self._video, self._audio)
+
+    def arrivals(self) -> Iterator[Arrival]:
+        """One pass after another without a seam: each starts where the one before ended."""
+        offset_s = 0.0
+        while not self._stop.is_set():
+            span = _Span()
+            yield from self._pass(offset_s, span)
+            if not self._loop or self._stop.is_set():
+                return
+            if span.length_s <= 0:
+                raise SourceUnusable(f"{self._path}: no packet could be read")
+            offset_s += span.length_s
+            self.close()
+            self.open()  # not a seek, which elementary streams and some damaged files can't do
+
+    def _pass(self, offset_s: float, span: "_Span") -> Iterator[Arrival]:
+        """The file once, `offset_s` later than its timestamps say; `span` learns how long it is."""
+        assert self._container is not None
+        nominal_s = 1 / float(self._video.average_rate or 25)
+        try:
+            for video, packet in packets_of(self._container, self._video, self._audio):
+                if packet.size == 0 and self._loop:
+                    continue  # a flushed decoder would not take the next pass
+                ticks = round(offset_s / packet.time_base)
+                if packet.pts is not None:
+                    span.add(packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base)
+                    packet.pts += ticks
+                elif video:  # an elementary stream carries no time: its frames follow at the nominal rate
+                    span.add(span.length_s, nominal_s)
+                if packet.dts is not None:
+                    packet.dts += ticks
+                    self._pacer.hold(float(packet.dts * packet.time_base))
+                elif video:
+                    self._pacer.hold(offset_s + span.length_s)
+                if self._stop.is_set():
+                    return
+                yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns())
+        except av.FFmpegError:
+            # A file cut off or damaged in its container ends where it can't be read any further.
+            return
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+
+class _Span:
+    """From the first presentation in a file to the end of the last."""
+
+    def __init__(self) -> None:
+        self._start_s: float | None = None
+        self._end_s = 0.0
+
+    def add(self, start_s: float | Fraction, duration_s: float | Fraction) -> None:
+        start, end = float(start_s), float(start_s + duration_s)
+        self._start_s = start if self._start_s is None else min(self._start_s, start)
+        self._end_s = max(self._end_s, end)
+
+    @property
+    def length_s(self) -> float:
+        return 0.0 if self._start_s is None else self._end_s - self._start_s

@@ -1,0 +1,128 @@
+"""Keeps a live source going: opens it, decodes what arrives, and opens it again when it is lost."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+from server.wire.logs import Log
+from server.wire.messages import VIDEO_CLOCK_HZ, Message, Reconnecting, Stage
+from server.worker.encode.audio import AudioFormat, AudioPublisher
+from server.worker.ingest.source import Source, SourceLost, SourceUnusable, Tracks
+from server.worker.ingest.timeline import Timeline
+from server.worker.process.decode import PictureDecoder
+from server.worker.process.picture import Picture
+
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 10.0
+_LEAST_PAUSE_S = 0.05
+
+
+class LiveIngest:
+    """Pictures go to `put`, sound to `send` as packets that are ready; both on one timeline. `on_open` hears
+    of each opening: what follows has nothing to do with what was before."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_size: tuple[int, int],
+        timeout_s: float,
+        send: Callable[[Message], None],
+        on_drop: Callable[[Stage, str], None],
+        on_open: Callable[[], None],
+        stop: threading.Event,
+        log: Log,
+        on_gpu: bool = False,
+    ) -> None:
+        """`on_gpu`: pictures stay in the GPU's memory where they can."""
+        self._source = source
+        self._max_size = max_size
+        self._timeout_s = timeout_s
+        self._send = send
+        self._on_drop = on_drop
+        self._on_open = on_open
+        self._stop = stop
+        self._log = log
+        self._on_gpu = on_gpu
+        self._timeline = Timeline()
+        self._audio: AudioPublisher | None = None
+        self._retry_s = _FIRST_RETRY_S
+
+    def audio_format(self) -> AudioFormat:
+        """Of the source as it is open now."""
+        return self._audio.format if self._audio is not None else AudioFormat()
+
+    def run(self, put: Callable[[Picture], None]) -> None:
+        """Until stopped or the source has ended. Raises SourceUnusable where it can never be a stream."""
+        while not self._stop.is_set():
+            started_s = time.monotonic()
+            try:
+                self._run_once(put)
+                return
+            except SourceLost as exc:
+                if self._stop.is_set():
+                    return
+                retry_s = self._pause_s(time.monotonic() - started_s)
+                self._log.warning("source lost: %s; next try in %.1f s", exc, retry_s)
+                self._send(Reconnecting(reason=str(exc), retry_in_s=retry_s))
+                self._stop.wait(retry_s)
+            finally:
+                self._source.close()
+
+    def _pause_s(self, tried_s: float) -> float:
+        """Until the next try. One that took long is followed at once: an address we listen at is hardly ever
+        deaf, and a server that answers nobody has been waited for."""
+        if tried_s > self._retry_s:
+            self._retry_s = _FIRST_RETRY_S
+            return _LEAST_PAUSE_S
+        # Jitter: a hundred streams of one lost server must not come back at the same moment.
+        pause_s = self._retry_s * random.uniform(0.75, 1.25)
+        self._retry_s = min(self._retry_s * 2, _LAST_RETRY_S)
+        return pause_s
+
+    def _run_once(self, put: Callable[[Picture], None]) -> None:
+        tracks = self._source.open()
+        self._timeline.reset()
+        self._on_open()
+        self._audio = self._publisher(tracks)
+        decoder = PictureDecoder(
+            tracks,
+            max_size=self._max_size,
+            stamp=self._stamp,
+            on_drop=lambda reason: self._on_drop("decode", reason),
+            log=self._log,
+            on_gpu=self._on_gpu,
+        )
+        seen_s = time.monotonic()
+        pictures = 0
+        for arrival in self._source.arrivals():
+            if self._stop.is_set():
+                return
+            if not arrival.video:
+                if self._audio is not None:
+                    self._audio.push(arrival.packet, arrival.arrival_ns)
+            else:
+                for picture in decoder.decode(arrival.packet, arrival.arrival_ns):
+                    put(picture)
+                    pictures += 1
+                    self._retry_s = _FIRST_RETRY_S
+                    seen_s = time.monotonic()
+            if time.monotonic() - seen_s > self._timeout_s:
+                raise SourceLost(f"no picture could be decoded for {self._timeout_s:g} s")
+        if not pictures and not self._stop.is_set():
+            raise SourceUnusable("no picture could be decoded")
+
+    def _publisher(self, tracks: Tracks) -> AudioPublisher | None:
+        if tracks.audio is None:
+            return None
+        return AudioPublisher(
+            tracks.audio,
+            present=self._timeline.at,
+            send=self._send,
+            on_drop=lambda reason: self._on_drop("decode", reason),
+        )
+
+    def _stamp(self, pts: int, duration: int, time_base: Fraction, arrival_ns: int) -> tuple[int, int]:
+        presentation_s = self._timeline.at(float(pts * time_base), arrival_ns)
+        return round(presentation_s * VIDEO_CLOCK_HZ), round(duration * time_base * VIDEO_CLOCK_HZ)

@@ -1,0 +1,269 @@
+"""The process of one stream: its pipeline wired together, and the gateway at the other end of a socket.
+
+Started as `python -m server.worker.main --fd N`, N being an inherited socket that speaks `wire.messages`.
+"""
+
+import argparse
+import logging
+import os
+import resource
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NoReturn
+
+from engine.backends.gpu import GPU_BACKENDS
+from engine.errors import DeviceFailed, EngineError
+from engine.frame import Colour, Engine
+from engine.load import choose, load_engine
+from engine.machine import nvidia_gpus
+from server.wire.logs import Log, log_to_stderr, stream_log
+from server.wire.messages import (
+    Broke,
+    Codec,
+    EngineLoad,
+    Failed,
+    Heartbeat,
+    Message,
+    RequestKeyframe,
+    SetPlain,
+    Stop,
+    WorkerJob,
+)
+from server.worker.drops import Drops
+from server.worker.encode.video import VideoPublisher
+from server.worker.ingest.source import SourceError, open_source
+from server.worker.live import LiveIngest
+from server.worker.process.bicubic import bicubic_engine
+from server.worker.process.pipeline import Pipeline
+from server.worker.process.supply import LoadEngine, StandIn
+
+_HEARTBEAT_S = 0.5
+# A thread that has made no step for so long hangs: the heartbeat stops, and the gateway ends the process.
+_SILENCE_S = 10.0
+_PAGE_BYTES = resource.getpagesize()
+
+
+# How a job's engines are loaded; what is called with words on how far a long build is.
+LoadBy = Callable[[WorkerJob, Callable[[str], None]], LoadEngine]
+
+
+class JobError(Exception):
+    """A job that can never be done as it is; the message names the key, its value and the rule."""
+
+
+class Gateway:
+    """The worker's end of the socket. `send`, for any thread, blocks while the gateway is slow: the mailboxes
+    before the encoder drop then, and nothing piles up behind it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        """Silent once the gateway has gone: the reader sees it and ends the process."""
+        data = Codec.encode(message)
+        with self._lock, suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(data)
+
+    def messages(self) -> Iterator[Message]:
+        """Until the gateway has gone."""
+        codec = Codec()
+        with suppress(ConnectionResetError):
+            while data := self._socket.recv(1 << 16):
+                yield from codec.feed(data)
+
+
+class Worker:
+    """One stream, from its source to the gateway."""
+
+    def __init__(self, job: WorkerJob, gateway: Gateway, log: Log, load_by: LoadBy) -> None:
+        """Raises JobError."""
+        self.stop = threading.Event()
+        self._job = job
+        self._gateway = gateway
+        self._progress = ""  # of loading an engine, in the loader's words
+        self._told: EngineLoad | None = None
+        self._drops = Drops(log)
+        try:
+            self.publisher = VideoPublisher(
+                encoder=job.encoder,
+                preset=job.preset,
+                bitrate_bps=job.bitrate_bps,
+                keyframe_interval_s=job.keyframe_interval_s,
+                send=gateway.send,
+                audio_format=lambda: ingest.audio_format(),
+                log=log,
+            )
+            ingest = LiveIngest(
+                open_source(job.source, loop=job.loop, timeout_s=job.source_timeout_s, stop=self.stop),
+                max_size=(job.max_width, job.max_height),
+                timeout_s=job.source_timeout_s,
+                send=gateway.send,
+                on_drop=self._drops.add,
+                on_open=self._on_open,
+                stop=self.stop,
+                log=log,
+                on_gpu=stays_on_gpu(job, self.publisher.encoder, log),
+            )
+        except ValueError as exc:
+            raise JobError(str(exc)) from exc
+        self._pipeline = Pipeline(
+            produce=ingest.run,
+            load=load_by(job, self._on_progress),
+            lanes=job.lanes,
+            consume=self.publisher.publish,
+            on_drop=self._drops.add,
+            log=log,
+            stand_in=StandIn(load=bicubic_loader(job), patience_s=job.engine_patience_s),
+        )
+
+    def run(self) -> None:
+        """Until stopped. Raises what ended the pipeline; SourceError where the source is over."""
+        self._pipeline.start()
+        while self._pipeline.running and not self.stop.wait(_HEARTBEAT_S):
+            self._report()
+        self._report()
+        if self.stop.is_set():
+            self._pipeline.abort()
+        self._pipeline.join(timeout_s=1.0)
+        if not self.stop.is_set():
+            raise SourceError("the source has ended")
+
+    def obey(self, messages: Iterator[Message]) -> None:
+        """Does what the gateway says until it says stop, or is gone."""
+        for message in messages:
+            match message:
+                case RequestKeyframe(rendition=rendition):
+                    self.publisher.request_keyframe(rendition)
+                case SetPlain(enabled=enabled):
+                    self.publisher.set_plain(enabled)
+                case Stop():
+                    break
+        self.stop.set()
+
+    def _on_open(self) -> None:
+        self.publisher.request_keyframe("upscaled")
+        self.publisher.request_keyframe("plain")
+
+    def _on_progress(self, progress: str) -> None:
+        self._progress = progress
+
+    def _report(self) -> None:
+        for dropped in self._drops.take():
+            self._gateway.send(dropped)
+        load = self._engine_load()
+        if load is not None and load != self._told:
+            self._told = load
+            self._gateway.send(load)
+        if self._pipeline.silent_s() < _SILENCE_S:
+            times = os.times()
+            self._gateway.send(
+                Heartbeat(
+                    queues=self._pipeline.queues(), rss_bytes=_rss_bytes(), cpu_s=times.user + times.system
+                )
+            )
+
+    def _engine_load(self) -> EngineLoad | None:
+        status = self._pipeline.load_status
+        if status is None:
+            return None
+        return EngineLoad(
+            state=status.state,
+            model=self._job.model,
+            width=status.width,
+            height=status.height,
+            elapsed_s=round(status.elapsed_s, 1),
+            detail=self._progress if status.state == "loading" else status.reason,
+        )
+
+
+def engine_loader(job: WorkerJob, on_progress: Callable[[str], None]) -> LoadEngine:
+    def load(width: int, height: int, colour: Colour) -> Engine:
+        on_progress("")  # what was said of the last one
+        try:
+            return load_engine(
+                job.model,
+                width=width,
+                height=height,
+                colour=colour,
+                backend=job.backend,
+                threads=job.engine_threads,
+                lanes=job.lanes,
+                on_progress=on_progress,
+            )
+        except ValueError as exc:  # a size that no engine takes
+            raise EngineError(str(exc)) from exc
+
+    return load
+
+
+def stays_on_gpu(job: WorkerJob, encoder: str, log: Log) -> bool:
+    """Whether pictures shall lie in the GPU's memory all the way: where the engine runs there and the encoder
+    does too."""
+    try:
+        if not nvidia_gpus() or choose(job.model, job.backend, None).backend not in GPU_BACKENDS:
+            return False
+    except EngineError:  # loading says so, and fails the stream
+        return False
+    if encoder != "h264_nvenc":
+        log.warning("pictures go through the host's memory: the encoder is %s, not NVENC", encoder)
+    return encoder == "h264_nvenc"
+
+
+def bicubic_loader(job: WorkerJob) -> LoadEngine:
+    """What stands in for the job's engine: of the same scale."""
+
+    def load(width: int, height: int, colour: Colour) -> Engine:
+        return bicubic_engine(width, height, choose(job.model, job.backend, None).config.scale)
+
+    return load
+
+
+def serve(connection: socket.socket, load_by: LoadBy = engine_loader) -> int:
+    """Runs the job that comes over the connection; the exit status says whether it ended as it should."""
+    gateway = Gateway(connection)
+    messages = gateway.messages()
+    job = next(messages, None)
+    if not isinstance(job, WorkerJob):
+        return 1
+    log = stream_log(job.stream)
+    try:
+        worker = Worker(job, gateway, log, load_by)
+        threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True).start()
+        worker.run()
+    except (JobError, SourceError, EngineError) as exc:
+        log.error("stream failed: %s", exc)
+        gateway.send(Failed(reason=str(exc)))
+        return 1
+    except DeviceFailed as exc:
+        log.error("worker ends: %s", exc)
+        gateway.send(Broke(reason=str(exc)))
+        return 70
+    except Exception as exc:  # the boundary of the process: the gateway starts another one
+        log.exception("worker broke")
+        gateway.send(Broke(reason=f"the worker broke: {type(exc).__name__}: {exc}"))
+        return 70
+    return 0
+
+
+def _rss_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def main(load_by: LoadBy = engine_loader) -> NoReturn:
+    parser = argparse.ArgumentParser(prog="python -m server.worker.main")
+    parser.add_argument("--fd", type=int, required=True)
+    args = parser.parse_args()
+    log_to_stderr()
+    status = serve(socket.socket(fileno=args.fd), load_by)
+    logging.shutdown()
+    # A thread may still be inside a read that only the source's timeout ends, or build an engine; nothing is
+    # left to tidy up.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

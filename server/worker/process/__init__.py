@@ -1,0 +1,1 @@
+"""What happens to a raw frame between decoder and encoder."""

@@ -1,0 +1,184 @@
+"""Packets in, 8-bit 4:2:0 pictures out, whatever the source's pixel format, size and colours are."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.codec.context import Flags
+from av.packet import Packet
+from av.video.format import VideoFormat
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from server.wire.logs import Log
+from server.worker.ingest.source import SourceUnusable, Tracks
+from server.worker.ingest.timeline import now_ns
+from server.worker.process.nvdec import NVDEC, open_nvdec, surface_of
+from server.worker.process.picture import (
+    MATRIX_BT601,
+    MATRIX_BT709,
+    RANGE_FULL,
+    RANGE_LIMITED,
+    ColourTags,
+    Picture,
+    PictureFormat,
+    even_planes,
+)
+
+# A frame's timestamp, duration and time base, its packet's arrival → the picture's timestamp and duration.
+Stamp = Callable[[int, int, Fraction, int], tuple[int, int]]
+
+# They lie in memory as an engine wants them; every other format goes through swscale.
+_NATIVE = ("yuv420p", "yuvj420p")
+
+
+class PictureDecoder:
+    """For one opening of a source. `on_drop(reason)` hears of each packet that gave no picture."""
+
+    def __init__(
+        self,
+        tracks: Tracks,
+        *,
+        max_size: tuple[int, int],
+        stamp: Stamp,
+        on_drop: Callable[[str], None],
+        log: Log,
+        on_gpu: bool = False,
+    ) -> None:
+        """`on_gpu`: pictures stay in the GPU's memory if NVDEC takes the stream; else the log says why."""
+        self._log = log
+        self._context = tracks.video
+        self._on_gpu = on_gpu
+        if on_gpu:
+            try:
+                self._context = open_nvdec(tracks.video)
+            except LookupError as exc:
+                log.warning("decoding %s on the CPU: %s", tracks.video.name, exc)
+                self._on_gpu = False
+        self._context.copy_opaque = True  # a frame knows when its packet arrived
+        if self._context.name == "libdav1d":
+            self._context.flags |= Flags.low_delay  # else it holds a frame back for each of its threads
+        self._tracks = tracks
+        self._max_size = max_size
+        self._stamp = stamp
+        self._on_drop = on_drop
+        self._reformatter = VideoReformatter()
+        self._rate = Fraction(tracks.fps or 25).limit_denominator(1001)
+        self._untimed = 0  # pictures without a timestamp so far
+        self._format: PictureFormat | None = None
+        self._seen: tuple[int | str, ...] = ()
+
+    def decode(self, packet: "Packet[Any]", arrival_ns: int) -> list[Picture]:
+        """The pictures that this packet completes; an empty packet gives those still held back.
+
+        Raises SourceUnusable for a picture above `max_size`.
+        """
+        packet.opaque = arrival_ns
+        try:
+            frames = self._context.decode(packet)
+        except av.error.EOFError:
+            return []
+        except av.FFmpegError as exc:
+            # Who joins a live stream between two keyframes meets pictures that nobody could decode.
+            early = self._format is None and not packet.is_keyframe
+            self._on_drop("before_keyframe" if early else "corrupt")
+            self._log.debug("the packet at %s gave no picture: %s", packet.pts, exc.strerror)
+            return []
+        return [self._picture(frame, arrival_ns) for frame in frames]
+
+    def _picture(self, frame: av.VideoFrame, flushed_ns: int) -> Picture:
+        form = self._format_of(frame)
+        arrival_ns = frame.opaque if isinstance(frame.opaque, int) else flushed_ns
+        if frame.pts is None or frame.time_base is None:
+            # An elementary stream carries no time: its pictures follow each other at the nominal rate.
+            frame.pts, frame.time_base, frame.duration = self._untimed, 1 / self._rate, 1
+            self._untimed += 1
+        pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base, arrival_ns)
+        planes = surface_of(frame)
+        if planes is None and frame.format.name not in _NATIVE:
+            frame = self._to_native(frame, form)
+        return Picture(
+            format=form,
+            frame=frame,
+            planes=planes or even_planes(frame),
+            pts=pts,
+            duration=duration,
+            arrival_ns=arrival_ns,
+            decoded_ns=now_ns(),
+        )
+
+    def _to_native(self, frame: av.VideoFrame, form: PictureFormat) -> av.VideoFrame:
+        source_range = RANGE_FULL if frame.format.is_rgb else form.tags.range or RANGE_LIMITED
+        return self._reformatter.reformat(
+            frame,
+            format="yuv420p",
+            src_color_range=source_range,
+            dst_color_range=form.tags.range or RANGE_LIMITED,
+            dst_colorspace=form.tags.matrix if frame.format.is_rgb else None,
+            interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+            threads=1,
+        )
+
+    def _format_of(self, frame: av.VideoFrame) -> PictureFormat:
+        pixels = frame.sw_format or frame.format
+        name = pixels.name
+        decoder = NVDEC if frame.sw_format is not None else self._context.name
+        tags = (frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
+        seen = (frame.width, frame.height, name, decoder, *tags)
+        if self._format is not None and seen == self._seen:
+            return self._format
+        width, height = self._max_size
+        if frame.width > width or frame.height > height:
+            raise SourceUnusable(
+                f"picture of {frame.width}×{frame.height} is above the limit of {width}×{height}"
+            )
+        # The container's word on the pixels' shape goes first; after a change only the decoder's is current.
+        aspect = self._context.sample_aspect_ratio
+        shape = (aspect.numerator, aspect.denominator) if aspect else (1, 1)
+        if self._format is None and self._tracks.sample_aspect_ratio != (1, 1):
+            shape = self._tracks.sample_aspect_ratio
+        self._seen = seen
+        self._format = PictureFormat(
+            codec=self._context.codec.canonical_name,
+            pixel_format=name,
+            width=frame.width,
+            height=frame.height,
+            fps=self._tracks.fps,
+            sample_aspect_ratio=shape,
+            tags=_tags_after_conversion(pixels, frame.height, ColourTags.of(frame)),
+            decoder=decoder,
+        )
+        self._say_what_is_special(frame)
+        return self._format
+
+    def _say_what_is_special(self, frame: av.VideoFrame) -> None:
+        if self._on_gpu:
+            self._say_where_decoded(frame)
+        elif frame.format.name not in _NATIVE:
+            self._log.warning(
+                "source is %s: converted to 8-bit 4:2:0, which engine and H.264 take", frame.format.name
+            )
+        if frame.interlaced_frame:
+            self._log.warning("source is interlaced: its fields are upscaled as one picture")
+        if frame.width % 2 or frame.height % 2:
+            self._log.info("source is %d×%d: odd sides are padded by their edge", frame.width, frame.height)
+
+    def _say_where_decoded(self, frame: av.VideoFrame) -> None:
+        if frame.sw_format is None:
+            self._log.warning("NVDEC does not take this stream: decoding %s on the CPU", self._context.name)
+        elif surface_of(frame) is None:
+            self._log.warning(
+                "NVDEC gives %s of %d×%d: its pictures go through the host's memory",
+                *(frame.sw_format.name, frame.width, frame.height),
+            )
+        else:
+            self._log.info("decoding on NVDEC: its pictures stay in the GPU's memory")
+
+
+def _tags_after_conversion(form: VideoFormat, height: int, tags: ColourTags) -> ColourTags:
+    """RGB becomes limited-range YUV by the matrix usual for its size; YUV keeps its own range and matrix."""
+    if form.is_rgb:
+        matrix = MATRIX_BT709 if height >= 720 else MATRIX_BT601
+        return replace(tags, range=RANGE_LIMITED, matrix=matrix)
+    return replace(tags, range=RANGE_FULL) if form.name.startswith("yuvj") else tags

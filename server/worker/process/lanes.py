@@ -1,0 +1,62 @@
+"""What the ring drives: lanes that take a picture and give the frame to encode, on the host or on the GPU."""
+
+from functools import cache
+from typing import Protocol
+
+from av.video.frame import CudaContext, VideoFrame
+
+from engine.frame import DeviceFrame, Engine, GpuEngine, GpuLane, Lane
+from server.worker.process.picture import Picture, PictureFormat, frame_from_planes, host_planes
+
+
+class PictureLane(Protocol):
+    def submit(self, picture: Picture) -> None: ...
+
+    def wait(self) -> VideoFrame:
+        """Cropped to the largest even size within scale × the picture's; the caller's own."""
+        ...
+
+
+def picture_lane(engine: Engine, *, on_gpu: bool) -> PictureLane:
+    """For pictures that lie on the GPU, one whose frames stay there, where the engine can do that."""
+    if on_gpu and isinstance(engine, GpuEngine):
+        return SurfaceLane(engine.surface_lane())
+    return HostLane(engine.lane(), engine.spec.scale)
+
+
+class HostLane:
+    def __init__(self, lane: Lane, scale: int) -> None:
+        self._lane = lane
+        self._scale = scale
+        self._format: PictureFormat | None = None
+
+    def submit(self, picture: Picture) -> None:
+        self._lane.submit(host_planes(picture))
+        self._format = picture.format
+
+    def wait(self) -> VideoFrame:
+        assert self._format is not None, "wait without submit"
+        return frame_from_planes(self._lane.wait(), *self._format.scaled_size(self._scale))
+
+
+class SurfaceLane:
+    """NV12 surfaces in and out. Only pictures of even size come as such: nothing is left to crop."""
+
+    def __init__(self, lane: GpuLane) -> None:
+        self._lane = lane
+
+    def submit(self, picture: Picture) -> None:
+        assert isinstance(picture.planes, DeviceFrame), "the ring has other lanes for pictures on the host"
+        self._lane.submit(picture.planes)
+
+    def wait(self) -> VideoFrame:
+        surface = self._lane.wait()
+        planes = (surface.y, surface.uv)
+        return VideoFrame.from_dlpack(planes, format="nv12", cuda_context=_cuda_context())
+
+
+@cache
+def _cuda_context() -> CudaContext:
+    """PyTorch's context of the one GPU that a worker sees, for all frames: an encoder stays with the one that
+    its first frame came from."""
+    return CudaContext(primary_ctx=True)

@@ -1,0 +1,231 @@
+"""A device without hardware, as unkind as hardware may be: it does its work late, in any order that streams
+and events allow, and what an operation will write holds garbage from its enqueuing until it is done.
+
+A device in the sense of `engine.backends.cuda.lanes`: the lanes that run on it are those that run on CUDA.
+Time does not pass by sleeping: a thread picks at random among the operations that may go next, and stops as
+often as `eagerness` says, until something else is enqueued or a thread waits for an event.
+"""
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+
+from engine.backends.cuda.lanes import DeviceLane, Work
+from engine.errors import DeviceFailed
+from engine.frame import DeviceFrame, EngineSpec, Plane, YuvFrame
+
+SCALE = 2
+
+
+class SimulatedEvent:
+    def __init__(self, device: "SimulatedDevice") -> None:
+        self._device = device
+        self.recorded = 0  # times that a stream was told to
+        self.reached = 0  # and times that it came there
+
+    def wait(self) -> None:
+        self._device.wait_until_reached(self)
+
+
+@dataclass
+class _Operation:
+    """Work, or a step from one event to another."""
+
+    run: Callable[[], None]
+    after: SimulatedEvent | None = None
+    after_record: int = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.after is None or self.after.reached >= self.after_record
+
+
+@dataclass
+class SimulatedStream:
+    device: "SimulatedDevice"
+    operations: deque[_Operation] = field(default_factory=deque)
+
+    def enqueue(self, work: Work) -> None:
+        self.device.current = self
+        work()
+
+    def record(self, event: SimulatedEvent) -> None:
+        event.recorded += 1
+        number = event.recorded
+
+        def reach() -> None:
+            event.reached = number
+
+        self.device.put(self, _Operation(reach))
+
+    def wait_for(self, event: SimulatedEvent) -> None:
+        # As in CUDA: the last record so far counts, and an event never recorded holds nothing up.
+        self.device.put(self, _Operation(lambda: None, event, event.recorded))
+
+
+class SimulatedDevice:
+    """Context manager: the executor lives inside. `fails_at`: the operation with which all work on the device
+    breaks, as CUDA's errors do; `refuses_at`: the one that can't even be enqueued."""
+
+    def __init__(
+        self, seed: int, *, eagerness: float = 0.5, fails_at: int = -1, refuses_at: int = -1
+    ) -> None:
+        self.current: SimulatedStream | None = None
+        self._random = random.Random(seed)
+        self._garbage = np.random.default_rng(seed)
+        self._eagerness = eagerness
+        self._fails_at, self._refuses_at = fails_at, refuses_at
+        self._enqueued = self._done = 0
+        self._streams: list[SimulatedStream] = []
+        self._waiting = 0
+        self._failure: str | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._execute, name="device", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def stream(self) -> SimulatedStream:
+        stream = SimulatedStream(self)
+        self._streams.append(stream)
+        return stream
+
+    def event(self) -> SimulatedEvent:
+        return SimulatedEvent(self)
+
+    def write(self, targets: Sequence[Plane], compute: Callable[[], Sequence[Plane]]) -> None:
+        """An operation on the current stream. What it reads it reads when it is done, not before."""
+        assert self.current is not None
+
+        def run() -> None:
+            for target, values in zip(targets, compute(), strict=True):
+                target[...] = values
+
+        with self._changed:
+            for target in targets:
+                target[...] = self._garbage.integers(0, 256, target.shape, np.uint8)
+        self.put(self.current, _Operation(run))
+
+    def put(self, stream: SimulatedStream, operation: _Operation) -> None:
+        with self._changed:
+            if self._enqueued == self._refuses_at:
+                raise DeviceFailed("simulated: launch refused")
+            self._enqueued += 1
+            stream.operations.append(operation)
+            self._changed.notify_all()
+
+    def wait_until_reached(self, event: SimulatedEvent) -> None:
+        with self._changed:
+            wanted = event.recorded
+            self._waiting += 1
+            self._changed.notify_all()
+            try:
+                over = self._changed.wait_for(
+                    lambda: event.reached >= wanted or self._failure is not None, timeout=10
+                )
+                assert over, "the device stands still"
+                if self._failure is not None:
+                    raise DeviceFailed(self._failure)
+            finally:
+                self._waiting -= 1
+
+    def _execute(self) -> None:
+        with self._changed:
+            while not self._closed:
+                ready = [s for s in self._streams if s.operations and s.operations[0].ready]
+                if self._failure is None and ready and self._goes_on():
+                    self._step(self._random.choice(ready))
+                else:
+                    self._changed.wait()
+
+    def _goes_on(self) -> bool:
+        return self._waiting > 0 or self._random.random() < self._eagerness
+
+    def _step(self, stream: SimulatedStream) -> None:
+        operation = stream.operations.popleft()
+        if self._done == self._fails_at:
+            self._failure = "simulated: illegal address"
+        else:
+            operation.run()
+        self._done += 1
+        self._changed.notify_all()
+
+
+class SimulatedProgram:
+    """A "network" whose every output sample depends on its input's place and value."""
+
+    def __init__(self, device: SimulatedDevice, width: int, height: int) -> None:
+        self._device = device
+        self.input, self.output = _planes(width, height), _planes(SCALE * width, SCALE * height)
+        self._before, self._after = _planes(width, height), _planes(SCALE * width, SCALE * height)
+
+    def upload(self, frame: DeviceFrame | None) -> None:
+        def read() -> Sequence[Plane]:
+            if frame is None:
+                return _list(self.input)
+            y, uv = np.from_dlpack(frame.y), np.from_dlpack(frame.uv)
+            return y, uv[:, :, 0], uv[:, :, 1]
+
+        self._device.write(_list(self._before), read)
+
+    def compute(self) -> None:
+        self._device.write(_list(self._after), lambda: _list(upscaled(self._before)))
+
+    def download(self) -> None:
+        self._device.write(_list(self.output), lambda: _list(self._after))
+
+
+class SimulatedEngine:
+    def __init__(self, device: SimulatedDevice, width: int, height: int) -> None:
+        self._device = device
+        self.spec = EngineSpec(
+            model="simulated",
+            backend="test",
+            precision="fp16",
+            colour="y",
+            scale=SCALE,
+            width=width,
+            height=height,
+            macs_per_frame=width * height,
+            parity_db=None,
+            checkpoint_sha256="0" * 64,
+        )
+
+    def program(self) -> SimulatedProgram:
+        return SimulatedProgram(self._device, self.spec.width, self.spec.height)
+
+    def lane(self) -> DeviceLane[YuvFrame]:
+        return DeviceLane(self._device, self.program(), self.spec)
+
+
+def upscaled(frame: YuvFrame) -> YuvFrame:
+    """What the simulated network makes of a frame."""
+    y, u, v = (
+        np.ascontiguousarray((7 * plane + 3).astype(np.uint8).repeat(SCALE, 0).repeat(SCALE, 1))
+        for plane in _list(frame)
+    )
+    return YuvFrame(y=y, u=u, v=v)
+
+
+def _planes(width: int, height: int) -> YuvFrame:
+    y = np.zeros((height, width), np.uint8)
+    uv = np.zeros((2, height // 2, width // 2), np.uint8)
+    return YuvFrame(y=y, u=uv[0], v=uv[1])
+
+
+def _list(frame: YuvFrame) -> list[Plane]:
+    return [frame.y, frame.u, frame.v]

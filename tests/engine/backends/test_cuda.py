@@ -1,0 +1,258 @@
+"""The GPU backends on a machine without a GPU: what is said, and what of them can run anyway."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engine.backends.cuda.device import device_errors, make_surface, read_surface
+from engine.backends.gate import measure, passed, repeated
+from engine.errors import BackendUnavailable, DeviceFailed, EngineError, ParityError
+from engine.frame import DeviceFrame, YuvFrame
+from engine.load import choose, load_engine
+from engine.machine import Gpu, nvidia_gpus
+from server.__main__ import main
+
+LISTING = """\
+0, GPU-aaaa-1, NVIDIA L4, 23034, 8.9, 580.95.05
+1, GPU-bbbb-2, NVIDIA A10, 23028, 8.6, 580.95.05
+"""
+
+
+@pytest.fixture
+def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A machine as an nvidia-smi of ours describes it: smi(what it prints, CUDA_VISIBLE_DEVICES)."""
+
+    def install(listing: str, visible: str | None = None) -> None:
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}END\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        nvidia_gpus.cache_clear()
+
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    nvidia_gpus.cache_clear()
+    yield install
+    nvidia_gpus.cache_clear()
+
+
+without_cuda = pytest.mark.skipif(torch.version.cuda is not None, reason="this PyTorch is built with CUDA")
+
+
+def test_gpus_are_those_that_cuda_shows(smi: Callable[..., None]) -> None:
+    smi(LISTING)
+    assert nvidia_gpus()[0] == Gpu(
+        index=0,
+        uuid="GPU-aaaa-1",
+        name="NVIDIA L4",
+        memory_bytes=23034 << 20,
+        compute_capability="8.9",
+        driver="580.95.05",
+    )
+    assert str(nvidia_gpus()[1]) == "NVIDIA A10, 22 GiB, compute capability 8.6, driver 580.95.05"
+
+
+@pytest.mark.parametrize(
+    ("visible", "indices"),
+    [("1,0", [1, 0]), ("GPU-bbbb", [1]), ("", []), ("-1", []), ("1,7,0", [1]), ("GPU-cccc", [])],
+)
+def test_cuda_visible_devices_is_read_as_cuda_reads_it(
+    smi: Callable[..., None], visible: str, indices: list[int]
+) -> None:
+    smi(LISTING, visible)
+    assert [gpu.index for gpu in nvidia_gpus()] == indices
+
+
+def test_a_gpu_that_shares_the_machines_memory(smi: Callable[..., None]) -> None:
+    smi("0, GPU-c, NVIDIA GB10, [N/A], 12.1, 580.95\n")
+    assert str(nvidia_gpus()[0]) == "NVIDIA GB10, compute capability 12.1, driver 580.95"
+
+
+@pytest.mark.parametrize("listing", ["", "No devices were found\n", "NVIDIA-SMI has failed, because\n"])
+def test_a_driver_without_gpus(smi: Callable[..., None], listing: str) -> None:
+    smi(listing)
+    assert nvidia_gpus() == ()
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "cuda"])
+def test_without_a_gpu_one_sentence_says_so(smi: Callable[..., None], checkpoint: Path, backend: str) -> None:
+    with pytest.raises(BackendUnavailable) as caught:
+        load_engine(checkpoint, width=64, height=48, backend=backend)
+    assert str(caught.value) == f"backend={backend!r} needs an NVIDIA GPU, and nvidia-smi shows none here"
+    with pytest.raises(BackendUnavailable, match="needs an NVIDIA GPU"):
+        choose(checkpoint, None, "fp16")
+    with pytest.raises(BackendUnavailable, match=f"{backend!r} runs in fp16, not in int8"):
+        choose(checkpoint, backend, "int8")
+
+
+def run(code: str, *folders: Path) -> str:
+    """What another Python, whose modules come from these folders first, says of the code."""
+    script = f"import sys; sys.path[:0] = {[str(folder) for folder in folders]!r}\n{code}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@without_cuda
+@pytest.mark.parametrize("installed", [False, True])
+@pytest.mark.parametrize("backend", ["tensorrt", "cuda"])
+def test_a_gpu_without_the_software_for_it(
+    smi: Callable[..., None], checkpoint: Path, tmp_path: Path, backend: str, installed: bool
+) -> None:
+    """Also where wheels of TensorRT are there, but not their libraries."""
+    smi(LISTING)
+    if installed:
+        for package in ("tensorrt", "torch_tensorrt"):
+            (tmp_path / "wheels" / package).mkdir(parents=True)
+            broken = "raise OSError('libnvinfer.so.11: cannot open shared object file')"
+            (tmp_path / "wheels" / package / "__init__.py").write_text(broken)
+    said = run(
+        "import engine.backends.cuda.engine, engine.backends.tensorrt.engine\n"
+        "from engine.errors import BackendUnavailable\n"
+        "from engine.load import load_engine\n"
+        f"try: load_engine({str(checkpoint)!r}, width=64, height=48, backend={backend!r})\n"
+        "except BackendUnavailable as exc: print(exc)",
+        tmp_path / "wheels",
+    )
+    if backend == "tensorrt" and not installed:
+        expected = "backend='tensorrt' needs tensorrt, which is not installed: pip install 'livesr[gpu]'"
+    else:
+        built = f"PyTorch {torch.__version__} is built without CUDA"
+        expected = f"backend={backend!r} needs CUDA, and {built}: pip install 'livesr[gpu]'"
+    assert said == expected
+
+
+def test_tensorrt_whose_libraries_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.11: cannot open shared object file')")
+    said = run(
+        "from engine.backends.tensorrt.engine import load_tensorrt\n"
+        "from engine.errors import BackendUnavailable\n"
+        "try: load_tensorrt()\n"
+        "except BackendUnavailable as exc: print(exc)",
+        tmp_path,
+    )
+    assert said == (
+        "backend='tensorrt' needs tensorrt, which fails to load "
+        "(libnvinfer.so.11: cannot open shared object file): pip install 'livesr[gpu]'"
+    )
+
+
+def test_without_torch_a_gpu_is_left_alone_and_the_choice_says_why(smi: Callable[..., None]) -> None:
+    """The server's way: an artifact by its name, and no checkpoint is ever opened."""
+    smi(LISTING)
+    said = run(
+        "sys.modules['torch'] = None\n"
+        "from engine.load import choose\n"
+        "choice = choose('awsrn-live-x2', None, None)\n"
+        "print(choice.backend, choice.precision, choice.why, sep='|')"
+    )
+    backend, precision, why = said.split("|")
+    assert (backend, precision) == ("openvino", "int8")
+    assert "the NVIDIA GPU is not used: backend='cuda' needs torch, which is not installed" in why
+
+
+@without_cuda
+def test_a_gpu_that_cannot_be_used_is_said_in_the_log(
+    smi: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    smi(LISTING)
+    engine = load_engine("awsrn-live-x2", width=64, height=48)
+    assert engine.spec.backend == "openvino"
+    assert "the NVIDIA GPU is not used" in caplog.text
+
+
+def test_without_a_gpu_serving_imports_no_torch(smi: Callable[..., None]) -> None:
+    said = run(
+        "from engine.load import load_engine\n"
+        "spec = load_engine('awsrn-live-x2', width=64, height=48, lanes=0).spec\n"
+        "print(spec.backend, spec.lanes, 'torch' in sys.modules)"
+    )
+    assert said == "openvino 3 False"
+
+
+def test_surfaces_are_nv12_there_and_back(noise: Callable[..., YuvFrame]) -> None:
+    """On the CPU, where numpy says what interleaving is; rows of a decoder's surface lie a pitch apart."""
+    frame = noise(12, 8)
+    pitched = np.zeros((8, 16), np.uint8)
+    pitched[:, :12] = frame.y
+    interleaved = np.zeros((4, 16), np.uint8)
+    interleaved[:, 0:12:2], interleaved[:, 1:12:2] = frame.u, frame.v
+    surface = DeviceFrame(y=pitched[:, :12], uv=interleaved[:, :12].reshape(4, 6, 2), width=12, height=8)
+    y, uv = torch.empty(1, 1, 8, 12, dtype=torch.uint8), torch.empty(1, 2, 4, 6, dtype=torch.uint8)
+    read_surface(surface, y, uv)
+    for plane, expected in ((y[0, 0], frame.y), (uv[0, 0], frame.u), (uv[0, 1], frame.v)):
+        np.testing.assert_array_equal(plane.numpy(), expected)
+    back = make_surface(y, uv)
+    assert (back.width, back.height) == (12, 8)
+    np.testing.assert_array_equal(np.from_dlpack(back.y), frame.y)
+    np.testing.assert_array_equal(np.from_dlpack(back.uv).reshape(4, 12), interleaved[:, :12])
+
+
+def test_a_surface_that_is_not_what_it_says_is_refused() -> None:
+    y, uv = torch.empty(1, 1, 8, 12, dtype=torch.uint8), torch.empty(1, 2, 4, 6, dtype=torch.uint8)
+    flat = DeviceFrame(y=np.zeros((8, 12), np.uint8), uv=np.zeros((4, 12), np.uint8), width=12, height=8)
+    with pytest.raises(ValueError, match=r"plane uv is torch.uint8 \(4, 12\), must be uint8 \(4, 6, 2\)"):
+        read_surface(flat, y, uv)
+    deep = DeviceFrame(y=np.zeros((8, 12), np.uint16), uv=np.zeros((4, 6, 2), np.uint8), width=12, height=8)
+    with pytest.raises(ValueError, match=r"plane y is torch.uint16 \(8, 12\), must be uint8"):
+        read_surface(deep, y, uv)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "the GPU is out of memory here: CUDA out of memory",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: unspecified launch failure\nmore"),
+            "the GPU failed here: CUDA error",
+        ),
+    ],
+)
+def test_a_failed_gpu_is_no_failed_model(error: Exception, said: str) -> None:
+    """A model that can't run fails its stream for good; a GPU only ends the process, and another starts."""
+    with pytest.raises(DeviceFailed, match=said) as caught, device_errors("here"):
+        raise error
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, EngineError)
+    with pytest.raises(ValueError, match="a surface"), device_errors("here"):
+        raise ValueError("a surface")
+
+
+def test_the_gate_lets_pass_what_is_close_and_says_how_close(checkpoint: Path) -> None:
+    reference = load_engine(checkpoint, width=340, height=44, backend="reference")
+    close = load_engine(checkpoint, width=340, height=44, precision="bf16")
+    parity = measure(close, reference)
+    assert 40 < parity < 100
+    assert passed(close.spec, 57.123).parity_db == 57.12
+    with pytest.raises(ParityError, match=r"luma in bf16 on openvino is 54\.9 dB .* must be at least 55 dB"):
+        passed(close.spec, 54.9)
+
+
+def test_a_small_picture_fills_a_large_frame(noise: Callable[..., YuvFrame]) -> None:
+    large = repeated(noise(8, 6), 20, 10)
+    assert large.y.shape == (10, 20)
+    np.testing.assert_array_equal(large.y[6:], large.y[:4])
+    np.testing.assert_array_equal(large.u[:, 4:8], large.u[:, :4])
+
+
+@without_cuda
+def test_doctor_says_of_each_engine_why_it_does_not_run(
+    smi: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    smi(LISTING)
+    assert main(["doctor"]) == 0
+    report = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert "NVIDIA L4, 22 GiB, compute capability 8.9, driver 580.95.05; NVIDIA A10" in report["GPU"]
+    assert "does not work: backend='tensorrt' needs tensorrt, which is not installed" in report["tensorrt"]
+    assert "the NVIDIA GPU is not used: backend='cuda' needs CUDA" in report["awsrn-live-x2"]

@@ -1,0 +1,382 @@
+"""The cache of TensorRT engines, and the process that builds one; a small program stands for the compiler."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.backends.tensorrt.plans import ensure_plan
+from engine.backends.tensorrt.request import PlanRequest, Sizes, Target
+from engine.backends.tensorrt.store import (
+    ENGINE,
+    MANIFEST,
+    find_fitting_plan,
+    find_plan,
+    plans_folder,
+    read_timing_cache,
+    save_plan,
+    set_parity,
+    write_timing_cache,
+)
+from engine.errors import BuildFailed, BuildTimeout
+from engine.frame import Colour
+from tests.conftest import ROOT
+
+TARGET = Target(
+    gpu="NVIDIA L4", compute_capability="8.9", tensorrt="11.0.1", torch="2.13.0", torch_tensorrt="2.13.0"
+)
+REQUEST = PlanRequest(
+    checkpoint=Path("net.safetensors"),
+    checkpoint_sha256="ab" * 32,
+    kind="y",
+    colour=Colour(),
+    sizes=Sizes.only(640, 360),
+    target=TARGET,
+)
+TIMEOUT_S = 60.0
+# What a stand-in for the compiler begins with.
+PROLOGUE = f"""
+import os, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from engine.backends.tensorrt.request import PlanRequest
+from engine.backends.tensorrt.store import save_plan
+folder = Path(sys.argv[1])
+request = PlanRequest.from_json(sys.stdin.read())
+def note(name): (folder / f"{{name}}.{{os.getpid()}}").touch()
+"""
+BUILDS = (
+    PROLOGUE + 'note("built")\nprint("compiling", flush=True)\nsave_plan(request, folder, b"engine", {})\n'
+)
+HANGS = PROLOGUE + 'note("hangs")\nprint("compiling", flush=True)\ntime.sleep(600)\n'
+Builder = Callable[[str], Sequence[str]]
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Builder:
+    """The command of a stand-in with that source."""
+
+    def make(source: str) -> Sequence[str]:
+        script = tmp_path / "builder.py"
+        script.write_text(source)
+        return [sys.executable, str(script)]
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "plans"
+
+
+def pids(folder: Path, name: str) -> list[int]:
+    return [int(path.suffix[1:]) for path in folder.glob(f"{name}.*")]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith((".building", ".removed"))]
+
+
+def test_a_plan_is_built_once_and_found_afterwards(folder: Path, builder: Builder) -> None:
+    stages: list[str] = []
+
+    def on_progress(stage: str, elapsed_s: float) -> None:
+        stages.append(stage)
+
+    command = builder(BUILDS.replace("save_plan(req", "time.sleep(0.2); save_plan(req"))
+    plan = ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=command)
+    assert plan.path.read_bytes() == b"engine"
+    assert plan.manifest["request"] == REQUEST.key()
+    assert stages[0] == "starting the builder"
+    assert stages[-1] == "compiling"
+    again = ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=["no-such-program"])
+    assert again == plan
+    assert len(pids(folder, "built")) == 1
+    assert not leftovers(folder)
+
+
+def test_a_build_that_takes_too_long_is_stopped(folder: Path, builder: Builder) -> None:
+    expected = r"building net at 640x360 on NVIDIA L4 was stopped after 2 s while compiling"
+    with pytest.raises(BuildTimeout, match=expected):
+        ensure_plan(REQUEST, folder, timeout_s=2, builder=builder(HANGS))
+    (pid,) = pids(folder, "hangs")
+    assert not alive(pid)
+    assert find_plan(REQUEST, folder) is None
+
+
+def test_who_gives_up_stops_the_build(folder: Path, builder: Builder) -> None:
+    class GivenUp(Exception):
+        pass
+
+    def on_progress(stage: str, elapsed_s: float) -> None:
+        if stage == "compiling":
+            raise GivenUp
+
+    with pytest.raises(GivenUp):
+        ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=builder(HANGS))
+    (pid,) = pids(folder, "hangs")
+    assert not alive(pid)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (
+            PROLOGUE + "print('plenty of words', file=sys.stderr)\nraise RuntimeError('out of GPU memory')",
+            "RuntimeError: out of GPU memory",
+        ),
+        ("import sys; sys.exit(3)", r"\(exit status 3\): it said nothing"),
+        (PROLOGUE + "os.kill(os.getpid(), 9)", r"\(SIGKILL\): it said nothing"),
+        (PROLOGUE, "left no engine that is what was asked for"),
+    ],
+    ids=["error", "status", "signal", "nothing"],
+)
+def test_a_failed_build_says_what_its_builder_said_last(
+    folder: Path, builder: Builder, source: str, reason: str
+) -> None:
+    with pytest.raises(BuildFailed, match=reason) as caught:
+        ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(source))
+    assert "net at 640x360 on NVIDIA L4" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(BUILDS))  # nothing stands in its way
+
+
+def test_what_a_killed_builder_left_is_removed(folder: Path, builder: Builder) -> None:
+    halfway = PROLOGUE + (
+        "from engine.backends.tensorrt.store import staging\n"
+        "with staging(request, folder) as partial:\n"
+        "    (partial / 'engine.plan').write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    with pytest.raises(BuildFailed):
+        ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(halfway))
+    assert not leftovers(folder)
+    assert find_plan(REQUEST, folder) is None
+
+
+def corrupt_engine(entry: Path) -> None:
+    (entry / ENGINE).write_bytes(b"engine!")
+
+
+def shorten_engine(entry: Path) -> None:
+    (entry / ENGINE).write_bytes(b"eng")
+
+
+def lose_engine(entry: Path) -> None:
+    (entry / ENGINE).unlink()
+
+
+def lose_manifest(entry: Path) -> None:
+    (entry / MANIFEST).unlink()
+
+
+def shorten_manifest(entry: Path) -> None:
+    (entry / MANIFEST).write_text((entry / MANIFEST).read_text()[:40])
+
+
+def other_gpu(entry: Path) -> None:
+    manifest = json.loads((entry / MANIFEST).read_text())
+    manifest["request"]["target"]["gpu"] = "Tesla T4"
+    (entry / MANIFEST).write_text(json.dumps(manifest))
+
+
+def other_format(entry: Path) -> None:
+    (entry / MANIFEST).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [corrupt_engine, shorten_engine, lose_engine, lose_manifest, shorten_manifest, other_gpu, other_format],
+)
+def test_a_damaged_or_foreign_plan_is_built_again(
+    folder: Path, builder: Builder, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    save_plan(REQUEST, folder, b"engine", {})
+    damage(folder / REQUEST.digest)
+    with caplog.at_level(logging.WARNING):
+        plan = ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(BUILDS))
+    assert plan.path.read_bytes() == b"engine"
+    assert len(pids(folder, "built")) == 1
+    assert "will be built again" in caplog.text
+    assert not leftovers(folder)
+
+
+def test_threads_that_want_one_plan_build_it_once(folder: Path, builder: Builder) -> None:
+    command = builder(BUILDS.replace("save_plan(req", "time.sleep(0.5); save_plan(req"))
+    plans = []
+
+    def want() -> None:
+        plans.append(ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=command))
+
+    threads = [threading.Thread(target=want) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(plans) == 4
+    assert all(plan == plans[0] for plan in plans)
+    assert len(pids(folder, "built")) == 1
+
+
+def test_who_waits_for_another_process_is_told_so_and_gives_up_in_time(
+    folder: Path, builder: Builder
+) -> None:
+    """A process builds; it is killed, and its builder goes on: whoever comes next waits for that one."""
+    released = folder / "go-on"
+    command = builder(
+        PROLOGUE + f'note("built")\nwhile not os.path.exists({str(released)!r}): time.sleep(0.01)\n'
+        'save_plan(request, folder, b"engine", {})\n'
+    )
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; from engine.backends.tensorrt.request import PlanRequest\n"
+            "from engine.backends.tensorrt.plans import ensure_plan\n"
+            "request = PlanRequest.from_json(sys.argv[1])\n"
+            "ensure_plan(request, Path(sys.argv[2]), timeout_s=60, builder=sys.argv[3:])",
+            REQUEST.to_json(),
+            str(folder),
+            *command,
+        ],
+        cwd=ROOT,
+    )
+    wait_until(lambda: pids(folder, "built"))
+    parent.kill()
+    parent.wait()
+    with pytest.raises(BuildTimeout, match="another process has not built it within 1 s"):
+        ensure_plan(REQUEST, folder, timeout_s=1, builder=command)
+    stages: list[str] = []
+
+    def on_progress(stage: str, elapsed_s: float) -> None:
+        stages.append(stage)
+        released.touch()
+
+    plan = ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=command)
+    assert plan.path.read_bytes() == b"engine"
+    assert set(stages) == {"waiting for another process that builds it"}
+    assert len(pids(folder, "built")) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BuildFailed, match=r"file/plans can't be written: Not a directory"):
+        ensure_plan(REQUEST, tmp_path / "file" / "plans", timeout_s=1)
+
+
+def test_every_fact_that_decides_an_engine_is_in_its_key() -> None:
+    rgb = replace(REQUEST, kind="rgb")
+    others = [
+        REQUEST,
+        replace(REQUEST, checkpoint_sha256="cd" * 32),
+        replace(REQUEST, batch=2),
+        replace(REQUEST, sizes=Sizes.only(640, 480)),
+        replace(REQUEST, sizes=Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1080))),
+        *(replace(REQUEST, target=replace(TARGET, **{name: "other"})) for name in TARGET.__slots__),
+        rgb,
+        replace(rgb, colour=Colour(full_range=True)),
+    ]
+    assert len({request.digest for request in others}) == len(others)
+    assert replace(REQUEST, checkpoint=Path("elsewhere.safetensors")).digest == REQUEST.digest
+    assert replace(REQUEST, colour=Colour(full_range=True)).digest == REQUEST.digest
+    for request in others:
+        assert PlanRequest.from_json(request.to_json()) == request
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sizes.only(641, 360), "size 641x360 must have even sides"),
+        (
+            lambda: Sizes(smallest=(64, 64), typical=(32, 64), largest=(96, 96)),
+            "64x64 is larger than 32x64",
+        ),
+        (lambda: replace(REQUEST, batch=9), "batch=9 must be 1 to 8"),
+        (lambda: Sizes.parse("640x360:"), "size '' must be WIDTHxHEIGHT"),
+        (lambda: Sizes.parse("64x64:96x96"), "must be WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_dynamic_plan_says_which_sizes_it_takes() -> None:
+    sizes = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1080))
+    assert Sizes.parse(str(sizes)) == sizes
+    assert Sizes.parse("640x360") == Sizes.only(640, 360)
+    assert sizes.takes(64, 1080)
+    assert not sizes.takes(1922, 1080)
+    assert not sizes.takes(64, 62)
+    assert not Sizes.only(640, 360).takes(640, 358)
+
+
+def test_a_plan_for_many_sizes_serves_each_that_has_none_of_its_own(folder: Path) -> None:
+    sizes = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1280, 720))
+    dynamic = save_plan(replace(REQUEST, sizes=sizes), folder, b"dynamic", {})
+    save_plan(replace(REQUEST, sizes=sizes, batch=4), folder, b"four at once", {})
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / MANIFEST).write_text("[]")
+    assert find_fitting_plan(REQUEST, folder) == dynamic
+    assert find_fitting_plan(replace(REQUEST, sizes=Sizes.only(1920, 1080)), folder) is None
+    assert find_fitting_plan(replace(REQUEST, target=replace(TARGET, gpu="Tesla T4")), folder) is None
+    own = save_plan(REQUEST, folder, b"static", {})
+    assert find_fitting_plan(REQUEST, folder) == own
+    corrupt_engine(folder / REQUEST.digest)
+    assert find_fitting_plan(REQUEST, folder) == dynamic
+
+
+def test_a_measured_parity_stays_with_the_plan(folder: Path) -> None:
+    plan = save_plan(REQUEST, folder, b"engine", {"layers": 7})
+    assert plan.manifest["parity_db"] is None
+    set_parity(plan, 61.234)
+    found = find_plan(REQUEST, folder)
+    assert found is not None
+    assert found.manifest["parity_db"] == 61.23
+    assert found.manifest["layers"] == 7
+
+
+def test_a_damaged_timing_cache_is_not_used(folder: Path) -> None:
+    assert read_timing_cache(TARGET, folder) == b""
+    folder.mkdir()
+    write_timing_cache(TARGET, folder, b"timings")
+    assert read_timing_cache(TARGET, folder) == b"timings"
+    assert read_timing_cache(replace(TARGET, tensorrt="11.0.2"), folder) == b""
+    (path,) = folder.glob("timing-*.bin")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read_timing_cache(TARGET, folder) == b""
+
+
+def test_where_plans_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIVESR_PLANS", str(tmp_path))
+    assert plans_folder() == tmp_path
+    monkeypatch.delenv("LIVESR_PLANS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert plans_folder() == tmp_path / "livesr" / "plans"
+
+
+def test_looking_for_a_plan_needs_no_torch() -> None:
+    code = "import sys, engine.backends.tensorrt.plans; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ).returncode == 0

@@ -1,0 +1,99 @@
+"""The ring of each reader: nobody waits, who lags skips to a keyframe, and what is lost is counted."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from server.gateway.fanout.fanout import Fanout, ReaderClosed
+from server.gateway.fanout.keyframes import MIN_INTERVAL_S, KeyframeRequests
+from tests.server.gateway.scripted_gateway import until
+
+
+@dataclass(frozen=True)
+class Frame:
+    number: int
+    keyframe: bool = False
+
+
+class Encoder:
+    """What a fan-out asks and tells."""
+
+    def __init__(self, capacity: int) -> None:
+        self.asked = 0
+        self.lost = 0
+        self.readers: list[int] = []
+        self.fanout: Fanout[Frame] = Fanout(
+            capacity=capacity,
+            on_need_keyframe=self._ask,
+            on_drop=self._lose,
+            on_readers=self.readers.append,
+        )
+
+    def _ask(self) -> None:
+        self.asked += 1
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+
+    def send(self, *frames: Frame) -> None:
+        for frame in frames:
+            self.fanout.publish(frame)
+
+
+async def test_a_reader_starts_at_a_keyframe_it_asked_for():
+    encoder = Encoder(capacity=8)
+    reader = encoder.fanout.join()
+    assert encoder.asked == 1
+    encoder.send(Frame(1), Frame(2), Frame(3, keyframe=True), Frame(4))
+    assert [(await reader.next()).number for _ in range(2)] == [3, 4]
+    assert encoder.lost == 0
+    assert encoder.asked == 3  # again while it waits: a request can get lost with its worker
+
+
+async def test_a_slow_reader_skips_to_the_next_keyframe_while_another_sees_all():
+    encoder = Encoder(capacity=3)
+    slow, quick = encoder.fanout.join(), encoder.fanout.join()
+    seen = []
+    for number in range(12):
+        encoder.send(Frame(number, keyframe=number in (0, 9)))
+        seen.append((await quick.next()).number)
+    assert seen == list(range(12))
+    assert [(await slow.next()).number for _ in range(3)] == [9, 10, 11]
+    assert encoder.lost == 9  # 0, 1 and 2 with the ring, then all up to the keyframe
+    assert encoder.asked > 2
+
+
+async def test_closing_ends_waiting_readers_and_those_to_come():
+    encoder = Encoder(capacity=2)
+    reader = encoder.fanout.join()
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    encoder.fanout.close()
+    with pytest.raises(ReaderClosed):
+        await waiting
+    with pytest.raises(ReaderClosed):
+        await encoder.fanout.join().next()
+    assert encoder.readers == [1, 0]
+    assert len(encoder.fanout) == 0
+
+
+async def test_requests_are_passed_on_at_once_and_then_at_most_twice_a_second():
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+    requests = KeyframeRequests(lambda: times.append(loop.time()))
+    for _ in range(50):
+        requests.ask()
+    assert len(times) == 1
+    await until(lambda: len(times) == 2, "the second request")
+    assert times[1] - times[0] >= MIN_INTERVAL_S - 0.01
+
+
+async def test_a_keyframe_that_came_anyway_settles_a_waiting_request():
+    times: list[float] = []
+    requests = KeyframeRequests(lambda: times.append(0.0))
+    requests.ask()
+    requests.ask()
+    requests.satisfied()
+    await asyncio.sleep(MIN_INTERVAL_S + 0.1)
+    assert len(times) == 1

@@ -1,0 +1,140 @@
+"""Streams spread over GPUs by free slots; real worker processes on GPUs that are only named."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from engine.machine import Gpu
+from server.gateway.placement.local import LocalPlacement, LocalWorker
+from server.gateway.placement.slots import GpuSlots, NoFreeSlot
+from server.settings import Settings
+from tests.server.gateway.scripted_gateway import gateway, until
+from tests.server.gateway.test_local import FAST, SMALL, Recording
+
+
+def gpu(index: int) -> Gpu:
+    return Gpu(
+        index=index,
+        uuid=f"GPU-{index}0000000",
+        name="NVIDIA L4",
+        memory_bytes=24 << 30,
+        compute_capability="8.9",
+        driver="580.1",
+    )
+
+
+def job(name: str = "a", **options):
+    settings = Settings()
+    return settings.stream(**SMALL | FAST | {"id": name} | options).job(settings.limits)
+
+
+def used(placement: LocalPlacement) -> list[int]:
+    return [use.used for use in placement.gpu_slots()]
+
+
+def visible(worker: LocalWorker) -> str | None:
+    environment = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+    found = [entry for entry in environment if entry.startswith(b"CUDA_VISIBLE_DEVICES=")]
+    return found[0].partition(b"=")[2].decode() if found else None
+
+
+async def start(placement: LocalPlacement, name: str = "a", **options) -> LocalWorker:
+    worker = await placement.start(job(name, **options))
+    assert isinstance(worker, LocalWorker)
+    return worker
+
+
+def test_the_gpu_with_most_free_slots_is_next():
+    slots = GpuSlots([gpu(0), gpu(1)], 2)
+    assert [slots.take().index for _ in range(4)] == [0, 1, 0, 1]
+    with pytest.raises(NoFreeSlot, match=r"every GPU is full: 2 × gpu.slots=2, 4 streams run on them"):
+        slots.take()
+    slots.give_back(gpu(1))
+    assert slots.take() == gpu(1)
+
+
+async def test_each_worker_sees_its_gpu_and_gives_the_slot_back_however_it_ends(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    placement = LocalPlacement([gpu(0), gpu(1)], 2)
+    workers = [await start(placement, name) for name in "abc"]
+    assert [visible(worker) for worker in workers] == [gpu(0).uuid, gpu(1).uuid, gpu(0).uuid]
+    assert used(placement) == [2, 1]
+    await workers[0].stop()
+    assert used(placement) == [1, 1], "asked to stop"
+    await workers[0].stop(at_once=True)
+    assert used(placement) == [1, 1], "stopped twice, given back once"
+    os.kill(workers[1].pid, signal.SIGKILL)
+    await until(
+        lambda: used(placement) == [1, 0], "the slot of a worker that was killed, which nobody stopped"
+    )
+    workers[2]._writer.close()
+    await until(lambda: used(placement) == [0, 0], "the slot of a worker that ended by itself")
+    for worker in workers:
+        await worker.stop()
+    assert used(placement) == [0, 0]
+
+
+async def test_streams_for_the_cpu_need_no_slot(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    placement = LocalPlacement([gpu(0)], 1)
+    workers = [await start(placement, "a")]
+    for options in ({"backend": "openvino"}, {"backend": "reference"}, {"model": str(tmp_path)}):
+        workers.append(await start(placement, "b", **options))
+        assert visible(workers[-1]) is None
+    assert used(placement) == [1]
+    with pytest.raises(NoFreeSlot):
+        await placement.start(job("c", backend="tensorrt"))
+    await asyncio.gather(*(worker.stop(at_once=True) for worker in workers))
+
+
+async def test_without_gpus_nothing_is_counted(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    placement = LocalPlacement()
+    assert placement.gpu_slots() == []
+    worker = await start(placement)
+    assert visible(worker) is None
+    await worker.stop(at_once=True)
+
+
+async def test_a_worker_that_cannot_be_started_takes_no_slot(monkeypatch):
+    placement = LocalPlacement([gpu(0)], 1)
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    with pytest.raises(OSError, match="nowhere"):
+        await placement.start(job())
+    assert used(placement) == [0]
+
+
+async def test_a_stream_without_a_slot_waits_says_why_and_gets_the_next_one_that_is_free():
+    placement = Recording([gpu(0)], 1)
+    async with gateway(placement, streams=(), defaults=FAST) as served:
+        await served.http.post("/api/streams", json=SMALL | {"id": "first"})
+        await until(lambda: len(placement.workers) == 1, "the first stream's worker")
+        await served.http.post("/api/streams", json=SMALL | {"id": "second"})
+
+        async def refused() -> str:
+            return (await served.stream("second"))["reason"]
+
+        assert (await until(refused, "the second stream has a reason")).startswith(
+            "no worker could be started: every GPU is full: 1 × gpu.slots=1, 1 streams run on them; trying"
+        )
+        metrics = await served.metrics()
+        assert metrics['livesr_gpu_slots{gpu="0"}'] == 1
+        assert metrics['livesr_gpu_slots_used{gpu="0"}'] == 1
+        assert metrics['livesr_worker_restarts_total{stream="second"}'] == 0, "none died"
+        await served.http.delete("/api/streams/first")
+        await served.in_state("running", "second")
+    assert used(placement) == [0]
+
+
+async def test_a_worker_that_is_killed_comes_back_to_its_own_slot():
+    placement = Recording([gpu(0)], 1)
+    async with gateway(placement, streams=(), defaults=FAST) as served:
+        await served.http.post("/api/streams", json=SMALL)
+        await served.in_state("running")
+        os.kill(placement.workers[0].pid, signal.SIGKILL)
+        await until(lambda: len(placement.workers) == 2, "another worker, at once")
+        assert used(placement) == [1]
+        await served.in_state("running")

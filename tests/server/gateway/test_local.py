@@ -1,0 +1,101 @@
+"""Real workers under a real gateway: killed, hung, orphaned."""
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+
+from server.gateway.placement import Worker
+from server.gateway.placement.local import LocalPlacement, LocalWorker
+from server.wire.messages import WorkerJob
+from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
+
+SMALL = {"id": "demo", "source": "synthetic:?size=160x120&fps=25"}
+FAST = {"preset": "ultrafast", "lanes": 1}
+
+
+class Recording(LocalPlacement):
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        self.workers: list[LocalWorker] = []
+
+    async def start(self, job: WorkerJob) -> Worker:
+        worker = await super().start(job)
+        assert isinstance(worker, LocalWorker)
+        self.workers.append(worker)
+        return worker
+
+
+def serving_small(placement: LocalPlacement):
+    return gateway(placement, streams=(), defaults=FAST, limits={"max_streams": 2})
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_worker_killed_outright_costs_a_viewer_less_than_three_seconds():
+    placement = Recording()
+    async with serving_small(placement) as served:
+        assert (await served.http.post("/api/streams", json=SMALL)).status_code == 201
+        await served.in_state("running")
+        async with Viewer(served, audio=False) as viewer:
+            await viewer.sees(25)
+            seen = len(viewer.frames[0])
+            killed_s = time.monotonic()
+            os.kill(placement.workers[0].pid, signal.SIGKILL)
+            await until(lambda: len(placement.workers) == 2, "a second worker")
+            await until(lambda: len(viewer.frames[0]) > seen + 5, "the same viewer goes on")
+            gone_s = time.monotonic() - killed_s
+            assert viewer.pc.connectionState == "connected"
+            frames = viewer.frames[0]
+            assert all(a.pts < b.pts for a, b in itertools.pairwise(frames))
+            print(f"the picture was back {gone_s:.2f} s after SIGKILL")
+            assert gone_s < 3.0 * slowness()
+        assert "SIGKILL" not in (await served.stream())["reason"]
+    assert not any(alive(worker.pid) for worker in placement.workers)
+
+
+def slowness() -> float:
+    """How much slower than when idle this machine may be expected to be now."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+async def test_deleting_a_stream_ends_its_worker():
+    placement = Recording()
+    async with serving_small(placement) as served:
+        await served.http.post("/api/streams", json=SMALL)
+        await served.in_state("running")
+        await served.http.delete("/api/streams/demo")
+        assert not alive(placement.workers[0].pid)
+
+
+async def test_a_worker_ends_with_its_gateway_however_that_ended():
+    worker = await LocalPlacement().start(job())
+    assert isinstance(worker, LocalWorker)
+    async for _ in worker.messages():
+        break  # it runs
+    worker._writer.close()  # as the kernel does for a process that is gone
+    await asyncio.wait_for(worker._process.wait(), 10)
+
+
+async def test_a_worker_that_does_not_stop_is_ended():
+    worker = await LocalPlacement().start(job())
+    assert isinstance(worker, LocalWorker)
+    async for _ in worker.messages():
+        break
+    os.kill(worker.pid, signal.SIGSTOP)
+    assert await worker.stop() == "the worker was ended by SIGKILL"
+    assert await worker.stop(at_once=True) == "the worker was ended by SIGKILL"
+
+
+def job() -> WorkerJob:
+    from server.settings import Settings
+
+    settings = Settings()
+    return settings.stream(**SMALL, **FAST).job(settings.limits)

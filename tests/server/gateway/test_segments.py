@@ -1,0 +1,292 @@
+"""How a stream is cut into segments and told in playlists; frames come as fast as they are made."""
+
+import itertools
+import math
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+from fractions import Fraction
+from io import BytesIO
+
+import av
+import pytest
+
+from server.gateway.hls import playlist
+from server.gateway.hls.segments import Segments
+from server.settings import Hls
+from server.wire.messages import AudioPacket, VideoPacket
+from tests.server.gateway.scripted_gateway import FPS, FRAME_TICKS, Encoder, Sound, opened
+
+
+class Source:
+    """Video (and sound) with an IDR every two seconds, or where `Segments` asks for one."""
+
+    def __init__(self, *, gop_s: float = 2.0, segments: int = 4, sound: bool = False) -> None:
+        self.segments = Segments(Hls(segment_s=2.0, segments=segments), on_need_keyframe=self._ask)
+        self.sound = Sound() if sound else None
+        self.opened = opened(aac_config=self.sound.aac_config if self.sound else "")
+        self.encoder = Encoder(self.opened.width, self.opened.height, gop_s)
+        self.pts = 90_000 * 1000
+        self.sound_pts = 48_000 * 1000
+        self.frames = 0
+        self.asked = 0
+        self.segments.opened(self.opened)
+
+    def _ask(self) -> None:
+        self.asked += 1
+        self.encoder.force = True
+
+    def resize(self, width: int, height: int) -> None:
+        self.opened = replace(self.opened, width=width, height=height)
+        self.encoder = Encoder(width, height, 2.0)
+        self.segments.opened(self.opened)
+
+    def run(self, seconds: float, *, extra_keyframe_every: int = 0) -> None:
+        for index in range(round(seconds * FPS)):
+            if extra_keyframe_every and index % extra_keyframe_every == 0:
+                self.encoder.force = True
+            payload, keyframe = self.encoder.encode(self.frames, self.pts)
+            self.segments.video(video(self.pts, payload, keyframe))
+            self.pts += FRAME_TICKS
+            self.frames += 1
+            while self.sound and self.sound_pts * 90_000 < self.pts * 48_000:
+                for payload in self.sound.packets("aac", self.sound_pts):
+                    self.segments.audio(
+                        AudioPacket(codec="aac", pts=self.sound_pts, duration=1024, payload=payload)
+                    )
+                self.sound_pts += 1024
+
+    def pause(self, seconds: float) -> None:
+        self.pts += round(seconds * 90_000)
+        self.sound_pts += round(seconds * 48_000)
+
+    def media(self) -> "Media":
+        return Media.parse(playlist.media(self.segments))
+
+    def play(self) -> list[av.VideoFrame]:
+        """What a decoder makes of all that is listed, each run of one init segment by itself."""
+        frames: list[av.VideoFrame] = []
+        for run in self.media().runs():
+            data = b"".join(self.segments.find(name) or b"" for name in run)
+            with av.open(BytesIO(data)) as container:
+                frames += list(container.decode(video=0))
+        return frames
+
+
+def video(pts: int, payload: bytes, keyframe: bool) -> VideoPacket:
+    return VideoPacket(
+        rendition="upscaled",
+        pts=pts,
+        duration=FRAME_TICKS,
+        keyframe=keyframe,
+        arrival_ns=0,
+        sent_ns=0,
+        stages_s={},
+        payload=payload,
+    )
+
+
+@dataclass
+class Entry:
+    name: str
+    init: str
+    duration_s: float
+    starts: datetime
+    discontinuity: bool
+
+
+@dataclass
+class Media:
+    """A media playlist, held to RFC 8216 while it is read."""
+
+    target_s: int
+    sequence: int
+    discontinuity_sequence: int
+    entries: list[Entry]
+
+    @classmethod
+    def parse(cls, text: str) -> "Media":
+        lines = text.splitlines()
+        assert lines[0] == "#EXTM3U"
+        assert text.endswith("\n")
+        heads = {name: int(value) for name, value in re.findall(r"#EXT-X-([A-Z-]+):(\d+)\n", text)}
+        media = cls(heads["TARGETDURATION"], heads["MEDIA-SEQUENCE"], heads["DISCONTINUITY-SEQUENCE"], [])
+        init, duration_s, starts, discontinuity = "", 0.0, None, False
+        for line in lines:
+            if line.startswith("#EXT-X-MAP:URI="):
+                init = line.split('"')[1]
+            elif line.startswith("#EXTINF:"):
+                duration_s = float(line[8:].rstrip(","))
+            elif line.startswith("#EXT-X-PROGRAM-DATE-TIME:"):
+                starts = datetime.fromisoformat(line.partition(":")[2])
+            elif line == "#EXT-X-DISCONTINUITY":
+                discontinuity = True
+            elif not line.startswith("#"):
+                assert init
+                assert starts
+                assert math.floor(duration_s + 0.5) <= media.target_s
+                media.entries.append(Entry(line, init, duration_s, starts, discontinuity))
+                starts, discontinuity = None, False
+        for one, other in zip(media.entries, media.entries[1:], strict=False):
+            step_s = (other.starts - one.starts).total_seconds()
+            assert other.discontinuity or step_s == pytest.approx(one.duration_s, abs=0.002)
+        return media
+
+    def runs(self) -> list[list[str]]:
+        """Names to be read one after the other: an init segment and what follows it."""
+        runs: list[list[str]] = []
+        for entry in self.entries:
+            if not runs or runs[-1][0] != entry.init or entry.discontinuity:
+                runs.append([entry.init])
+            runs[-1].append(entry.name)
+        return runs
+
+
+def test_segments_go_from_keyframe_to_keyframe_and_decode_whole():
+    source = Source()
+    source.run(6.5)
+    media = source.media()
+    assert [entry.duration_s for entry in media.entries] == [2.0, 2.0, 2.0]
+    assert media.target_s == 2
+    frames = source.play()
+    assert len(frames) == 150
+    assert [round(frame.time * FPS) for frame in frames] == list(range(25_000, 25_150))
+
+
+def test_the_window_slides_and_what_has_left_it_stays_for_a_while():
+    source = Source(segments=3)
+    source.run(8.1)
+    first = source.media()
+    assert (first.sequence, len(first.entries)) == (1, 3)
+    gone = first.entries[0].name
+    source.run(4.0)
+    second = source.media()
+    assert second.sequence == 3
+    assert second.entries[0].name == first.entries[2].name
+    assert source.segments.find(gone)
+    source.run(10.0)
+    assert source.segments.find(gone) is None
+
+
+def test_keyframes_for_viewers_leave_the_segments_as_long_as_they_were():
+    source = Source()
+    source.run(30.0, extra_keyframe_every=17)
+    assert {entry.duration_s for entry in source.media().entries} <= {2.0, 2.04}
+    assert source.media().target_s == 2
+
+
+def test_an_encoder_with_rare_keyframes_is_asked_for_them():
+    source = Source(gop_s=60.0)
+    source.run(20.0)
+    assert all(2.0 <= entry.duration_s <= 2.1 for entry in source.media().entries)
+    assert source.asked
+
+
+def test_a_new_worker_is_a_discontinuity_with_the_same_init():
+    source = Source()
+    source.run(4.5)
+    source.segments.interrupt()
+    source.pause(1.2)
+    source.encoder = Encoder(160, 120, 2.0)
+    source.run(4.5)
+    media = source.media()
+    assert [entry.discontinuity for entry in media.entries] == [False, False, True, False]
+    assert len({entry.init for entry in media.entries}) == 1
+    assert media.discontinuity_sequence == 0
+    source.run(8.0)
+    assert source.media().discontinuity_sequence == 1
+    assert not any(entry.discontinuity for entry in source.media().entries)
+
+
+def test_a_hole_in_the_timeline_is_a_discontinuity_and_no_long_segment():
+    source = Source()
+    source.run(3.0)
+    source.pause(7.0)
+    source.run(5.0)
+    media = source.media()
+    assert media.target_s == 2
+    assert sum(entry.discontinuity for entry in media.entries) == 1
+    hole = next(e for e in media.entries if e.discontinuity)
+    before = media.entries[media.entries.index(hole) - 1]
+    assert (hole.starts - before.starts).total_seconds() == pytest.approx(7 + before.duration_s, abs=0.1)
+
+
+def test_a_new_size_is_a_discontinuity_with_an_init_of_its_own():
+    source = Source()
+    source.run(4.2)
+    source.resize(96, 64)
+    source.run(4.2)
+    media = source.media()
+    (changed,) = [entry for entry in media.entries if entry.discontinuity]
+    assert changed.init != media.entries[0].init
+    assert {(frame.width, frame.height) for frame in source.play()} == {(160, 120), (96, 64)}
+    assert "RESOLUTION=96x64" in playlist.multivariant(source.segments)
+
+
+def test_a_slow_source_makes_longer_segments_and_says_so():
+    source = Source()
+    source.encoder = Encoder(160, 120, 1000.0)
+    for number in range(12):  # a picture every 0.9 s
+        payload, keyframe = source.encoder.encode(number, source.pts)
+        source.segments.video(video(source.pts, payload, keyframe))
+        source.pts += 81_000
+    assert source.media().target_s == 4
+    assert len(source.media().entries) >= 2
+
+
+def test_sound_lies_beside_the_picture():
+    source = Source(sound=True)
+    source.run(8.5)
+    data = b"".join(source.segments.find(name) or b"" for name in source.media().runs()[0])
+    with av.open(BytesIO(data)) as container:
+        assert (container.streams.audio[0].sample_rate, container.streams.audio[0].channels) == (48_000, 2)
+        packets = [p for p in container.demux(audio=0) if p.pts is not None]
+        assert {b.pts - a.pts for a, b in itertools.pairwise(packets)} == {1024}
+        start = float(packets[0].pts * packets[0].time_base)
+    assert start == pytest.approx(1000.0, abs=0.03)
+    assert sum(len(f.layout.channels) == 2 for f in decode_audio(data)) > 300
+    assert re.search(r'CODECS="avc1\.42c0[0-9a-f]{2},mp4a\.40\.2"', playlist.multivariant(source.segments))
+
+
+def test_sound_that_comes_before_the_first_picture_is_kept():
+    source = Source(sound=True)
+    assert source.sound
+    source.sound_pts -= 24_000
+    while source.sound_pts < 48_000 * 1000.5:  # the picture takes its time through the upscaler
+        for payload in source.sound.packets("aac", source.sound_pts):
+            source.segments.audio(
+                AudioPacket(codec="aac", pts=source.sound_pts, duration=1024, payload=payload)
+            )
+        source.sound_pts += 1024
+    source.run(2.1)
+    init, first = source.media().runs()[0]
+    with av.open(
+        BytesIO((source.segments.find(init) or b"") + (source.segments.find(first) or b""))
+    ) as container:
+        start = next(float(p.pts * p.time_base) for p in container.demux(audio=0))
+    assert start == pytest.approx(1000.0, abs=0.03)
+
+
+def decode_audio(data: bytes) -> list[av.AudioFrame]:
+    with av.open(BytesIO(data)) as container:
+        return list(container.decode(audio=0))
+
+
+def test_a_player_is_told_what_it_will_get():
+    source = Source()
+    source.run(6.1)
+    text = playlist.multivariant(source.segments)
+    assert "RESOLUTION=160x120" in text
+    assert "FRAME-RATE=25.000" in text
+    sizes = [len(source.segments.find(entry.name) or b"") * 8 / 2 for entry in source.media().entries]
+    assert int(re.search(r"[:,]BANDWIDTH=(\d+)", text)[1]) >= max(sizes)
+
+
+def test_non_square_pixels_are_told():
+    source = Source()
+    source.opened = replace(source.opened, sample_aspect_ratio=(4, 3))
+    source.segments.opened(source.opened)
+    source.run(2.1)
+    (run,) = source.media().runs()
+    with av.open(BytesIO(b"".join(source.segments.find(name) or b"" for name in run))) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)

@@ -1,0 +1,138 @@
+"""A worker is watched and replaced: at once when it dies, later when it keeps dying, not when it failed."""
+
+import asyncio
+import contextlib
+import time
+
+from server.gateway.streams.supervisor import Patience, Supervisor
+from server.settings import Settings
+from server.wire.messages import Broke, Failed, Heartbeat, Message, ProtocolError, Stop
+from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, until
+
+BEAT = Heartbeat(queues={}, rss_bytes=1, cpu_s=0.1)
+
+
+class Witness:
+    def __init__(self) -> None:
+        self.starts = 0
+        self.messages: list[Message] = []
+        self.deaths: list[tuple[str, float]] = []
+        self.refusals: list[tuple[str, float]] = []
+
+    def on_start(self) -> None:
+        self.starts += 1
+
+    def on_message(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def on_death(self, reason: str, retry_in_s: float) -> None:
+        self.deaths.append((reason, retry_in_s))
+
+    def on_no_worker(self, reason: str, retry_in_s: float) -> None:
+        self.refusals.append((reason, retry_in_s))
+
+
+@contextlib.asynccontextmanager
+async def supervised(placement: ScriptedPlacement, **patience: float):
+    witness = Witness()
+    job = Settings().stream(id="s", source="demo:").job(Settings().limits)
+    supervisor = Supervisor(placement, job, witness, Patience(**patience))
+    task = asyncio.create_task(supervisor.run())
+    try:
+        yield witness, task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def quiet(*first: Message) -> ScriptedPlacement:
+    return ScriptedPlacement(Script(live=False, first=first))
+
+
+async def test_the_first_death_is_answered_at_once_and_repeated_ones_ever_later():
+    placement = quiet(BEAT)
+    async with supervised(placement, first_backoff_s=0.05, longest_backoff_s=0.15) as (witness, _):
+        for number in range(1, 6):
+            await until(lambda n=number: len(placement.workers) == n, f"worker {number}")
+            placement.workers[-1].die()
+        await until(lambda: len(witness.deaths) == 5, "five deaths")
+        assert [retry_s for _, retry_s in witness.deaths] == [0.0, 0.05, 0.1, 0.15, 0.15]
+        assert "SIGKILL" in witness.deaths[0][0]
+
+
+async def test_a_worker_that_lived_long_is_replaced_at_once_again():
+    placement = quiet(BEAT)
+    async with supervised(placement, steady_s=-1.0) as (witness, _):
+        for number in range(1, 5):
+            await until(lambda n=number: len(placement.workers) == n, f"worker {number}")
+            placement.workers[-1].die()
+        assert {retry_s for _, retry_s in witness.deaths} == {0.0}
+
+
+async def test_a_worker_whose_heartbeat_stops_is_ended_and_replaced():
+    placement = quiet(BEAT)
+    async with supervised(placement, heartbeat_s=0.1) as (witness, _):
+        await until(lambda: len(placement.workers) == 2, "a second worker")
+        assert Stop() in placement.workers[0].received
+        assert "no sign of life for 0.1 s" in witness.deaths[0][0]
+
+
+async def test_a_gateway_that_was_held_up_does_not_blame_its_workers():
+    placement = quiet(BEAT)
+    async with supervised(placement, heartbeat_s=0.3) as (witness, _):
+        await until(lambda: witness.messages, "the worker runs")
+        time.sleep(0.6)  # noqa: ASYNC251  as a debugger, a paused machine or a long garbage collection would
+        placement.workers[0].say(BEAT)
+        await until(lambda: len(witness.messages) == 2, "the late heartbeat is heard")
+        assert witness.deaths == []
+
+
+async def test_loading_an_engine_may_take_longer_than_a_heartbeat():
+    placement = quiet()
+    async with supervised(placement, heartbeat_s=0.05, start_s=0.4) as (witness, _):
+        await until(lambda: witness.deaths, "the start times out in the end")
+        assert "0.4 s" in witness.deaths[0][0]
+
+
+async def test_failed_is_for_good():
+    placement = quiet(Failed(reason="no video"))
+    async with supervised(placement) as (witness, task):
+        await asyncio.wait_for(task, 5)
+        assert witness.starts == 1
+        assert witness.messages == [Failed(reason="no video")]
+        assert witness.deaths == []
+
+
+async def test_a_worker_that_speaks_nonsense_is_replaced():
+    placement = quiet(BEAT)
+    async with supervised(placement) as (witness, _):
+        await until(lambda: placement.workers, "a worker")
+        placement.workers[0].speak_nonsense(ProtocolError("no message: b'x'"))
+        await until(lambda: len(placement.workers) == 2, "a second worker")
+        assert "nonsense" in witness.deaths[0][0]
+
+
+async def test_a_worker_that_breaks_has_the_last_word():
+    placement = quiet(BEAT, Broke(reason="the GPU is out of memory while it computed a frame"))
+    async with supervised(placement) as (witness, _):
+        await until(lambda: placement.workers, "a worker")
+        placement.workers[0].die()
+        await until(lambda: len(placement.workers) == 2, "a second worker")
+        assert witness.deaths[0][0] == "the GPU is out of memory while it computed a frame"
+
+
+async def test_where_no_worker_starts_it_is_tried_again():
+    placement = ScriptedPlacement(Script(live=False, refuse="no memory"))
+    async with supervised(placement, first_backoff_s=0.01) as (witness, _):
+        await until(lambda: len(witness.refusals) >= 3, "several tries")
+        assert "no memory" in witness.refusals[0][0]
+        assert not witness.deaths, "nobody died"
+        placement.script.refuse = ""
+        await until(lambda: placement.workers, "a worker in the end")
+
+
+async def test_cancelling_stops_the_worker():
+    placement = quiet(BEAT)
+    async with supervised(placement) as (witness, _):
+        await until(lambda: witness.messages, "the worker runs")
+    assert Stop() in placement.workers[0].received

@@ -1,0 +1,262 @@
+"""Live sources from the network, published by an independent program: ffmpeg."""
+
+import functools
+import http.server
+import logging
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+
+from server.wire.messages import AudioPacket, Message, Reconnecting
+from server.worker.ingest.source import SourceUnusable, open_source
+from server.worker.ingest.synthetic import read_frame_number
+from server.worker.live import LiveIngest
+from server.worker.process.picture import Picture
+from tests.server.clips import write_clip
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_clip(
+        tmp_path_factory.mktemp("clip") / "c.mp4", width=160, height=96, frames=250, audio="aac"
+    )
+
+
+@pytest.fixture
+def publish(clip) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts ffmpeg; it plays the clip once at its own pace to where it is told."""
+    started = []
+
+    def publish(*where: str) -> subprocess.Popen:
+        command = [
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-loglevel",
+            "error",
+            "-re",
+            "-i",
+            str(clip),
+            "-c",
+            "copy",
+        ]
+        started.append(subprocess.Popen([*command, *where], stdin=subprocess.DEVNULL))
+        return started[-1]
+
+    yield publish
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+class Ingest:
+    """A live source running in a thread, and what came of it."""
+
+    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+        self.pictures: list[Picture] = []
+        self.messages: list[Message] = []
+        self.drops: Counter[str] = Counter()
+        self.failure: Exception | None = None
+        self.stop = threading.Event()
+        self._ingest = LiveIngest(
+            open_source(url, loop=True, timeout_s=timeout_s, stop=self.stop),
+            max_size=(1920, 1080),
+            timeout_s=timeout_s,
+            send=self.messages.append,
+            on_drop=lambda _, reason: self.drops.update([reason]),
+            on_open=lambda: None,
+            stop=self.stop,
+            log=logging.LoggerAdapter(logging.getLogger("test"), {}),
+        )
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._ingest.run(self.pictures.append)
+        except SourceUnusable as exc:
+            self.failure = exc
+
+    def until(self, done: Callable[["Ingest"], object], timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not done(self):
+            assert time.monotonic() < deadline, (len(self.pictures), self.messages[-3:])
+            assert self._thread.is_alive() or self.failure, "the source ended"
+            time.sleep(0.02)
+
+    @property
+    def lost(self) -> list[Reconnecting]:
+        return [m for m in self.messages if isinstance(m, Reconnecting)]
+
+    def end(self) -> None:
+        self.stop.set()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def ingest() -> Iterator[Callable[..., Ingest]]:
+    running = []
+
+    def start(url: str, **options) -> Ingest:
+        running.append(Ingest(url, **options))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.end()
+
+
+def assert_plays(ingest: Ingest) -> None:
+    """Numbered pictures in order, at the pace of the clip, on the clock of their arrival; sound along."""
+    pictures = ingest.pictures[5:]
+    numbers = [read_frame_number(picture.planes.y) for picture in pictures]
+    assert None not in numbers
+    assert all(b == a + 1 for a, b in pairwise(numbers))
+    for picture in pictures[-20:]:
+        assert abs(picture.pts / 90_000 - picture.arrival_ns / 1e9) < 1.1
+    steps = [b.pts - a.pts for a, b in pairwise(pictures[-20:])]
+    assert all(abs(step - 3600) <= 100 for step in steps)
+    codecs = {m.codec for m in ingest.messages if isinstance(m, AudioPacket)}
+    assert codecs == {"aac", "opus"}
+
+
+def listening(scheme: str) -> tuple[str, list[str]]:
+    """A URL that listens, and where ffmpeg publishes to it."""
+    port = free_port()
+    match scheme:
+        case "rtmp":
+            where = f"rtmp://127.0.0.1:{port}/live/key"
+            return f"{where}?listen=1", ["-f", "flv", where]
+        case _:
+            where = f"rtsp://127.0.0.1:{port}/live"
+            return f"{where}?listen=1", ["-f", "rtsp", "-rtsp_transport", "tcp", where]
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "rtsp"])
+def test_a_publisher_comes_goes_and_comes_again(scheme, ingest, publish):
+    url, where = listening(scheme)
+    source = ingest(url)
+    first = publish_until_heard(publish, where, source)
+    source.until(lambda s: len(s.pictures) >= 40)
+    assert_plays(source)
+    first.kill()
+    first.wait()
+    source.until(lambda s: s.lost)
+    seen = len(source.pictures)
+    publish_until_heard(publish, where, source)
+    source.until(lambda s: len(s.pictures) >= seen + 30)
+    assert source.pictures[-1].pts > source.pictures[seen - 1].pts
+
+
+def test_who_waits_for_a_publisher_is_hardly_ever_deaf(ingest):
+    """However long nobody came, the pause between two times of listening stays short."""
+    url, _ = listening("rtmp")
+    source = ingest(url, timeout_s=0.7)
+    source.until(lambda s: len(s.lost) >= 4)
+    assert "no publisher" in source.lost[-1].reason
+    assert max(lost.retry_in_s for lost in source.lost) < 0.1
+
+
+def publish_until_heard(publish, where: list[str], source: Ingest) -> subprocess.Popen:
+    """A publisher that finds nobody listening yet gives up; this one tries again, as people do."""
+    seen = len(source.pictures)
+    deadline = time.monotonic() + 30
+    process = publish(*where)
+    while len(source.pictures) == seen:
+        assert time.monotonic() < deadline, source.messages[-3:]
+        if process.poll() is not None:
+            process = publish(*where)
+        time.sleep(0.05)
+    return process
+
+
+def test_mpeg_ts_over_udp(ingest, publish):
+    port = free_port(socket.SOCK_DGRAM)
+    source = ingest(f"udp://127.0.0.1:{port}", timeout_s=2.0)
+    publish("-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316")
+    source.until(lambda s: len(s.pictures) >= 40)
+    assert_plays(source)
+
+
+def test_silence_is_noticed_and_reported(ingest, publish):
+    port = free_port(socket.SOCK_DGRAM)
+    source = ingest(f"udp://127.0.0.1:{port}", timeout_s=1.5)
+    process = publish("-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316")
+    source.until(lambda s: len(s.pictures) >= 10)
+    lost = len(source.lost)
+    process.kill()
+    process.wait()
+    source.until(lambda s: len(s.lost) > lost)
+    assert f"udp://127.0.0.1:{port}" in source.lost[-1].reason
+
+
+@pytest.fixture
+def web(tmp_path) -> Iterator[tuple[Path, str]]:
+    """A folder and the address it is served at."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_hls_is_waited_for_and_played_at_its_own_pace(ingest, publish, web):
+    folder, address = web
+    source = ingest(f"{address}/live.m3u8")
+    source.until(lambda s: s.lost)
+    assert "404" in source.lost[0].reason
+    publish("-f", "hls", "-hls_time", "1", "-hls_flags", "delete_segments", str(folder / "live.m3u8"))
+    source.until(lambda s: len(s.pictures) >= 60)
+    assert_plays(source)
+    arrivals = [picture.arrival_ns / 1e9 for picture in source.pictures[-50:]]
+    # Segments come at once; pictures must not.
+    assert max(b - a for a, b in pairwise(arrivals)) < 0.6
+    assert arrivals[-1] - arrivals[0] > 1.5
+
+
+def test_progressive_http_starts_again_at_its_end(ingest, web):
+    folder, address = web
+    write_clip(folder / "short.mp4", width=160, height=96, frames=20, audio="aac")
+    source = ingest(f"{address}/short.mp4?token=secret")
+    source.until(lambda s: len(s.pictures) >= 30)
+    assert source.lost[0].reason == f"{address}/short.mp4: the stream ended"
+
+
+def test_a_web_page_is_no_stream(ingest, web):
+    folder, address = web
+    (folder / "index.m3u8").write_text("<html>not a playlist</html>\n" * 50)
+    source = ingest(f"{address}/index.m3u8")
+    source.until(lambda s: s.lost)
+    assert "Invalid data" in source.lost[0].reason
+
+
+def test_a_playlist_can_not_make_us_read_local_files(ingest, web, clip):
+    folder, address = web
+    (folder / "evil.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{clip}\n#EXT-X-ENDLIST\n"
+    )
+    source = ingest(f"{address}/evil.m3u8")
+    source.until(lambda s: len(s.lost) >= 2)
+    assert not source.pictures

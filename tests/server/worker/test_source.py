@@ -1,0 +1,140 @@
+import itertools
+import threading
+import time
+
+import av
+import pytest
+
+from server.worker.ingest.file import FileSource
+from server.worker.ingest.network import NetworkSource, without_listen
+from server.worker.ingest.source import Source, SourceLost, SourceUnusable, open_source, redacted
+from server.worker.ingest.synthetic import read_frame_number
+from server.worker.process.picture import plane_view
+from tests.server.clips import write_clip
+
+
+def opened(url: str, stop: threading.Event | None = None) -> Source:
+    return open_source(url, loop=True, timeout_s=1, stop=stop or threading.Event())
+
+
+@pytest.mark.parametrize("url", ["gopher://host/x", "concat:a|b", "pipe:0", "lavfi:testsrc", "ftp://h/a.mp4"])
+def test_unknown_scheme_is_named(url):
+    with pytest.raises(ValueError, match=f"scheme '{url.partition(':')[0]}' must be one of"):
+        opened(url)
+
+
+def test_srt_says_what_to_do_instead():
+    with pytest.raises(ValueError, match="SRT is not in the FFmpeg that PyAV ships"):
+        opened("srt://host:9000")
+
+
+def test_schemes_choose_their_source():
+    assert isinstance(opened("clip.mp4"), FileSource)
+    assert isinstance(opened("file:///clip.mp4"), FileSource)
+    assert isinstance(opened("demo:"), FileSource)
+    assert isinstance(opened("RTSP://host/cam"), NetworkSource)
+
+
+def test_only_rtmp_and_rtsp_can_listen():
+    assert without_listen("rtmp://h/live/k?listen=1&a=b") == ("rtmp://h/live/k?a=b", True)
+    assert without_listen("rtmp://h/live/k?a=b") == ("rtmp://h/live/k?a=b", False)
+    with pytest.raises(ValueError, match="listen=1 needs rtmp or rtsp"):
+        opened("http://h/a.m3u8?listen=1")
+
+
+def test_shown_urls_hold_no_secrets():
+    assert redacted("rtsp://user:pa@ss@host:554/cam?token=x") == "rtsp://host:554/cam"
+    source = opened("rtsp://user:secret@127.0.0.1:9/cam?token=x")
+    with pytest.raises(SourceLost) as failure:
+        source.open()
+    assert "127.0.0.1:9/cam" in str(failure.value)
+    assert "secret" not in str(failure.value)
+    assert "token" not in str(failure.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(SourceUnusable, match=r"none\.mp4: no such file"):
+        opened(str(tmp_path / "none.mp4")).open()
+    with pytest.raises(SourceUnusable, match="is no file"):
+        opened(str(tmp_path)).open()
+
+
+def test_file_that_is_no_media(tmp_path):
+    path = tmp_path / "notes.mp4"
+    path.write_bytes(b"not a film at all\n" * 100)
+    with pytest.raises(SourceUnusable, match=r"notes\.mp4: is no media file"):
+        opened(str(path)).open()
+
+
+def test_file_without_video(tmp_path):
+    path = tmp_path / "tone.wav"
+    with av.open(str(path), "w") as out:
+        sound = out.add_stream("pcm_s16le", rate=48_000, layout="mono")
+        frame = av.AudioFrame("s16", "mono", 4800)
+        frame.planes[0].update(bytes(9600))
+        frame.sample_rate, frame.pts = 48_000, 0
+        out.mux(sound.encode(frame))
+    with pytest.raises(SourceUnusable, match="it has no video stream"):
+        opened(str(path)).open()
+
+
+def test_a_colon_in_a_name_is_no_protocol(tmp_path):
+    path = write_clip(tmp_path / "part:1.mp4", frames=3)
+    source = opened(str(path))
+    assert source.open().video.name == "h264"
+    source.close()
+
+
+def test_file_comes_at_its_own_pace_and_loops_without_a_seam(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", frames=10, fps=50, audio="aac")
+    stop = threading.Event()
+    source = opened(str(path), stop)
+    tracks = source.open()
+    started_s = time.monotonic()
+    pts, numbers, arrivals, sound = [], [], [], []
+    for arrival in source.arrivals():
+        if not arrival.video:
+            sound.append(arrival.packet.pts)
+            continue
+        for frame in tracks.video.decode(arrival.packet):
+            pts.append(frame.pts * frame.time_base)
+            numbers.append(read_frame_number(plane_view(frame, 0)))
+            arrivals.append(arrival.arrival_ns / 1e9)
+        if len(pts) >= 30:
+            stop.set()
+    source.close()
+    assert numbers == [n % 10 for n in range(30)]
+    steps = [b - a for a, b in itertools.pairwise(pts)]
+    assert {step for n, step in enumerate(steps) if (n + 1) % 10} == {pts[1] - pts[0]}
+    assert max(steps) < 0.05, "where it starts again, at most the sound's last packet is waited for"
+    assert time.monotonic() - started_s >= 29 / 50
+    assert arrivals[-1] - arrivals[0] >= 29 / 50 - 0.05
+    assert sound == sorted(sound)
+
+
+def test_waiting_for_the_next_frame_ends_at_once_when_stopped(tmp_path):
+    path = write_clip(tmp_path / "slow.mkv", frames=3, fps=1)
+    stop = threading.Event()
+    source = opened(str(path), stop)
+    source.open()
+    arrivals = source.arrivals()
+    next(arrivals)
+    threading.Timer(0.05, stop.set).start()
+    started_s = time.monotonic()
+    list(arrivals)
+    assert time.monotonic() - started_s < 0.8
+    source.close()
+
+
+def test_an_elementary_stream_is_paced_by_its_nominal_rate(tmp_path):
+    path = write_clip(tmp_path / "clip.h264", frames=5, fps=25)
+    stop = threading.Event()
+    source = opened(str(path), stop)
+    source.open()
+    times = []
+    for arrival in source.arrivals():
+        times.append(arrival.arrival_ns / 1e9)
+        if len(times) == 12:  # more than two passes
+            stop.set()
+    source.close()
+    assert times[-1] - times[0] >= 11 / 25 - 0.05

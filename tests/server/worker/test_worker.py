@@ -1,0 +1,328 @@
+"""The real worker process, spoken to as the gateway does: over one end of a socket pair."""
+
+import contextlib
+import functools
+import http.server
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from server.settings import DEFAULT_MODEL
+from server.wire.messages import (
+    AudioPacket,
+    Codec,
+    Dropped,
+    Failed,
+    Heartbeat,
+    Message,
+    Opened,
+    Reconnecting,
+    RequestKeyframe,
+    SetPlain,
+    Stop,
+    VideoPacket,
+    WorkerJob,
+)
+from server.worker.ingest.synthetic import read_frame_number
+from server.worker.process.picture import plane_view
+from tests.server.clips import write_clip
+
+JOB = WorkerJob(
+    stream="test",
+    source="synthetic:?size=160x96&fps=25",
+    loop=True,
+    model=DEFAULT_MODEL,
+    backend=None,
+    lanes=2,
+    engine_threads=1,
+    encoder="libx264",
+    preset="ultrafast",
+    bitrate_bps=0,
+    keyframe_interval_s=2.0,
+    max_width=1920,
+    max_height=1080,
+    source_timeout_s=3.0,
+    engine_patience_s=60.0,
+)
+
+
+class WorkerProcess:
+    """One `python -m server.worker.main` and what it has said."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "server.worker.main", "--fd", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+        self._codec = Codec()
+        self.messages: list[Message] = []
+        self.send(job)
+
+    def send(self, message: Message) -> None:
+        self.socket.sendall(Codec.encode(message))
+
+    def until(self, done: Callable[["WorkerProcess"], object], timeout_s: float = 40.0) -> "WorkerProcess":
+        """Reads until `done`; fails the test where the worker ends or the time runs out before."""
+        deadline = time.monotonic() + timeout_s
+        while not done(self):
+            self.socket.settimeout(max(0.01, deadline - time.monotonic()))
+            data = self.socket.recv(1 << 16)
+            assert data, f"the worker ended: {self.messages[-3:]}"
+            self.messages += self._codec.feed(data)
+        return self
+
+    def of(self, kind: type) -> list:
+        return [message for message in self.messages if isinstance(message, kind)]
+
+    def video(self, rendition: str = "upscaled") -> list[VideoPacket]:
+        return [packet for packet in self.of(VideoPacket) if packet.rendition == rendition]
+
+    def ended(self) -> tuple[int, str]:
+        """Exit status and log."""
+        _, log = self.process.communicate(timeout=10)
+        return self.process.returncode, log.decode()
+
+    def close(self) -> None:
+        self.socket.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.communicate(timeout=5)
+            return
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., WorkerProcess]]:
+    workers = []
+
+    def start(**changes) -> WorkerProcess:
+        workers.append(WorkerProcess(replace(JOB, **changes)))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()
+
+
+def numbers(packets: list[VideoPacket], scale: int) -> list[int | None]:
+    """What a viewer who joined at the first packet sees."""
+    decoder = av.CodecContext.create("h264", "r")
+    frames = [frame for packet in packets for frame in decoder.decode(av.Packet(packet.payload))]
+    frames += decoder.decode(None)
+    return [read_frame_number(plane_view(frame, 0), scale) for frame in frames]
+
+
+def test_a_stream_from_start_to_stop(start):
+    worker = start().until(lambda w: len(w.video()) >= 60 and len(w.of(Heartbeat)) >= 3)
+    first_packet = worker.messages.index(worker.video()[0])
+    [opened] = worker.of(Opened)
+    assert worker.messages.index(opened) < first_packet
+    assert (opened.source_codec, opened.source_width, opened.source_height) == ("rawvideo", 160, 96)
+    assert (opened.width, opened.height, opened.scale) == (320, 192, 2)
+    assert (opened.model, opened.video_encoder, opened.source_fps) == (DEFAULT_MODEL, "libx264", 25.0)
+    assert opened.audio
+    assert (opened.audio_rate_hz, opened.audio_channels) == (48_000, 1)
+
+    packets = worker.video()
+    assert packets[0].keyframe
+    pts = [packet.pts for packet in packets]
+    assert pts == sorted(set(pts))
+    dropped = sum(drop.count for drop in worker.of(Dropped))
+    seen = numbers(packets, 2)
+    assert seen == sorted(seen), "frames come in order"
+    assert seen[-1] - seen[0] + 1 - len(seen) <= dropped, "what is missing was counted"
+    # Frame n is due at n/25 s of the same clock that pts counts.
+    for packet, number in zip(packets, seen, strict=True):
+        assert packet.pts / 90_000 - number / 25 == pytest.approx(0, abs=1.1)
+        assert packet.duration == 3600
+        assert set(packet.stages_s) == {"decode", "queue", "upscale", "encode"}
+        assert all(seconds >= 0 for seconds in packet.stages_s.values())
+        total_s = (packet.sent_ns - packet.arrival_ns) / 1e9
+        assert sum(packet.stages_s.values()) == pytest.approx(total_s, abs=0.01)
+
+    heartbeat = worker.of(Heartbeat)[-1]
+    assert heartbeat.rss_bytes > 20e6
+    assert heartbeat.cpu_s > 0
+    assert set(heartbeat.queues) == {"upscale", "encode"}
+
+    sounds = {packet.codec: packet for packet in worker.of(AudioPacket)}
+    assert set(sounds) == {"aac", "opus"}
+    for packet in sounds.values():
+        assert packet.pts / 48_000 == pytest.approx(worker.video()[-1].pts / 90_000, abs=1.5)
+
+    worker.send(Stop())
+    status, log = worker.ended()
+    assert status == 0
+    assert "[test]" in log
+
+
+def test_a_requested_keyframe_comes_with_the_next_frames(start):
+    worker = start(keyframe_interval_s=10.0).until(lambda w: len(w.video()) >= 5)
+    worker.send(RequestKeyframe())
+    asked = len(worker.video())
+    worker.until(lambda w: any(packet.keyframe for packet in w.video()[asked:]))
+    waited = next(n for n, packet in enumerate(worker.video()[asked:]) if packet.keyframe)
+    assert waited <= 25
+    assert [packet.keyframe for packet in worker.video()].count(True) == 2
+    later = worker.video()[asked + waited :]
+    worker.until(lambda w: len(w.video()) > asked + waited + 5)
+    later = worker.video()[asked + waited :]
+    assert None not in numbers(later, 2), "the IDR alone is enough to start with"
+
+
+def test_the_plain_picture_comes_only_while_it_is_wanted(start):
+    worker = start().until(lambda w: len(w.video()) >= 5)
+    assert not worker.video("plain")
+    worker.send(SetPlain(enabled=True))
+    worker.until(lambda w: len(w.video("plain")) >= 10)
+    plain = worker.video("plain")
+    assert plain[0].keyframe
+    upscaled = {packet.pts: packet for packet in worker.video()}
+    matching = [upscaled[packet.pts] for packet in plain]
+    assert {packet.arrival_ns for packet in plain} == {packet.arrival_ns for packet in matching}
+    assert None not in numbers(plain, 1)
+    worker.send(SetPlain(enabled=False))
+    worker.until(lambda w: isinstance(w.messages[-1], Heartbeat) and len(w.video()) > 60)
+    count = len(worker.video("plain"))
+    worker.until(lambda w: len(w.video()) >= 80)
+    assert len(worker.video("plain")) == count
+
+
+def test_a_worker_ends_with_its_gateway(start):
+    worker = start().until(lambda w: w.video())
+    worker.socket.shutdown(socket.SHUT_RDWR)
+    worker.socket.close()
+    assert worker.ended()[0] == 0
+
+
+def test_stop_ends_a_worker_that_waits_for_a_source(start):
+    with socket.socket() as silent:  # accepts, and never says a word
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        worker = start(source=f"rtsp://127.0.0.1:{silent.getsockname()[1]}/cam", source_timeout_s=60)
+        worker.until(lambda w: w.of(Heartbeat))
+        worker.send(Stop())
+        started_s = time.monotonic()
+        assert worker.ended()[0] == 0
+        assert time.monotonic() - started_s < 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"source": "gopher://x"}, "scheme 'gopher' must be one of"),
+        ({"source": "/nowhere/clip.mp4"}, "/nowhere/clip.mp4: no such file"),
+        ({"model": "no-such-model"}, "no-such-model"),
+        ({"encoder": "vp8"}, "encoder='vp8' must be"),
+        ({"preset": "warp"}, "preset='warp' must be one of x264's"),
+        ({"max_width": 100}, "picture of 160×96 is above the limit of 100×1080"),
+    ],
+)
+def test_what_can_never_run_fails_with_the_reason(start, changes, reason):
+    worker = start(**changes).until(lambda w: w.of(Failed))
+    assert reason in worker.of(Failed)[0].reason
+    status, log = worker.ended()
+    assert status == 1
+    assert reason in log
+
+
+def test_a_picture_that_no_engine_takes_fails_with_the_reason(start, tmp_path):
+    path = tmp_path / "tiny.avi"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = 8, 8, "yuvj420p"
+        out.mux(video.encode(av.VideoFrame(8, 8, "yuvj420p")))
+        out.mux(video.encode(None))
+    worker = start(source=str(path)).until(lambda w: w.of(Failed))
+    assert "width=8 must be" in worker.of(Failed)[0].reason
+
+
+def test_a_source_that_comes_back_starts_with_an_idr(start, tmp_path):
+    """A file of one pass, over HTTP: its end is a source lost, and it is opened again."""
+    write_clip(tmp_path / "pass.mp4", width=160, height=96, frames=20)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler.func.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        worker = start(source=f"http://127.0.0.1:{server.server_port}/pass.mp4", keyframe_interval_s=10.0)
+        worker.until(lambda w: w.of(Reconnecting))
+        before = len(worker.video())
+        worker.until(lambda w: len(w.video()) >= before + 10)
+        server.shutdown()
+        thread.join()
+    lost = worker.messages.index(worker.of(Reconnecting)[0])
+    back = [m for m in worker.messages[lost:] if isinstance(m, VideoPacket)]
+    late = [n for n, packet in enumerate(back[:10]) if packet.keyframe]
+    assert late, "no IDR among the first pictures of the source that came back"
+    pts = [packet.pts for packet in worker.video()]
+    assert pts == sorted(set(pts))
+
+
+def test_a_file_that_does_not_loop_ends_the_stream(start, tmp_path):
+    path = write_clip(tmp_path / "short.mp4", width=160, height=96, frames=30, audio="aac")
+    worker = start(source=str(path), loop=False).until(lambda w: w.of(Failed))
+    assert worker.of(Failed)[0].reason == "the source has ended"
+    shown = [number for number in numbers(worker.video(), 2) if number is not None]
+    assert shown[-1] == 29, "also what the decoder still held at the end"
+
+
+def test_an_unreachable_source_is_tried_again_and_the_worker_lives(start):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        port = nobody.getsockname()[1]
+        worker = start(source=f"rtsp://127.0.0.1:{port}/cam").until(lambda w: len(w.of(Reconnecting)) >= 2)
+    retries = worker.of(Reconnecting)
+    assert "Connection refused" in retries[0].reason
+    assert 0 < retries[0].retry_in_s < 1
+    assert retries[1].retry_in_s > retries[0].retry_in_s
+    assert worker.process.poll() is None
+
+
+def test_a_size_change_is_announced_and_starts_with_an_idr(start, tmp_path):
+    parts = [
+        write_clip(tmp_path / "a.h264", width=160, height=96, frames=15),
+        write_clip(tmp_path / "b.h264", width=200, height=120, frames=15),
+    ]
+    whole = tmp_path / "both.h264"
+    whole.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
+    worker = start(source=str(whole)).until(lambda w: len(w.of(Opened)) >= 3)
+    worker.until(lambda w: len(w.video()) >= 40)
+    assert [(o.width, o.height) for o in worker.of(Opened)[:3]] == [(320, 192), (400, 240), (320, 192)]
+    for opened in worker.of(Opened):
+        rest = worker.messages[worker.messages.index(opened) :]
+        following = [m for m in rest if isinstance(m, VideoPacket)]
+        assert not following or following[0].keyframe
+
+
+def test_an_odd_422_10_bit_source_with_wide_pixels_plays(start, tmp_path):
+    path = write_clip(
+        tmp_path / "odd.mkv",
+        width=161,
+        height=97,
+        pixel_format="yuv444p10le",
+        aspect=Fraction(4, 3),
+        frames=20,
+    )
+    worker = start(source=str(path)).until(lambda w: len(w.video()) >= 10)
+    [opened] = worker.of(Opened)
+    assert (opened.source_width, opened.source_height) == (161, 97)
+    assert (opened.width, opened.height) == (322, 194)
+    assert (opened.source_pixel_format, opened.sample_aspect_ratio) == ("yuv444p10le", (4, 3))
+    assert not opened.audio
+    decoder = av.CodecContext.create("h264", "r")
+    frame = next(f for p in worker.video()[:5] for f in decoder.decode(av.Packet(p.payload)))
+    assert (frame.width, frame.height, str(decoder.sample_aspect_ratio)) == (322, 194, "4/3")

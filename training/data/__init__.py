@@ -1,0 +1,1 @@
+"""Pictures and what is made of them: LR, degraded LR, patches."""

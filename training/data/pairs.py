@@ -1,0 +1,195 @@
+"""Training patches: HR pictures of a folder, their LR, random crops of both.
+
+The decoded pictures are packed into one memory-mapped file, so that later runs start at once and crops
+come from the page cache.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.files import replace_file
+from training.data.degrade import Compression, degrade_live, degrade_still
+from training.data.images import VIDEO_SUFFIXES, hr_folder, media_files, read_frames, read_rgb
+from training.data.resize import Rgb, crop_to_multiple, downscale
+from training.quality import rgb_to_y
+
+Degradation = Literal["bicubic", "h264", "live"]
+# How often a picture is compressed, each time otherwise: no texture is to be known at one quality only.
+COMPRESSIONS = 3
+PACKING = 3  # part of the cache's key: raised when the same files are packed otherwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Where HR and LR come from. `lr_folder` holds LR images that somebody else made (DIV2K's names)."""
+
+    folder: Path
+    scale: int
+    degrade: Degradation = "bicubic"
+    lr_folder: Path | None = None
+    frame_every_s: float = 1.0  # of videos
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.degrade not in get_args(Degradation):
+            raise ValueError(f"degrade={self.degrade!r} must be one of {', '.join(get_args(Degradation))}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One picture twice, uint8 RGB: lr (h, w, 3) and hr (s·h, s·w, 3)."""
+
+    lr: Rgb
+    hr: Rgb
+
+
+def _pictures(config: DataConfig) -> Iterator[tuple[Path, Rgb]]:
+    for file in media_files(hr_folder(config.folder)):
+        if file.suffix.lower() in VIDEO_SUFFIXES:
+            for frame in read_frames(file, every_s=config.frame_every_s):
+                yield file, frame
+        else:
+            yield file, read_rgb(file)
+
+
+def read_pairs(config: DataConfig, *, lr_patch: int) -> Iterator[Pair]:
+    """Every picture of the folder with its LR. Raises ValueError naming the file that does not fit."""
+    scale, rng = config.scale, np.random.default_rng(config.seed)
+    for file, picture in _pictures(config):
+        hr = crop_to_multiple(picture, scale)
+        # The pan of a degraded still takes some pixels off, and 4:2:0 one more.
+        needed = scale * (lr_patch + (0 if config.degrade == "bicubic" else 5))
+        if min(hr.shape[:2]) < needed:
+            size = f"{hr.shape[1]}×{hr.shape[0]}"
+            raise ValueError(f"{file} is {size}, smaller than {needed}×{needed}, which the crop needs")
+        lr = _given_lr(config, file, hr) if config.lr_folder else downscale(hr, scale)
+        if config.degrade != "h264":
+            yield Pair(lr=lr, hr=hr)
+        match config.degrade:
+            case "bicubic":
+                degraded = []
+            case "h264":
+                degraded = [degrade_still(lr, [Compression.draw(rng)], rng) for _ in range(COMPRESSIONS)]
+            case "live":  # once clean: one model is to serve clean and compressed sources
+                degraded = [degrade_live(hr, scale, rng) for _ in range(COMPRESSIONS - 1)]
+        for coded, y, x in degraded:
+            rows, columns = (side * scale for side in coded.shape[:2])
+            yield Pair(lr=coded, hr=hr[y * scale : y * scale + rows, x * scale : x * scale + columns])
+
+
+def _given_lr(config: DataConfig, file: Path, hr: Rgb) -> Rgb:
+    assert config.lr_folder is not None
+    for name in (f"{file.stem}x{config.scale}{file.suffix}", file.name):
+        path = config.lr_folder / name
+        if path.exists():
+            lr = read_rgb(path)
+            if tuple(side * config.scale for side in lr.shape[:2]) != hr.shape[:2]:
+                raise ValueError(
+                    f"{path} is {lr.shape[1]}×{lr.shape[0]}, ×{config.scale} of it must be"
+                    f" {hr.shape[1]}×{hr.shape[0]} as {file} is"
+                )
+            return lr
+    raise ValueError(f"{config.lr_folder} holds no LR of {file.name}")
+
+
+class PackedPairs:
+    """All pairs of a data configuration in one memory-mapped file; `sha256` is of the pixels."""
+
+    def __init__(self, config: DataConfig, cache: Path, *, lr_patch: int) -> None:
+        files = media_files(hr_folder(config.folder))
+        identity = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        about = [identity, str(config), lr_patch, PACKING]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        self.path, index_path = cache / f"{key}.u8", cache / f"{key}.json"
+        if not index_path.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            self._pack(config, lr_patch, index_path)
+        index = json.loads(index_path.read_text())
+        self.name = config.folder.name
+        self.sha256: str = index["sha256"]
+        self.scale = config.scale
+        data = np.memmap(self.path, dtype=np.uint8, mode="r")
+        self.pairs: list[Pair] = []
+        for offset, h, w in index["images"]:
+            middle = offset + 3 * h * w
+            end = middle + 3 * h * w * self.scale**2
+            lr = data[offset:middle].reshape(h, w, 3)
+            hr = data[middle:end].reshape(h * self.scale, w * self.scale, 3)
+            self.pairs.append(Pair(lr=lr, hr=hr))
+
+    def _pack(self, config: DataConfig, lr_patch: int, index_path: Path) -> None:
+        images: list[tuple[int, int, int]] = []
+        digest = hashlib.sha256()
+        partial = self.path.with_suffix(f".{os.getpid()}.partial")
+        offset = 0
+        try:
+            with partial.open("wb") as out:
+                for pair in read_pairs(config, lr_patch=lr_patch):
+                    for part in (pair.lr, pair.hr):
+                        pixels = np.ascontiguousarray(part).tobytes()
+                        out.write(pixels)
+                        digest.update(pixels)
+                    images.append((offset, pair.lr.shape[0], pair.lr.shape[1]))
+                    offset += pair.lr.size + pair.hr.size
+            os.replace(partial, self.path)
+        except OSError as exc:
+            # What a full disk raises from a write names no file.
+            raise OSError(exc.errno, exc.strerror, exc.filename or str(partial)) from exc
+        finally:
+            partial.unlink(missing_ok=True)
+        text = json.dumps({"images": images, "sha256": digest.hexdigest()})
+        replace_file(index_path, text.encode())
+
+
+class PatchSampler:
+    """Random patches: pictures drawn by area, flipped and turned, flat ones drawn again.
+
+    A batch depends on the seed and the iteration alone, so a resumed run sees the patches it would have seen.
+    """
+
+    def __init__(self, pairs: PackedPairs, lr_patch: int, seed: tuple[int, ...]) -> None:
+        self._pairs, self._patch, self._seed = pairs, lr_patch, seed
+        area = np.array([p.lr.shape[0] * p.lr.shape[1] for p in pairs.pairs], dtype=np.float64)
+        self._chance = area / area.sum()
+
+    def batch(self, size: int, iteration: int) -> tuple[Rgb, Rgb]:
+        """(B, p, p, 3) LR and (B, s·p, s·p, 3) HR, uint8 RGB."""
+        rng = np.random.default_rng((*self._seed, iteration))
+        patches = [self._patch_pair(rng) for _ in range(size)]
+        return np.stack([p.lr for p in patches]), np.stack([p.hr for p in patches])
+
+    def _patch_pair(self, rng: np.random.Generator) -> Pair:
+        p, s = self._patch, self._pairs.scale
+        for _ in range(4):
+            pair = self._pairs.pairs[rng.choice(len(self._chance), p=self._chance)]
+            y, x = rng.integers(pair.lr.shape[0] - p + 1), rng.integers(pair.lr.shape[1] - p + 1)
+            lr = pair.lr[y : y + p, x : x + p]
+            # Sky and blur teach nothing; three more tries find texture in nearly every photograph.
+            if lr[..., 1].std() > 4:
+                break
+        hr = pair.hr[s * y : s * (y + p), s * x : s * (x + p)]
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+
+        def augment(patch: Rgb) -> Rgb:
+            turned = np.rot90(patch, turns)
+            return turned[:, ::-1] if flip else turned
+
+        return Pair(lr=augment(lr), hr=augment(hr))
+
+
+def to_network(rgb: NDArray[np.uint8], colour: str) -> Tensor:
+    """(B, h, w, 3) uint8 RGB → (B, C, h, w) float32 on the 0-255 scale, as a network of `colour` takes it."""
+    if colour == "y":
+        return torch.from_numpy(rgb_to_y(rgb).astype(np.float32))[:, None]
+    planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float()
+    return planes.contiguous(memory_format=torch.channels_last)

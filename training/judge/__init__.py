@@ -1,0 +1,1 @@
+"""Upscalers judged on images and video by the papers' protocols."""
