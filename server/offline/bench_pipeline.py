@@ -17,11 +17,10 @@ from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
 from engine.load import load_engine
 from server.offline.file_reader import WholeFile
 from server.wire.messages import VIDEO_CLOCK_HZ
-from server.worker.encode.audio import AudioFormat
+from server.worker.connection import Connection
 from server.worker.encode.h264 import choose_encoder
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.source import DEMO_CLIP
-from server.worker.main import Gateway
 from server.worker.process.picture import Picture, host_planes
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.ring import Upscaled
@@ -99,8 +98,8 @@ def bench_pipeline(
                 preset=preset,
                 bitrate_bps=0,
                 keyframe_interval_s=2.0,
-                send=drain.gateway.send,
-                audio_format=AudioFormat,
+                send=drain.connection.send,
+                audio_format=lambda: None,
                 log=_LOG,
             )
             whole.append(_measure(partial(_run_pipeline, engine, clip, lanes, publisher)))
@@ -202,7 +201,7 @@ class _Drain:
 
     def __enter__(self) -> "_Drain":
         self._ours, theirs = socket.socketpair()
-        self.gateway = Gateway(theirs)
+        self.connection = Connection(theirs)
         self._theirs = theirs
         self._thread = threading.Thread(target=self._read, name="drain")
         self._thread.start()

@@ -11,9 +11,9 @@ import av
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
+from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.worker.ingest.container import find_tracks, tracks_of
-from server.worker.ingest.timeline import now_ns
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture
 

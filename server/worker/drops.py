@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from server.wire.logs import Log
-from server.wire.messages import Dropped, Stage
+from server.wire.messages import Dropped, DropReason, Stage
 
 # Under overload frames drop all the time, and a log of it twice a second is a log that nobody reads.
 LOG_EVERY_S = 10.0
@@ -18,12 +18,12 @@ class Drops:
     def __init__(self, log: Log, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock_s = clock_s
-        self._counts: Counter[tuple[Stage, str]] = Counter()
+        self._counts: Counter[tuple[Stage, DropReason]] = Counter()
         self._lock = threading.Lock()
-        self._unlogged: Counter[tuple[Stage, str]] = Counter()
+        self._unlogged: Counter[tuple[Stage, DropReason]] = Counter()
         self._logged_s = float("-inf")
 
-    def add(self, stage: Stage, reason: str) -> None:
+    def add(self, stage: Stage, reason: DropReason) -> None:
         with self._lock:
             self._counts[stage, reason] += 1
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from server.wire.logs import Log
-from server.wire.messages import VIDEO_CLOCK_HZ, Message, Reconnecting, Stage
-from server.worker.encode.audio import AudioFormat, AudioPublisher
+from server.wire.messages import VIDEO_CLOCK_HZ, AudioFormat, DropReason, Message, Reconnecting, Stage
+from server.worker.encode.audio import AudioPublisher
 from server.worker.ingest.source import Source, SourceLost, SourceUnusable, Tracks
 from server.worker.ingest.timeline import Timeline
 from server.worker.process.decode import PictureDecoder
@@ -29,7 +29,7 @@ class LiveIngest:
         max_size: tuple[int, int],
         timeout_s: float,
         send: Callable[[Message], None],
-        on_drop: Callable[[Stage, str], None],
+        on_drop: Callable[[Stage, DropReason], None],
         on_open: Callable[[], None],
         stop: threading.Event,
         log: Log,
@@ -49,9 +49,9 @@ class LiveIngest:
         self._audio: AudioPublisher | None = None
         self._retry_s = _FIRST_RETRY_S
 
-    def audio_format(self) -> AudioFormat:
-        """Of the source as it is open now."""
-        return self._audio.format if self._audio is not None else AudioFormat()
+    def audio_format(self) -> AudioFormat | None:
+        """The open source's sound; None where it has none."""
+        return self._audio.format if self._audio is not None else None
 
     def run(self, put: Callable[[Picture], None]) -> None:
         """Until stopped or the source has ended. Raises SourceUnusable where it can never be a stream."""

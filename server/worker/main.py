@@ -1,6 +1,6 @@
 """The process of one stream: its pipeline wired together, and the gateway at the other end of a socket.
 
-Started as `python -m server.worker.main --fd N`, N being an inherited socket that speaks `wire.messages`.
+Started as `python -m server.worker.main --fd N`, N being an inherited socket that speaks `wire.codec`.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import NoReturn
 
 from engine.backends.gpu import GPU_BACKENDS
@@ -20,17 +19,17 @@ from engine.load import choose, load_engine
 from engine.machine import nvidia_gpus
 from server.wire.logs import Log, log_to_stderr, stream_log
 from server.wire.messages import (
-    Broke,
-    Codec,
     EngineLoad,
-    Failed,
     Heartbeat,
+    JobImpossible,
     Message,
     RequestKeyframe,
     SetPlain,
     Stop,
+    WorkerBroken,
     WorkerJob,
 )
+from server.worker.connection import Connection
 from server.worker.drops import Drops
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.source import SourceError, open_source
@@ -53,36 +52,14 @@ class JobError(Exception):
     """A job that can never be done as it is; the message names the key, its value and the rule."""
 
 
-class Gateway:
-    """The worker's end of the socket. `send`, for any thread, blocks while the gateway is slow: the mailboxes
-    before the encoder drop then, and nothing piles up behind it."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._lock = threading.Lock()
-
-    def send(self, message: Message) -> None:
-        """Silent once the gateway has gone: the reader sees it and ends the process."""
-        data = Codec.encode(message)
-        with self._lock, suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(data)
-
-    def messages(self) -> Iterator[Message]:
-        """Until the gateway has gone."""
-        codec = Codec()
-        with suppress(ConnectionResetError):
-            while data := self._socket.recv(1 << 16):
-                yield from codec.feed(data)
-
-
 class Worker:
     """One stream, from its source to the gateway."""
 
-    def __init__(self, job: WorkerJob, gateway: Gateway, log: Log, load_by: LoadBy) -> None:
+    def __init__(self, job: WorkerJob, connection: Connection, log: Log, load_by: LoadBy) -> None:
         """Raises JobError."""
         self.stop = threading.Event()
         self._job = job
-        self._gateway = gateway
+        self._connection = connection
         self._progress = ""  # of loading an engine, in the loader's words
         self._told: EngineLoad | None = None
         self._drops = Drops(log)
@@ -92,7 +69,7 @@ class Worker:
                 preset=job.preset,
                 bitrate_bps=job.bitrate_bps,
                 keyframe_interval_s=job.keyframe_interval_s,
-                send=gateway.send,
+                send=connection.send,
                 audio_format=lambda: ingest.audio_format(),
                 log=log,
             )
@@ -100,7 +77,7 @@ class Worker:
                 open_source(job.source, loop=job.loop, timeout_s=job.source_timeout_s, stop=self.stop),
                 max_size=(job.max_width, job.max_height),
                 timeout_s=job.source_timeout_s,
-                send=gateway.send,
+                send=connection.send,
                 on_drop=self._drops.add,
                 on_open=self._on_open,
                 stop=self.stop,
@@ -152,14 +129,14 @@ class Worker:
 
     def _report(self) -> None:
         for dropped in self._drops.take():
-            self._gateway.send(dropped)
+            self._connection.send(dropped)
         load = self._engine_load()
         if load is not None and load != self._told:
             self._told = load
-            self._gateway.send(load)
+            self._connection.send(load)
         if self._pipeline.silent_s() < _SILENCE_S:
             times = os.times()
-            self._gateway.send(
+            self._connection.send(
                 Heartbeat(
                     queues=self._pipeline.queues(), rss_bytes=_rss_bytes(), cpu_s=times.user + times.system
                 )
@@ -221,29 +198,29 @@ def bicubic_loader(job: WorkerJob) -> LoadEngine:
     return load
 
 
-def serve(connection: socket.socket, load_by: LoadBy = engine_loader) -> int:
-    """Runs the job that comes over the connection; the exit status says whether it ended as it should."""
-    gateway = Gateway(connection)
-    messages = gateway.messages()
+def serve(gateway: socket.socket, load_by: LoadBy = engine_loader) -> int:
+    """Runs the job that comes from the gateway; the exit status says whether it ended as it should."""
+    connection = Connection(gateway)
+    messages = connection.messages()
     job = next(messages, None)
     if not isinstance(job, WorkerJob):
         return 1
     log = stream_log(job.stream)
     try:
-        worker = Worker(job, gateway, log, load_by)
+        worker = Worker(job, connection, log, load_by)
         threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True).start()
         worker.run()
     except (JobError, SourceError, EngineError) as exc:
         log.error("stream failed: %s", exc)
-        gateway.send(Failed(reason=str(exc)))
+        connection.send(JobImpossible(reason=str(exc)))
         return 1
     except DeviceFailed as exc:
         log.error("worker ends: %s", exc)
-        gateway.send(Broke(reason=str(exc)))
+        connection.send(WorkerBroken(reason=str(exc)))
         return 70
     except Exception as exc:  # the boundary of the process: the gateway starts another one
         log.exception("worker broke")
-        gateway.send(Broke(reason=f"the worker broke: {type(exc).__name__}: {exc}"))
+        connection.send(WorkerBroken(reason=f"the worker broke: {type(exc).__name__}: {exc}"))
         return 70
     return 0
 

@@ -2,11 +2,11 @@
 
 import time
 
-from server.gateway.figures.metrics import DROP_REASONS, STAGES, StreamMetrics
+from server.gateway.figures.metrics import StreamMetrics
 from server.gateway.figures.players import Players
 from server.gateway.figures.recent import RecentFrames
 from server.gateway.figures.views import FramesView, WorkerView
-from server.wire.messages import Dropped, Heartbeat, VideoPacket
+from server.wire.messages import Dropped, Heartbeat, Stage, VideoPacket
 
 
 class Figures:
@@ -27,18 +27,23 @@ class Figures:
     def frame_out(self, packet: VideoPacket) -> None:
         """To be called when the frame's first bytes are with every viewer."""
         now_ns = time.monotonic_ns()
-        stages_s = {stage: packet.stages_s[stage] for stage in STAGES if stage in packet.stages_s}
-        stages_s["publish"] = (now_ns - packet.sent_ns) / 1e9
+        trace = packet.trace
+        stages_s: dict[Stage, float] = {
+            "decode": trace.decode,
+            "queue": trace.queue,
+            "upscale": trace.upscale,
+            "encode": trace.encode,
+            "publish": (now_ns - packet.sent_ns) / 1e9,
+        }
         latency_s = (now_ns - packet.arrival_ns) / 1e9
         self._frames += 1
         self.recent.add(now_ns / 1e9, stages_s, latency_s)
         self.metrics.frame(stages_s, latency_s)
 
     def drop(self, dropped: Dropped) -> None:
-        reason = dropped.reason if dropped.reason in DROP_REASONS else "other"
-        key = f"{dropped.stage}/{reason}"
+        key = f"{dropped.stage}/{dropped.reason}"
         self._dropped[key] = self._dropped.get(key, 0) + dropped.count
-        self.metrics.drop(dropped.stage, reason, dropped.count)
+        self.metrics.drop(dropped)
 
     def reconnecting(self) -> None:
         self.reconnects += 1

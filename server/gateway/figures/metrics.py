@@ -1,6 +1,6 @@
 """What Prometheus scrapes. The only file that imports prometheus_client."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import get_args
 
@@ -18,21 +18,14 @@ from prometheus_client import (
 
 from server.gateway.figures.views import StreamState
 from server.gateway.placement import SlotUse
-from server.wire.messages import Heartbeat, Opened, Stage
+from server.wire.messages import Dropped, EngineFormat, Heartbeat, Stage
 
 # Frame budgets (120, 60, 40, 30, 20 and 15 fps) and their halves, then what is no longer live.
 _BUCKETS = (
     *(0.001, 0.002, 0.004, 0.008, 0.012, 0.0167, 0.025, 0.0333, 0.05, 0.0667),
     *(0.1, 0.15, 0.25, 0.5, 1.0, 2.5),
 )
-STAGES: tuple[str, ...] = get_args(Stage)
-# A label must not grow with what a worker says: every other reason counts as "other".
-DROP_REASONS = frozenset(
-    (
-        *("overload", "engine_loading", "corrupt", "before_keyframe", "audio_corrupt", "audio_overlap"),
-        "slow_viewer",
-    )
-)
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -125,27 +118,26 @@ class StreamMetrics:
         self.whep_viewers = metrics.viewers.labels(stream, "whep")
         self.hls_viewers = metrics.viewers.labels(stream, "hls")
 
-    def frame(self, stages_s: dict[str, float], latency_s: float) -> None:
+    def frame(self, stages_s: Mapping[Stage, float], latency_s: float) -> None:
         self._frames.inc()
         self._latency.observe(latency_s)
         for stage, duration_s in stages_s.items():
             self._stages[stage].observe(duration_s)
 
-    def drop(self, stage: Stage, reason: str, count: int) -> None:
-        """`reason` is one of DROP_REASONS, or "other"."""
-        self._metrics.dropped.labels(self._stream, stage, reason).inc(count)
+    def drop(self, dropped: Dropped) -> None:
+        self._metrics.dropped.labels(self._stream, dropped.stage, dropped.reason).inc(dropped.count)
 
     def enter(self, state: StreamState) -> None:
         for name in get_args(StreamState):
             self._metrics.state.labels(self._stream, name).set(name == state)
 
-    def opened(self, opened: Opened) -> None:
+    def engine(self, engine: EngineFormat) -> None:
         self._metrics.engine_info.remove_by_labels({"stream": self._stream})
-        self._metrics.engine_info.labels(self._stream, opened.model, opened.backend, opened.precision).set(1)
-        if opened.parity_db is None:
+        self._metrics.engine_info.labels(self._stream, engine.model, engine.backend, engine.precision).set(1)
+        if engine.parity_db is None:
             self._metrics.parity.remove_by_labels({"stream": self._stream})
         else:
-            self._metrics.parity.labels(self._stream).set(opened.parity_db)
+            self._metrics.parity.labels(self._stream).set(engine.parity_db)
 
     def worker_started(self) -> None:
         self._cpu_s = 0.0
@@ -155,8 +147,7 @@ class StreamMetrics:
         self._metrics.worker_cpu.labels(self._stream).inc(max(0.0, beat.cpu_s - self._cpu_s))
         self._cpu_s = beat.cpu_s
         for stage, length in beat.queues.items():
-            if stage in self._stages:
-                self._metrics.queue_length.labels(self._stream, stage).set(length)
+            self._metrics.queue_length.labels(self._stream, stage).set(length)
 
     def forget(self) -> None:
         for metric in self._metrics.per_stream:

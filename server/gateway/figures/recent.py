@@ -1,8 +1,10 @@
 """The last frames of a stream in figures: quantiles of each stage, frames per second."""
 
 from collections import deque
+from collections.abc import Mapping
 
 from server.gateway.figures.views import Quantiles
+from server.wire.messages import Stage
 
 FRAMES = 512
 RATE_WINDOW_S = 5.0
@@ -12,11 +14,11 @@ class RecentFrames:
     """Durations of the last 512 frames and the times of those of the last seconds."""
 
     def __init__(self) -> None:
-        self._stages_s: dict[str, deque[float]] = {}
+        self._stages_s: dict[Stage, deque[float]] = {}
         self._latencies_s: deque[float] = deque(maxlen=FRAMES)
         self._times_s: deque[float] = deque(maxlen=FRAMES)
 
-    def add(self, now_s: float, stages_s: dict[str, float], latency_s: float) -> None:
+    def add(self, now_s: float, stages_s: Mapping[Stage, float], latency_s: float) -> None:
         self._times_s.append(now_s)
         self._latencies_s.append(latency_s)
         for stage, duration_s in stages_s.items():
@@ -35,7 +37,7 @@ class RecentFrames:
     def latency(self) -> Quantiles | None:
         return _quantiles(self._latencies_s)
 
-    def stages(self) -> dict[str, Quantiles]:
+    def stages(self) -> dict[Stage, Quantiles]:
         found = {stage: _quantiles(durations) for stage, durations in self._stages_s.items()}
         return {stage: quantiles for stage, quantiles in found.items() if quantiles is not None}
 

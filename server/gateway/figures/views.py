@@ -1,11 +1,12 @@
 """What the API tells of a stream: the JSON objects of `/api/streams`."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field
+from msgspec.structs import asdict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from server.wire.messages import LoadState
+from server.wire.messages import LoadState, Opened, Stage
 
 StreamState = Literal["starting", "running", "reconnecting", "failed", "stopped"]
 
@@ -18,6 +19,12 @@ class Quantiles(BaseModel):
     p99: float
 
 
+class _Told(BaseModel):
+    """Made of what a worker told, field by field."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
 class SourceView(BaseModel):
     codec: str
     width: int
@@ -28,8 +35,17 @@ class SourceView(BaseModel):
     sample_aspect_ratio: str = Field(examples=["1:1"])
     audio: bool
 
+    @field_validator("sample_aspect_ratio", mode="before")
+    @classmethod
+    def _as_text(cls, ratio: tuple[int, int]) -> str:
+        return f"{ratio[0]}:{ratio[1]}"
 
-class OutputView(BaseModel):
+    @classmethod
+    def of(cls, opened: Opened) -> Self:
+        return cls(**asdict(opened.source), audio=opened.audio is not None)
+
+
+class OutputView(_Told):
     width: int
     height: int
     encoder: str
@@ -37,7 +53,7 @@ class OutputView(BaseModel):
     on_gpu: bool = Field(description="Pictures go from decoder to encoder within the GPU's memory")
 
 
-class EngineView(BaseModel):
+class EngineView(_Told):
     """What upscales now."""
 
     super_resolution: bool = Field(description="False while bicubic stands in for the network")
@@ -48,7 +64,7 @@ class EngineView(BaseModel):
     scale: int
 
 
-class EngineLoadView(BaseModel):
+class EngineLoadView(_Told):
     """How far the engine for the source's pictures is; while it isn't ready, bicubic stands in for it."""
 
     state: LoadState
@@ -73,7 +89,7 @@ class WorkerView(BaseModel):
     restarts: int
     rss_bytes: int
     cpu_s: float = Field(description="User and system time of the running worker")
-    queues: dict[str, int] = Field(description="Frames waiting, by stage")
+    queues: dict[Stage, int] = Field(description="Frames waiting, by stage")
 
 
 class StreamView(BaseModel):
@@ -91,7 +107,7 @@ class StreamView(BaseModel):
     engine_load: EngineLoadView | None
     fps: float = Field(description="Frames published in each of the last seconds")
     latency_s: Quantiles | None = Field(description="A frame's arrival → its first bytes to every viewer")
-    stages_s: dict[str, Quantiles] = Field(description="decode, queue, upscale, encode, publish")
+    stages_s: dict[Stage, Quantiles]
     frames: FramesView
     viewers: ViewersView
     source_reconnects: int

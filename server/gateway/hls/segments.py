@@ -145,14 +145,14 @@ class Segments:
             return None
         video = VideoTrack(
             parameter_sets=parameter_sets,
-            width=opened.width,
-            height=opened.height,
-            sample_aspect_ratio=opened.sample_aspect_ratio,
+            width=opened.output.width,
+            height=opened.output.height,
+            sample_aspect_ratio=opened.source.sample_aspect_ratio,
         )
-        if not opened.audio or not opened.aac_config:
+        audio = opened.audio
+        if audio is None:
             return video, None
-        config = bytes.fromhex(opened.aac_config)
-        return video, AudioTrack(config=config, rate_hz=opened.audio_rate_hz, channels=opened.audio_channels)
+        return video, AudioTrack(config=audio.config, rate_hz=audio.rate_hz, channels=audio.channels)
 
     def _new_init(self, video: VideoTrack, audio: AudioTrack | None) -> Init:
         self._inits += 1

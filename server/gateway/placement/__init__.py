@@ -8,7 +8,7 @@ from engine.machine import Gpu
 from server.wire.messages import Message, WorkerJob
 
 
-class Worker(Protocol):
+class WorkerHandle(Protocol):
     """A started worker, as the gateway holds it."""
 
     def messages(self) -> AsyncIterator[Message]:
@@ -39,7 +39,7 @@ class SlotUse:
 class Placement(Protocol):
     """Chooses where a job runs, and starts it there."""
 
-    async def start(self, job: WorkerJob) -> Worker:
+    async def start(self, job: WorkerJob) -> WorkerHandle:
         """Raises OSError where no worker can be started."""
         ...
 

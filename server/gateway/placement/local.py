@@ -12,9 +12,10 @@ from pathlib import Path
 
 from engine.backends.gpu import GPU_BACKENDS
 from engine.machine import Gpu
-from server.gateway.placement import SlotUse, Worker
+from server.gateway.placement import SlotUse, WorkerHandle
 from server.gateway.placement.slots import GpuSlots
-from server.wire.messages import Codec, Message, Stop, WorkerJob
+from server.wire.codec import Decoder, encode
+from server.wire.messages import Message, Stop, WorkerJob
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class LocalPlacement:
     def gpu_slots(self) -> Sequence[SlotUse]:
         return self._slots.usage()
 
-    async def start(self, job: WorkerJob) -> Worker:
+    async def start(self, job: WorkerJob) -> WorkerHandle:
         gpu = self._slots.take() if self.gpu_slots() and _may_use_gpu(job) else None
 
         def end() -> None:
@@ -56,7 +57,7 @@ class LocalPlacement:
         worker.send(job)
         return worker
 
-    async def _start(self, gpu: Gpu | None, on_end: Callable[[], None]) -> "LocalWorker":
+    async def _start(self, gpu: Gpu | None, on_end: Callable[[], None]) -> "LocalWorkerHandle":
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -72,7 +73,7 @@ class LocalPlacement:
         except BaseException:
             ours.close()
             raise
-        return LocalWorker(process, reader, writer, on_end)
+        return LocalWorkerHandle(process, reader, writer, on_end)
 
 
 def _may_use_gpu(job: WorkerJob) -> bool:
@@ -82,7 +83,7 @@ def _may_use_gpu(job: WorkerJob) -> bool:
     return job.backend in GPU_BACKENDS
 
 
-class LocalWorker:
+class LocalWorkerHandle:
     """A worker process and our end of its socket. `on_end` is called once the process is gone."""
 
     def __init__(
@@ -107,10 +108,10 @@ class LocalWorker:
         return self._process.pid
 
     async def messages(self) -> AsyncIterator[Message]:
-        codec = Codec()
+        decoder = Decoder()
         try:
             while data := await self._reader.read(READ_BYTES):
-                for message in codec.feed(data):
+                for message in decoder.feed(data):
                     yield message
         except ConnectionError:
             return  # as good as the end: the process is gone
@@ -118,7 +119,7 @@ class LocalWorker:
     def send(self, message: Message) -> None:
         transport = self._writer.transport
         if not transport.is_closing() and transport.get_write_buffer_size() < SEND_BUFFER_BYTES:
-            self._writer.write(Codec.encode(message))
+            self._writer.write(encode(message))
 
     async def stop(self, *, at_once: bool = False) -> str:
         self.send(Stop())

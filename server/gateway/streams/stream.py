@@ -24,8 +24,8 @@ from server.wire.messages import (
     AudioPacket,
     Dropped,
     EngineLoad,
-    Failed,
     Heartbeat,
+    JobImpossible,
     Message,
     Opened,
     Reconnecting,
@@ -109,7 +109,7 @@ class Stream:
                 self.figures.reconnecting()
                 self.outputs.hls.interrupt()
                 self._enter("reconnecting", f"{message.reason}; trying again in {message.retry_in_s:.1f} s")
-            case Failed():
+            case JobImpossible():
                 self._enter("failed", message.reason)
             case _:
                 log.warning("stream %s: unexpected %s of the worker", self.id, type(message).__name__)
@@ -132,17 +132,19 @@ class Stream:
             asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)
 
     def _on_opened(self, opened: Opened) -> None:
-        if not opened.super_resolution and (self._opened is None or self._opened.super_resolution):
+        before = self._opened is None or self._opened.engine.super_resolution
+        if before and not opened.engine.super_resolution:
             self.figures.metrics.fallbacks.inc()
         self._opened = opened
         self.outputs.hls.opened(opened)
-        self.figures.metrics.opened(opened)
+        self.figures.metrics.engine(opened.engine)
         self._show_super_resolution()
         log.info(
             "stream %s: %s %d×%d → %d×%d by %s on %s (%s), decoder %s, encoder %s",
-            *(self.id, opened.source_codec, opened.source_width, opened.source_height),
-            *(opened.width, opened.height, opened.model, opened.backend, opened.precision),
-            *(opened.video_decoder, opened.video_encoder),
+            *(self.id, opened.source.codec, opened.source.width, opened.source.height),
+            *(opened.output.width, opened.output.height),
+            *(opened.engine.model, opened.engine.backend, opened.engine.precision),
+            *(opened.source.decoder, opened.output.encoder),
         )
 
     def _on_slow_viewer(self, count: int) -> None:
@@ -163,7 +165,9 @@ class Stream:
         self._show_super_resolution()
 
     def _show_super_resolution(self) -> None:
-        upscaling = self.state == "running" and self._opened is not None and self._opened.super_resolution
+        upscaling = (
+            self.state == "running" and self._opened is not None and self._opened.engine.super_resolution
+        )
         self.figures.metrics.super_resolution.set(upscaling)
 
     def view(self) -> StreamView:
@@ -175,10 +179,10 @@ class Stream:
             state=self.state,
             reason=self.reason,
             created=self._created,
-            input=_source_view(opened) if opened else None,
-            output=_output_view(opened) if opened else None,
-            engine=_engine_view(opened) if opened else None,
-            engine_load=_engine_load_view(self._engine_load) if self._engine_load else None,
+            input=SourceView.of(opened) if opened else None,
+            output=OutputView.model_validate(opened.output) if opened else None,
+            engine=EngineView.model_validate(opened.engine) if opened else None,
+            engine_load=self._engine_load_view(),
             fps=round(recent.fps(time.monotonic()), 2),
             latency_s=recent.latency(),
             stages_s=recent.stages(),
@@ -192,48 +196,8 @@ class Stream:
             hls_url=f"/hls/{self.id}/index.m3u8",
         )
 
-
-def _source_view(opened: Opened) -> SourceView:
-    horizontal, vertical = opened.sample_aspect_ratio
-    return SourceView(
-        codec=opened.source_codec,
-        width=opened.source_width,
-        height=opened.source_height,
-        pixel_format=opened.source_pixel_format,
-        decoder=opened.video_decoder,
-        fps=opened.source_fps,
-        sample_aspect_ratio=f"{horizontal}:{vertical}",
-        audio=opened.audio,
-    )
-
-
-def _output_view(opened: Opened) -> OutputView:
-    return OutputView(
-        width=opened.width,
-        height=opened.height,
-        encoder=opened.video_encoder,
-        bitrate_bps=opened.bitrate_bps,
-        on_gpu=opened.on_gpu,
-    )
-
-
-def _engine_view(opened: Opened) -> EngineView:
-    return EngineView(
-        super_resolution=opened.super_resolution,
-        model=opened.model,
-        backend=opened.backend,
-        precision=opened.precision,
-        parity_db=opened.parity_db,
-        scale=opened.scale,
-    )
-
-
-def _engine_load_view(load: EngineLoad) -> EngineLoadView:
-    return EngineLoadView(
-        state=load.state,
-        model=load.model,
-        width=load.width,
-        height=load.height,
-        elapsed_s=load.elapsed_s,
-        detail=mask_credentials(load.detail),
-    )
+    def _engine_load_view(self) -> EngineLoadView | None:
+        if self._engine_load is None:
+            return None
+        view = EngineLoadView.model_validate(self._engine_load)
+        return view.model_copy(update={"detail": mask_credentials(view.detail)})

@@ -4,8 +4,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.gateway.placement import Placement, Worker
-from server.wire.messages import Broke, Failed, Heartbeat, Message, ProtocolError, WorkerJob
+from server.gateway.placement import Placement, WorkerHandle
+from server.wire.codec import ProtocolError
+from server.wire.messages import Heartbeat, JobImpossible, Message, WorkerBroken, WorkerJob
 
 TICKS = 10  # of the silence after which a worker is given up
 
@@ -19,6 +20,21 @@ class Patience:
     steady_s: float = 10.0  # a worker that lived this long is replaced at once
     first_backoff_s: float = 0.5
     longest_backoff_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """The stream has failed for good: no other worker would do better."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """The worker must go or has gone; `reason` is "" where nobody says why."""
+
+    reason: str
+
+
+Ending = StreamEnded | WorkerEnded
 
 
 class Supervised(Protocol):
@@ -47,7 +63,7 @@ class Supervisor:
         self._job = job
         self._supervised = supervised
         self._patience = patience
-        self._worker: Worker | None = None
+        self._worker: WorkerHandle | None = None
 
     def send(self, message: Message) -> None:
         """To the running worker; nothing between two of them, as each starts from scratch."""
@@ -65,9 +81,9 @@ class Supervisor:
                 reason, heard = f"no worker could be started: {exc}", self._supervised.on_no_worker
             else:
                 ending = await self._run_worker(worker)
-                if ending is None:
+                if isinstance(ending, StreamEnded):
                     return
-                reason, heard = ending, self._supervised.on_death
+                reason, heard = ending.reason, self._supervised.on_death
             quick_deaths = 0 if loop.time() - started_s > self._patience.steady_s else quick_deaths + 1
             retry_in_s = self._backoff_s(quick_deaths)
             heard(reason, retry_in_s)
@@ -81,21 +97,22 @@ class Supervisor:
         backoff_s = self._patience.first_backoff_s * 2.0 ** min(quick_deaths - 2, 16)
         return min(backoff_s, self._patience.longest_backoff_s)
 
-    async def _run_worker(self, worker: Worker) -> str | None:
-        """Why it ended; None where the stream has failed for good."""
+    async def _run_worker(self, worker: WorkerHandle) -> Ending:
+        """Why it ended, by its own word or by its exit status."""
         self._worker = worker
         self._supervised.on_start()
-        reason: str | None = None
+        ending: Ending = WorkerEnded("")
         try:
-            reason = await self._listen(worker)
+            ending = await self._listen(worker)
         finally:
             self._worker = None
             # One that hangs or talks nonsense would not do as it is asked.
-            ending = await worker.stop(at_once=bool(reason))
-        return None if reason is None else reason or ending
+            at_once = isinstance(ending, WorkerEnded) and bool(ending.reason)
+            how = await worker.stop(at_once=at_once)
+        return WorkerEnded(how) if ending == WorkerEnded("") else ending
 
-    async def _listen(self, worker: Worker) -> str | None:
-        """Why the worker must go or went, "" where nobody says; None where the stream has failed for good."""
+    async def _listen(self, worker: WorkerHandle) -> Ending:
+        """Until the worker is gone or must go."""
         silence = _Silence(self._patience)
         last_word = ""
         try:
@@ -105,19 +122,19 @@ class Supervisor:
                     async for message in worker.messages():
                         if isinstance(message, Heartbeat):
                             silence.broken()
-                        if isinstance(message, Broke):
+                        if isinstance(message, WorkerBroken):
                             last_word = message.reason
                             continue
                         self._supervised.on_message(message)
-                        if isinstance(message, Failed):
-                            return None
+                        if isinstance(message, JobImpossible):
+                            return StreamEnded()
                 finally:
                     watch.cancel()
         except TimeoutError:
-            return f"the worker gave no sign of life for {silence.longest_s:g} s"
+            return WorkerEnded(f"the worker gave no sign of life for {silence.longest_s:g} s")
         except ProtocolError as exc:
-            return f"the worker spoke nonsense: {exc}"
-        return last_word
+            return WorkerEnded(f"the worker spoke nonsense: {exc}")
+        return WorkerEnded(last_word)
 
 
 class _Silence:

@@ -1,7 +1,6 @@
 """The sound: AAC as the source has it, or made of it, for HLS; Opus, made once, for WebRTC."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -11,23 +10,15 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.codec.context import Flags
 from av.packet import Packet
+from msgspec.structs import replace
 
-from server.wire.messages import AUDIO_CLOCK_HZ, AudioCodec, AudioPacket
+from server.wire.messages import AUDIO_CLOCK_HZ, AudioCodec, AudioFormat, AudioPacket, DropReason
 from server.worker.encode.adts import audio_specific_config, split_adts
 
 _OPUS_SAMPLES = 960  # 20 ms
 _AAC_SAMPLES = 1024
 # Timestamps that wander less than this are the source's jitter; what comes further off is a gap or a jump.
 _JITTER_S = 0.04
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AudioFormat:
-    """What the gateway must know of the AAC; an empty config means no sound."""
-
-    aac_config: str = ""  # hex AudioSpecificConfig
-    rate_hz: int = 0
-    channels: int = 0
 
 
 class Encoder:
@@ -93,7 +84,7 @@ class AudioPublisher:
         *,
         present: Callable[[float | None, int], float],
         send: Callable[[AudioPacket], None],
-        on_drop: Callable[[str], None],
+        on_drop: Callable[[DropReason], None],
     ) -> None:
         self._context = context
         self._present = present
@@ -106,9 +97,7 @@ class AudioPublisher:
         self._aac: Encoder | None = None
         config = _copied_config(context)
         if config:
-            self.format = AudioFormat(
-                aac_config=config.hex(), rate_hz=context.sample_rate, channels=context.channels
-            )
+            self.format = AudioFormat(config=config, rate_hz=context.sample_rate, channels=context.channels)
         else:
             channels = min(context.channels or 1, 2)
             self._aac = Encoder(
@@ -118,9 +107,7 @@ class AudioPublisher:
                 samples=_AAC_SAMPLES,
                 bitrate_bps=64_000 * channels,
             )
-            self.format = AudioFormat(
-                aac_config=self._aac.config.hex(), rate_hz=AUDIO_CLOCK_HZ, channels=channels
-            )
+            self.format = AudioFormat(config=self._aac.config, rate_hz=AUDIO_CLOCK_HZ, channels=channels)
 
     def push(self, packet: "Packet[av.AudioStream]", arrival_ns: int) -> None:
         """Sends what the packet holds as AAC and as Opus. Must be called in the order of arrival."""
@@ -146,8 +133,8 @@ class AudioPublisher:
         framed = None if self._context.extradata else split_adts(payload)
         if framed is not None:
             config, payload = framed
-            if config.hex() != self.format.aac_config:
-                self.format = replace(self.format, aac_config=config.hex())
+            if config != self.format.config:
+                self.format = replace(self.format, config=config)
         start_s = None if packet.pts is None else float(packet.pts * packet.time_base)
         seconds = float((packet.duration or 0) * packet.time_base) or _AAC_SAMPLES / self._context.sample_rate
         self._send_in_order(

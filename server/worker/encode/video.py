@@ -4,13 +4,25 @@ import threading
 from collections.abc import Callable
 
 import av
+from msgspec.structs import replace
 
 from engine.frame import EngineSpec
+from server.wire.clock import now_ns
 from server.wire.logs import Log
-from server.wire.messages import VIDEO_CLOCK_HZ, Message, Opened, Rendition, VideoPacket
-from server.worker.encode.audio import AudioFormat
+from server.wire.messages import (
+    USUAL_FPS,
+    VIDEO_CLOCK_HZ,
+    AudioFormat,
+    EngineFormat,
+    Message,
+    Opened,
+    OutputFormat,
+    Rendition,
+    SourceFormat,
+    Trace,
+    VideoPacket,
+)
 from server.worker.encode.h264 import EncoderFormat, H264Encoder, choose_encoder, usual_bitrate_bps
-from server.worker.ingest.timeline import now_ns
 from server.worker.process.picture import Picture, PictureFormat, frame_from_planes, host_frame, host_planes
 from server.worker.process.ring import Upscaled
 
@@ -26,7 +38,7 @@ class VideoPublisher:
         bitrate_bps: int,
         keyframe_interval_s: float,
         send: Callable[[Message], None],
-        audio_format: Callable[[], AudioFormat],
+        audio_format: Callable[[], AudioFormat | None],
         log: Log,
     ) -> None:
         self.encoder = choose_encoder(encoder, preset, log)
@@ -59,18 +71,19 @@ class VideoPublisher:
         started_ns = now_ns()
         self._upscaled = self._encoder_for(self._upscaled, upscaled.frame, picture.format, self._bitrate_bps)
         self._say_opened(upscaled.spec, picture.format, self._upscaled.format)
-        stages_s = {
-            "decode": _seconds(picture.decoded_ns - picture.arrival_ns),
-            "queue": _seconds(upscaled.taken_ns - picture.decoded_ns + started_ns - upscaled.upscaled_ns),
-            "upscale": _seconds(upscaled.upscaled_ns - upscaled.taken_ns),
-        }
-        self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, started_ns, stages_s)
+        trace = Trace(
+            decode=_seconds(picture.decoded_ns - picture.arrival_ns),
+            queue=_seconds(upscaled.taken_ns - picture.decoded_ns + started_ns - upscaled.upscaled_ns),
+            upscale=_seconds(upscaled.upscaled_ns - upscaled.taken_ns),
+            encode=0.0,
+        )
+        self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, started_ns, trace)
         if self._plain_wanted.is_set():
             started_ns = now_ns()
             frame = _even_frame(picture)
             self._plain = self._encoder_for(self._plain, frame, picture.format, 0)
-            stages_s["upscale"] = 0.0
-            self._encode("plain", self._plain, frame, pts, picture, started_ns, stages_s)
+            trace = replace(trace, upscale=0.0)
+            self._encode("plain", self._plain, frame, pts, picture, started_ns, trace)
         elif self._plain is not None:
             self._plain.close()
             self._plain = None
@@ -112,29 +125,31 @@ class VideoPublisher:
         return H264Encoder(wanted)
 
     def _say_opened(self, spec: EngineSpec, form: PictureFormat, encoder: EncoderFormat) -> None:
-        audio = self._audio_format()
         opened = Opened(
-            source_codec=form.codec,
-            source_width=form.width,
-            source_height=form.height,
-            source_pixel_format=form.pixel_format,
-            source_fps=form.fps,
-            sample_aspect_ratio=form.sample_aspect_ratio,
-            width=encoder.width,
-            height=encoder.height,
-            video_decoder=form.decoder,
-            video_encoder=encoder.encoder,
-            on_gpu=encoder.pixel_format == "cuda",
-            bitrate_bps=encoder.bitrate_bps,
-            audio=bool(audio.aac_config),
-            aac_config=audio.aac_config,
-            audio_rate_hz=audio.rate_hz,
-            audio_channels=audio.channels,
-            model=spec.model,
-            backend=spec.backend,
-            precision=spec.precision or "none",
-            parity_db=spec.parity_db,
-            scale=spec.scale,
+            source=SourceFormat(
+                codec=form.codec,
+                width=form.width,
+                height=form.height,
+                pixel_format=form.pixel_format,
+                fps=form.fps,
+                sample_aspect_ratio=form.sample_aspect_ratio,
+                decoder=form.decoder,
+            ),
+            output=OutputFormat(
+                width=encoder.width,
+                height=encoder.height,
+                encoder=encoder.encoder,
+                bitrate_bps=encoder.bitrate_bps,
+                on_gpu=encoder.pixel_format == "cuda",
+            ),
+            engine=EngineFormat(
+                model=spec.model,
+                backend=spec.backend,
+                precision=spec.precision or "none",
+                parity_db=spec.parity_db,
+                scale=spec.scale,
+            ),
+            audio=self._audio_format(),
         )
         if opened != self._opened:
             self._opened = opened
@@ -148,7 +163,7 @@ class VideoPublisher:
         pts: int,
         picture: Picture,
         started_ns: int,
-        stages_s: dict[str, float],
+        trace: Trace,
     ) -> None:
         for encoded in encoder.encode(frame, pts):
             sent_ns = now_ns()
@@ -160,7 +175,7 @@ class VideoPublisher:
                     keyframe=encoded.keyframe,
                     arrival_ns=picture.arrival_ns,
                     sent_ns=sent_ns,
-                    stages_s=stages_s | {"encode": _seconds(sent_ns - started_ns)},
+                    trace=replace(trace, encode=_seconds(sent_ns - started_ns)),
                     payload=encoded.payload,
                 )
             )
@@ -177,7 +192,7 @@ def _even_frame(picture: Picture) -> av.VideoFrame:
 
 def _duration(picture: Picture) -> int:
     """In 90 kHz ticks; by the usual frame rate where the source says nothing."""
-    return picture.duration or round(VIDEO_CLOCK_HZ / (picture.format.fps or 25))
+    return picture.duration or round(VIDEO_CLOCK_HZ / (picture.format.fps or USUAL_FPS))
 
 
 def _seconds(duration_ns: int) -> float:

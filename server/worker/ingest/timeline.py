@@ -1,7 +1,5 @@
 """From a source's timestamps to CLOCK_MONOTONIC: one anchor for picture and sound."""
 
-import time
-
 # A source that sends further ahead of or behind its own clock than this has jumped, or its clock drifts from
 # ours: players would buffer or starve without end, so the anchor moves instead.
 TOLERANCE_S = 1.0
@@ -34,8 +32,3 @@ class Timeline:
         if ahead_s > (_BURST_TOLERANCE_S if bursting else TOLERANCE_S) or ahead_s < -TOLERANCE_S:
             self._offset_s = arrival_s - timestamp_s
         return timestamp_s + self._offset_s
-
-
-def now_ns() -> int:
-    """CLOCK_MONOTONIC, the clock of every timestamp and duration in a worker."""
-    return time.monotonic_ns()

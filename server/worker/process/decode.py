@@ -11,9 +11,10 @@ from av.packet import Packet
 from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from server.wire.clock import now_ns
 from server.wire.logs import Log
+from server.wire.messages import DropReason
 from server.worker.ingest.source import SourceUnusable, Tracks
-from server.worker.ingest.timeline import now_ns
 from server.worker.process.nvdec import NVDEC, open_nvdec, surface_of
 from server.worker.process.picture import (
     MATRIX_BT601,
@@ -42,7 +43,7 @@ class PictureDecoder:
         *,
         max_size: tuple[int, int],
         stamp: Stamp,
-        on_drop: Callable[[str], None],
+        on_drop: Callable[[DropReason], None],
         log: Log,
         on_gpu: bool = False,
     ) -> None:

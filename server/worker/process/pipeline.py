@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from server.wire.logs import Log
-from server.wire.messages import Stage
+from server.wire.messages import DropReason, Stage
 from server.worker.process.mailbox import Closed, Mailbox
 from server.worker.process.picture import Picture
 from server.worker.process.ring import IDLE_S, Ring, Upscaled
@@ -30,7 +30,7 @@ class Pipeline:
         load: LoadEngine,
         lanes: int,
         consume: Callable[[Upscaled], None],
-        on_drop: Callable[[Stage, str], None] | None,
+        on_drop: Callable[[Stage, DropReason], None] | None,
         log: Log,
         stand_in: StandIn | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class Pipeline:
         """False once a thread has failed, or the last picture is consumed."""
         return self._failure is None and self._threads[-1].is_alive()
 
-    def queues(self) -> dict[str, int]:
+    def queues(self) -> dict[Stage, int]:
         """Pictures waiting, by the stage that they wait for."""
         return {"upscale": len(self._pictures), "encode": len(self._upscaled)}
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import av
 
 from engine.frame import EngineSpec
+from server.wire.clock import now_ns
 from server.wire.logs import Log
-from server.worker.ingest.timeline import now_ns
 from server.worker.process.lanes import PictureLane
 from server.worker.process.mailbox import Closed, Mailbox
 from server.worker.process.picture import Picture
-from server.worker.process.supply import Crew, EngineSupply, LoadEngine, LoadStatus, StandIn
+from server.worker.process.supply import EngineSupply, LoadedEngine, LoadEngine, LoadStatus, StandIn
 
 IDLE_S = 0.5  # how often a thread with nothing to do says that it lives
 
@@ -33,7 +33,7 @@ class Upscaled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InFlight:
-    crew: Crew
+    loaded: LoadedEngine
     lane: PictureLane
     picture: Picture
     taken_ns: int
@@ -80,23 +80,23 @@ class Ring:
 
     def submit_all(self) -> None:
         """Until the inbox closes. An engine that can't be loaded raises EngineError."""
-        crew: Crew | None = None
+        loaded: LoadedEngine | None = None
         lane: PictureLane | None = None
         try:
             while True:
                 # The lane first: a picture that waited for one here would grow old unseen by the mailbox.
-                if crew is not None and lane is None:
-                    lane = self._next_free(crew)
+                if loaded is not None and lane is None:
+                    lane = self._next_free(loaded)
                 self._beat("submit")
                 picture = self._inbox.take(IDLE_S)
                 if picture is None:
                     continue
-                present = self._supply.crew_for(picture, self._alive)
-                if lane is None or present is not crew:
-                    crew, lane = present, self._next_free(present)
+                present = self._supply.engine_for(picture, self._alive)
+                if lane is None or present is not loaded:
+                    loaded, lane = present, self._next_free(present)
                 taken_ns = now_ns()
                 lane.submit(picture)
-                self._flying.put(_InFlight(crew=crew, lane=lane, picture=picture, taken_ns=taken_ns))
+                self._flying.put(_InFlight(loaded=loaded, lane=lane, picture=picture, taken_ns=taken_ns))
                 lane = None
         finally:
             self._flying.put(None)
@@ -107,11 +107,11 @@ class Ring:
         if self._aborted.is_set():
             raise Closed
 
-    def _next_free(self, crew: Crew) -> PictureLane:
+    def _next_free(self, loaded: LoadedEngine) -> PictureLane:
         while not self._collected.is_set():
             self._beat("submit")
             with suppress(queue.Empty):
-                return crew.free.get(timeout=IDLE_S)
+                return loaded.free.get(timeout=IDLE_S)
         raise Closed
 
     def collect_all(self) -> None:
@@ -132,11 +132,11 @@ class Ring:
 
     def _collect(self, flying: _InFlight) -> Upscaled:
         frame = flying.lane.wait()
-        flying.crew.free.put(flying.lane)
+        flying.loaded.free.put(flying.lane)
         return Upscaled(
             picture=flying.picture,
             frame=frame,
-            spec=flying.crew.engine.spec,
+            spec=flying.loaded.engine.spec,
             taken_ns=flying.taken_ns,
             upscaled_ns=now_ns(),
         )

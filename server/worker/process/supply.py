@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from engine.errors import BuildFailed, ParityError
 from engine.frame import Colour, Engine
+from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import LoadState
-from server.worker.ingest.timeline import now_ns
 from server.worker.process.lanes import PictureLane, picture_lane
 from server.worker.process.picture import Picture
 
@@ -41,7 +41,7 @@ class LoadStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Crew:
+class LoadedEngine:
     """A loaded engine and those of its lanes that are free."""
 
     engine: Engine
@@ -59,20 +59,20 @@ class _Wanted:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Order:
+class LoadRequest:
     """One engine asked for: what came of it, and the stand-in that was needed until then."""
 
     wanted: _Wanted
     since_ns: int
     done_ns: int = 0
-    crew: Crew | None = None
+    loaded: LoadedEngine | None = None
     error: BaseException | None = None
-    standing_in: Crew | None = None
+    standing_in: LoadedEngine | None = None
 
 
 class EngineSupply:
     """Loads one engine at a time in a thread of its own: no picture needs to wait for a build that takes
-    minutes. `crew_for` belongs to one thread; without a stand-in it waits for as long as it takes."""
+    minutes. `engine_for` belongs to one thread; without a stand-in it waits for as long as it takes."""
 
     def __init__(self, load: LoadEngine, *, lanes: int, stand_in: StandIn | None, log: Log) -> None:
         if lanes < 0:
@@ -82,121 +82,125 @@ class EngineSupply:
         self._stand_in = stand_in
         self._log = log
         self._changed = threading.Condition()
-        self._order: _Order | None = None
-        self._running: _Order | None = None  # what the loader is at; it goes on to a newer order by itself
+        self._current: LoadRequest | None = None
+        self._running: LoadRequest | None = (
+            None  # what the loader is at; it goes on to a newer request by itself
+        )
         self.waiting = True  # nothing can be upscaled now, for want of an engine
 
     @property
     def status(self) -> LoadStatus | None:
         """None before the first picture. For any thread."""
-        order = self._order
-        if order is None:
+        request = self._current
+        if request is None:
             return None
         state: LoadState = "loading"
-        if order.done_ns:
-            state = "failed" if order.error else "ready"
-        elapsed_s = ((order.done_ns or now_ns()) - order.since_ns) / 1e9
-        reason = str(order.error) if order.error else ""
+        if request.done_ns:
+            state = "failed" if request.error else "ready"
+        elapsed_s = ((request.done_ns or now_ns()) - request.since_ns) / 1e9
+        reason = str(request.error) if request.error else ""
         return LoadStatus(
             state=state,
-            width=order.wanted.width,
-            height=order.wanted.height,
+            width=request.wanted.width,
+            height=request.wanted.height,
             elapsed_s=elapsed_s,
             reason=reason,
         )
 
-    def crew_for(self, picture: Picture, alive: Callable[[], None]) -> Crew:
+    def engine_for(self, picture: Picture, alive: Callable[[], None]) -> LoadedEngine:
         """The same as before unless the format has changed or an engine has come; `alive` is called while it
         waits and may raise. Raises what loading raised, but not where a build failed and something stands in.
         """
         width, height = picture.format.even_size
         wanted = _Wanted(width=width, height=height, colour=picture.format.colour, on_gpu=picture.on_gpu)
-        order = self._order
-        if order is None or order.wanted != wanted:
-            order = self._place_order(wanted)
-        if order.done_ns == 0 and order.standing_in is None:
+        request = self._current
+        if request is None or request.wanted != wanted:
+            request = self._ask_for(wanted)
+        if request.done_ns == 0 and request.standing_in is None:
             self.waiting = True
-            self._wait(order, alive)
-        crew = order.crew or self._standing_in(order)
+            self._wait(request, alive)
+        loaded = request.loaded or self._standing_in(request)
         self.waiting = False
-        return crew
+        return loaded
 
-    def _place_order(self, wanted: _Wanted) -> _Order:
+    def _ask_for(self, wanted: _Wanted) -> LoadRequest:
         with self._changed:
             running = self._running
             if running is not None and running.wanted == wanted:
-                self._order = running  # the source is back to it before it was done
+                self._current = running  # the source is back to it before it was done
                 return running
-            self._order = order = _Order(wanted=wanted, since_ns=now_ns())
+            self._current = request = LoadRequest(wanted=wanted, since_ns=now_ns())
             if running is None:
-                self._running = order
+                self._running = request
                 # A daemon: a build goes on for minutes, and a process that ends must not wait for it.
-                threading.Thread(target=self._load_orders, args=(order,), name="load", daemon=True).start()
-        return order
+                threading.Thread(
+                    target=self._load_requested, args=(request,), name="load", daemon=True
+                ).start()
+        return request
 
-    def _wait(self, order: _Order, alive: Callable[[], None]) -> None:
-        """Until the order is done or patience has ended."""
-        while not order.done_ns:
+    def _wait(self, request: LoadRequest, alive: Callable[[], None]) -> None:
+        """Until the request is done or patience has ended."""
+        while not request.done_ns:
             alive()
             left_s = _LOOK_S
             if self._stand_in is not None:
-                left_s = self._stand_in.patience_s - (now_ns() - order.since_ns) / 1e9
+                left_s = self._stand_in.patience_s - (now_ns() - request.since_ns) / 1e9
                 if left_s <= 0:
                     return
             with self._changed:
-                self._changed.wait_for(lambda: order.done_ns, min(left_s, _LOOK_S))
+                self._changed.wait_for(lambda: request.done_ns, min(left_s, _LOOK_S))
 
-    def _standing_in(self, order: _Order) -> Crew:
-        error = order.error
+    def _standing_in(self, request: LoadRequest) -> LoadedEngine:
+        error = request.error
         if error is not None and (self._stand_in is None or not isinstance(error, STOOD_IN_FOR)):
             raise error
-        assert self._stand_in is not None, "without one, an order is waited for until it is done"
-        if order.standing_in is None:
-            order.standing_in = self._crew(self._stand_in.load, order)
+        assert self._stand_in is not None, "without one, a request is waited for until it is done"
+        if request.standing_in is None:
+            request.standing_in = self._load_lanes(self._stand_in.load, request)
             if error is None:
                 self._log.warning(
                     "the engine for %d×%d isn't there after %.1f s: %s upscales until it is",
-                    *(order.wanted.width, order.wanted.height, self._stand_in.patience_s),
-                    order.standing_in.engine.spec.model,
+                    *(request.wanted.width, request.wanted.height, self._stand_in.patience_s),
+                    request.standing_in.engine.spec.model,
                 )
-        return order.standing_in
+        return request.standing_in
 
-    def _load_orders(self, order: _Order) -> None:
+    def _load_requested(self, request: LoadRequest) -> None:
         """Until the present one is done: it may have replaced another while that was built."""
         while True:
-            self._fill(order)
+            self._fill(request)
             with self._changed:
-                assert self._order is not None
-                self._running = None if order is self._order else self._order
+                assert self._current is not None
+                self._running = None if request is self._current else self._current
                 if self._running is None:
-                    order.done_ns = now_ns()
+                    request.done_ns = now_ns()
                     self._changed.notify_all()
                     break
-                order = self._running
-        self._say(order)
+                request = self._running
+        self._say(request)
 
-    def _fill(self, order: _Order) -> None:
+    def _fill(self, request: LoadRequest) -> None:
         try:
-            order.crew = self._crew(self._load, order)
-        except BaseException as exc:  # the thread's boundary: `crew_for` raises it where the pictures are
-            order.error = exc
+            request.loaded = self._load_lanes(self._load, request)
+        except BaseException as exc:  # the thread's boundary: `engine_for` raises it where the pictures are
+            request.error = exc
 
-    def _crew(self, load: LoadEngine, order: _Order) -> Crew:
-        wanted = order.wanted
+    def _load_lanes(self, load: LoadEngine, request: LoadRequest) -> LoadedEngine:
+        wanted = request.wanted
         engine = load(wanted.width, wanted.height, wanted.colour)
         free: queue.SimpleQueue[PictureLane] = queue.SimpleQueue()
         for _ in range(self._lanes or engine.spec.lanes):
             free.put(picture_lane(engine, on_gpu=wanted.on_gpu))
-        return Crew(engine=engine, free=free)
+        return LoadedEngine(engine=engine, free=free)
 
-    def _say(self, order: _Order) -> None:
-        width, height = order.wanted.width, order.wanted.height
-        took_s = (order.done_ns - order.since_ns) / 1e9
-        if order.crew is not None:
-            spec = order.crew.engine.spec
+    def _say(self, request: LoadRequest) -> None:
+        width, height = request.wanted.width, request.wanted.height
+        took_s = (request.done_ns - request.since_ns) / 1e9
+        if request.loaded is not None:
+            spec = request.loaded.engine.spec
             self._log.info(
                 "engine %s %s on %s for %d×%d loaded in %.1f s",
                 *(spec.model, spec.precision, spec.backend, width, height, took_s),
             )
-        elif isinstance(order.error, STOOD_IN_FOR) and self._stand_in is not None:
-            self._log.error("no engine for %d×%d after %.1f s: %s", width, height, took_s, order.error)
+        elif isinstance(request.error, STOOD_IN_FOR) and self._stand_in is not None:
+            self._log.error("no engine for %d×%d after %.1f s: %s", width, height, took_s, request.error)

@@ -15,17 +15,23 @@ import numpy as np
 import pytest
 import uvicorn
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from msgspec.structs import replace
 
 from server.gateway.app import create_app
 from server.settings import Settings
 from server.wire.messages import (
+    AudioFormat,
     AudioPacket,
+    EngineFormat,
     Heartbeat,
     Message,
     Opened,
+    OutputFormat,
     RequestKeyframe,
     SetPlain,
+    SourceFormat,
     Stop,
+    Trace,
     VideoPacket,
     WorkerJob,
 )
@@ -94,8 +100,8 @@ class Sound:
         return codec, sample_format, samples
 
     @property
-    def aac_config(self) -> str:
-        return bytes(self.aac[0].extradata).hex()
+    def format(self) -> AudioFormat:
+        return AudioFormat(config=bytes(self.aac[0].extradata), rate_hz=48_000, channels=2)
 
     def packets(self, kind: str, pts: int) -> list[bytes]:
         codec, sample_format, samples = getattr(self, kind)
@@ -106,31 +112,23 @@ class Sound:
         return [bytes(packet) for packet in codec.encode(frame)]
 
 
-def opened(width: int = 160, height: int = 120, aac_config: str = "", **changes) -> Opened:
-    fields = {
-        "source_codec": "h264",
-        "source_width": width // 2,
-        "source_height": height // 2,
-        "source_pixel_format": "yuv420p",
-        "source_fps": float(FPS),
-        "sample_aspect_ratio": (1, 1),
-        "width": width,
-        "height": height,
-        "video_decoder": "h264",
-        "video_encoder": "libx264",
-        "on_gpu": False,
-        "bitrate_bps": 500_000,
-        "audio": bool(aac_config),
-        "aac_config": aac_config,
-        "audio_rate_hz": 48_000 if aac_config else 0,
-        "audio_channels": 2 if aac_config else 0,
-        "model": "pattern",
-        "backend": "scripted",
-        "precision": "int8",
-        "parity_db": 60.5,
-        "scale": 2,
-    }
-    return Opened(**fields | changes)
+def opened(width: int = 160, height: int = 120, audio: AudioFormat | None = None, **engine) -> Opened:
+    """What a worker says of itself; `engine` changes what upscales."""
+    scripted = EngineFormat(model="pattern", backend="scripted", precision="int8", parity_db=60.5, scale=2)
+    return Opened(
+        source=SourceFormat(
+            codec="h264",
+            width=width // 2,
+            height=height // 2,
+            pixel_format="yuv420p",
+            fps=float(FPS),
+            sample_aspect_ratio=(1, 1),
+            decoder="h264",
+        ),
+        output=OutputFormat(width=width, height=height, encoder="libx264", bitrate_bps=500_000, on_gpu=False),
+        engine=replace(scripted, **engine),
+        audio=audio,
+    )
 
 
 @dataclass
@@ -206,7 +204,7 @@ class ScriptedWorker:
     async def _live(self) -> None:
         script = self.script
         sound = Sound() if script.audio else None
-        self.say(opened(script.width, script.height, sound.aac_config if sound else ""))
+        self.say(opened(script.width, script.height, sound.format if sound else None))
         sizes = {"upscaled": (script.width, script.height), "plain": (script.width // 2, script.height // 2)}
         self._encoders = {name: Encoder(*size, script.gop_s) for name, size in sizes.items()}
         self._encoders["plain"].force = True
@@ -239,7 +237,7 @@ class ScriptedWorker:
             keyframe=keyframe,
             arrival_ns=now_ns - 20_000_000,
             sent_ns=now_ns,
-            stages_s={"decode": 0.001, "queue": 0.002, "upscale": 0.015, "encode": 0.002},
+            trace=Trace(decode=0.001, queue=0.002, upscale=0.015, encode=0.002),
             payload=payload,
         )
 

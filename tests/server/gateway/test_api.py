@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from server.wire.messages import Dropped, Failed, Heartbeat, Reconnecting
+from server.wire.messages import Dropped, Heartbeat, JobImpossible, Reconnecting
 from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, gateway, opened, until
 
 
@@ -73,7 +73,7 @@ async def test_a_failed_stream_says_why_and_leaves_the_others_alone():
     async with gateway(streams=("good", "bad")) as served:
         await until(lambda: len(served.placement.workers) == 2, "both workers")
         served.placement.workers[1].hang()
-        served.placement.workers[1].say(Failed(reason="clip.txt: no video in it"))
+        served.placement.workers[1].say(JobImpossible(reason="clip.txt: no video in it"))
         assert (await served.in_state("failed", "bad"))["reason"] == "clip.txt: no video in it"
         await served.in_state("running", "good")
         assert (await served.metrics())['livesr_stream_state{state="failed",stream="bad"}'] == 1
@@ -155,14 +155,14 @@ async def test_metrics_of_a_stream_come_and_go_with_it():
     async with gateway() as served:
         await served.in_state("running")
         served.worker.say(Dropped(stage="upscale", reason="overload", count=3))
-        served.worker.say(Dropped(stage="decode", reason="whatever a worker may say", count=1))
-        served.worker.say(Heartbeat(queues={"upscale": 2, "odd": 9}, rss_bytes=7, cpu_s=1.5))
+        served.worker.say(Dropped(stage="decode", reason="corrupt", count=1))
+        served.worker.say(Heartbeat(queues={"upscale": 2}, rss_bytes=7, cpu_s=1.5))
 
-        other = 'livesr_frames_dropped_total{reason="other",stage="decode",stream="demo"}'
+        corrupt = 'livesr_frames_dropped_total{reason="corrupt",stage="decode",stream="demo"}'
 
         async def counted() -> dict | None:
             metrics = await served.metrics()
-            return metrics if other in metrics else None
+            return metrics if corrupt in metrics else None
 
         metrics = await until(counted, "the drops are counted")
         assert metrics['livesr_frames_dropped_total{reason="overload",stage="upscale",stream="demo"}'] == 3

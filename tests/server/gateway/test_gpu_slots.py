@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.machine import Gpu
-from server.gateway.placement.local import LocalPlacement, LocalWorker
+from server.gateway.placement.local import LocalPlacement, LocalWorkerHandle
 from server.gateway.placement.slots import GpuSlots, NoFreeSlot
 from server.settings import Settings
 from tests.server.gateway.scripted_gateway import gateway, until
@@ -35,15 +35,15 @@ def used(placement: LocalPlacement) -> list[int]:
     return [use.used for use in placement.gpu_slots()]
 
 
-def visible(worker: LocalWorker) -> str | None:
+def visible(worker: LocalWorkerHandle) -> str | None:
     environment = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
     found = [entry for entry in environment if entry.startswith(b"CUDA_VISIBLE_DEVICES=")]
     return found[0].partition(b"=")[2].decode() if found else None
 
 
-async def start(placement: LocalPlacement, name: str = "a", **options) -> LocalWorker:
+async def start(placement: LocalPlacement, name: str = "a", **options) -> LocalWorkerHandle:
     worker = await placement.start(job(name, **options))
-    assert isinstance(worker, LocalWorker)
+    assert isinstance(worker, LocalWorkerHandle)
     return worker
 
 

@@ -6,7 +6,7 @@ import itertools
 import av
 import pytest
 
-from server.wire.messages import Failed
+from server.wire.messages import JobImpossible
 from tests.server.gateway.scripted_gateway import Gateway, Script, ScriptedPlacement, gateway, until
 from tests.server.gateway.test_segments import Media
 
@@ -108,7 +108,7 @@ async def test_a_stream_without_a_picture_says_so():
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "1"
         assert "starting" in response.json()["detail"]
-        served.worker.say(Failed(reason="no video"))
+        served.worker.say(JobImpossible(reason="no video"))
         await served.in_state("failed")
         response = await served.http.get("/hls/demo/index.m3u8")
         assert response.status_code == 409

@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from server.gateway.placement import Worker
-from server.gateway.placement.local import LocalPlacement, LocalWorker
+from server.gateway.placement import WorkerHandle
+from server.gateway.placement.local import LocalPlacement, LocalWorkerHandle
 from server.wire.messages import WorkerJob
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
 
@@ -18,11 +18,11 @@ FAST = {"preset": "ultrafast", "lanes": 1}
 class Recording(LocalPlacement):
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
-        self.workers: list[LocalWorker] = []
+        self.workers: list[LocalWorkerHandle] = []
 
-    async def start(self, job: WorkerJob) -> Worker:
+    async def start(self, job: WorkerJob) -> WorkerHandle:
         worker = await super().start(job)
-        assert isinstance(worker, LocalWorker)
+        assert isinstance(worker, LocalWorkerHandle)
         self.workers.append(worker)
         return worker
 
@@ -77,7 +77,7 @@ async def test_deleting_a_stream_ends_its_worker():
 
 async def test_a_worker_ends_with_its_gateway_however_that_ended():
     worker = await LocalPlacement().start(job())
-    assert isinstance(worker, LocalWorker)
+    assert isinstance(worker, LocalWorkerHandle)
     async for _ in worker.messages():
         break  # it runs
     worker._writer.close()  # as the kernel does for a process that is gone
@@ -86,7 +86,7 @@ async def test_a_worker_ends_with_its_gateway_however_that_ended():
 
 async def test_a_worker_that_does_not_stop_is_ended():
     worker = await LocalPlacement().start(job())
-    assert isinstance(worker, LocalWorker)
+    assert isinstance(worker, LocalWorkerHandle)
     async for _ in worker.messages():
         break
     os.kill(worker.pid, signal.SIGSTOP)

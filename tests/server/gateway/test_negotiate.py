@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.gateway.errors import InvalidOffer
 from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_offer
-from server.wire.messages import Failed
+from server.wire.messages import JobImpossible
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback  # noqa: F401
 
 SDP = {"Content-Type": "application/sdp"}
@@ -37,7 +37,7 @@ SDP = {"Content-Type": "application/sdp"}
 async def test_what_cannot_be_answered_is_refused_in_words(path, body, headers, status, words):
     async with gateway(streams=("demo", "full", "broken"), limits={"max_viewers_per_stream": 1}) as served:
         await served.in_state("running", "full")
-        served.placement.workers[2].say(Failed(reason="no video in it"))
+        served.placement.workers[2].say(JobImpossible(reason="no video in it"))
         await served.in_state("failed", "broken")
         async with Viewer(served, "full"):
             visitor = Viewer(served)

@@ -3,18 +3,19 @@
 import itertools
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from io import BytesIO
 
 import av
 import pytest
+from msgspec.structs import replace
 
 from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
 from server.settings import Hls
-from server.wire.messages import AudioPacket, VideoPacket
+from server.wire.messages import AudioPacket, Trace, VideoPacket
 from tests.server.gateway.scripted_gateway import FPS, FRAME_TICKS, Encoder, Sound, opened
 
 
@@ -24,8 +25,8 @@ class Source:
     def __init__(self, *, gop_s: float = 2.0, segments: int = 4, sound: bool = False) -> None:
         self.segments = Segments(Hls(segment_s=2.0, segments=segments), on_need_keyframe=self._ask)
         self.sound = Sound() if sound else None
-        self.opened = opened(aac_config=self.sound.aac_config if self.sound else "")
-        self.encoder = Encoder(self.opened.width, self.opened.height, gop_s)
+        self.opened = opened(audio=self.sound.format if self.sound else None)
+        self.encoder = Encoder(self.opened.output.width, self.opened.output.height, gop_s)
         self.pts = 90_000 * 1000
         self.sound_pts = 48_000 * 1000
         self.frames = 0
@@ -37,7 +38,7 @@ class Source:
         self.encoder.force = True
 
     def resize(self, width: int, height: int) -> None:
-        self.opened = replace(self.opened, width=width, height=height)
+        self.opened = replace(self.opened, output=replace(self.opened.output, width=width, height=height))
         self.encoder = Encoder(width, height, 2.0)
         self.segments.opened(self.opened)
 
@@ -81,7 +82,7 @@ def video(pts: int, payload: bytes, keyframe: bool) -> VideoPacket:
         keyframe=keyframe,
         arrival_ns=0,
         sent_ns=0,
-        stages_s={},
+        trace=Trace(decode=0, queue=0, upscale=0, encode=0),
         payload=payload,
     )
 
@@ -284,7 +285,7 @@ def test_a_player_is_told_what_it_will_get():
 
 def test_non_square_pixels_are_told():
     source = Source()
-    source.opened = replace(source.opened, sample_aspect_ratio=(4, 3))
+    source.opened = replace(source.opened, source=replace(source.opened.source, sample_aspect_ratio=(4, 3)))
     source.segments.opened(source.opened)
     source.run(2.1)
     (run,) = source.media().runs()

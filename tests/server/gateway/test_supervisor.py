@@ -6,7 +6,8 @@ import time
 
 from server.gateway.streams.supervisor import Patience, Supervisor
 from server.settings import Settings
-from server.wire.messages import Broke, Failed, Heartbeat, Message, ProtocolError, Stop
+from server.wire.codec import ProtocolError
+from server.wire.messages import Heartbeat, JobImpossible, Message, Stop, WorkerBroken
 from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, until
 
 BEAT = Heartbeat(queues={}, rss_bytes=1, cpu_s=0.1)
@@ -95,11 +96,11 @@ async def test_loading_an_engine_may_take_longer_than_a_heartbeat():
 
 
 async def test_failed_is_for_good():
-    placement = quiet(Failed(reason="no video"))
+    placement = quiet(JobImpossible(reason="no video"))
     async with supervised(placement) as (witness, task):
         await asyncio.wait_for(task, 5)
         assert witness.starts == 1
-        assert witness.messages == [Failed(reason="no video")]
+        assert witness.messages == [JobImpossible(reason="no video")]
         assert witness.deaths == []
 
 
@@ -113,7 +114,7 @@ async def test_a_worker_that_speaks_nonsense_is_replaced():
 
 
 async def test_a_worker_that_breaks_has_the_last_word():
-    placement = quiet(BEAT, Broke(reason="the GPU is out of memory while it computed a frame"))
+    placement = quiet(BEAT, WorkerBroken(reason="the GPU is out of memory while it computed a frame"))
     async with supervised(placement) as (witness, _):
         await until(lambda: placement.workers, "a worker")
         placement.workers[0].die()

@@ -3,25 +3,26 @@
 import contextlib
 import struct
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.wire.codec import MAX_MESSAGE_BYTES, Decoder, ProtocolError, encode
 from server.wire.messages import (
-    MAX_PAYLOAD_BYTES,
+    AudioFormat,
     AudioPacket,
-    Broke,
-    Codec,
     Dropped,
     EngineLoad,
-    Failed,
     Heartbeat,
-    ProtocolError,
+    JobImpossible,
     Reconnecting,
     RequestKeyframe,
     SetPlain,
     Stop,
+    Trace,
     VideoPacket,
+    WorkerBroken,
 )
 from tests.server.gateway.scripted_gateway import opened
 
@@ -29,7 +30,7 @@ MESSAGES = [
     RequestKeyframe(rendition="plain"),
     SetPlain(enabled=True),
     Stop(),
-    opened(aac_config="1190"),
+    opened(audio=AudioFormat(config=b"\x11\x90", rate_hz=48_000, channels=2)),
     VideoPacket(
         rendition="upscaled",
         pts=2**40,
@@ -37,14 +38,14 @@ MESSAGES = [
         keyframe=True,
         arrival_ns=2**50,
         sent_ns=2**50 + 1,
-        stages_s={"decode": 0.001},
+        trace=Trace(decode=0.001, queue=0, upscale=0.02, encode=0.003),
         payload=bytes(range(256)) * 40,
     ),
     AudioPacket(codec="opus", pts=1, duration=960, payload=b"\0\1"),
     Dropped(stage="upscale", reason="overload", count=3),
     Reconnecting(reason="refused – später", retry_in_s=0.5),
-    Failed(reason="no video"),
-    Broke(reason="the GPU is lost"),
+    JobImpossible(reason="no video"),
+    WorkerBroken(reason="the GPU is lost"),
     EngineLoad(state="loading", model="m", width=640, height=360, elapsed_s=1.5, detail="tuning"),
     Heartbeat(queues={"upscale": 2}, rss_bytes=1, cpu_s=0.25),
 ]
@@ -52,42 +53,61 @@ MESSAGES = [
 
 @given(st.lists(st.sampled_from(MESSAGES), max_size=6), st.integers(1, 9000))
 def test_messages_survive_any_fragmentation(messages, piece):
-    wire = b"".join(Codec.encode(message) for message in messages)
-    codec, received = Codec(), []
+    wire = b"".join(encode(message) for message in messages)
+    decoder, received = Decoder(), []
     for start in range(0, len(wire), piece):
-        received += codec.feed(wire[start : start + piece])
+        received += decoder.feed(wire[start : start + piece])
     assert received == messages
 
 
-def frame(head: bytes, payload_bytes: int = 0) -> bytes:
-    return struct.pack("!II", len(head), payload_bytes) + head + bytes(min(payload_bytes, 16))
+def nonsense(body: bytes) -> bytes:
+    return struct.pack("!I", len(body)) + body
+
+
+def tagged(name: str, **fields: object) -> bytes:
+    return nonsense(msgspec.msgpack.encode({"type": name, **fields}))
 
 
 @pytest.mark.parametrize(
     "wire",
     [
-        frame(b"not json"),
-        frame(b'["NoSuchMessage", {}]'),
-        frame(b'["Stop", {"more": 1}]'),
-        frame(b'["SetPlain", {}]'),
-        frame(b'["SetPlain", {"enabled": 1}]'),
-        frame(b'["RequestKeyframe", {"rendition": "best"}]'),
-        frame(b'["Failed", {"reason": ["x"]}]'),
-        frame(b'["Dropped", {"stage": "lunch", "reason": "x", "count": 1}]'),
-        frame(b'["Heartbeat", {"queues": {"upscale": "2"}, "rss_bytes": 1, "cpu_s": 0.1}]'),
-        frame(b"[]"),
-        frame(b"7"),
-        frame(b'{"Stop": 1}'),
-        frame(b'["Stop", {}]', payload_bytes=MAX_PAYLOAD_BYTES + 1),
-        struct.pack("!II", 0xFFFFFFFF, 0),
+        nonsense(b"no message"),
+        nonsense(b""),
+        nonsense(msgspec.msgpack.encode(["Stop", 5])),
+        nonsense(msgspec.msgpack.encode([])),
+        nonsense(msgspec.msgpack.encode(7)),
+        nonsense(b"\x91" * 100_000),
+        nonsense(b"\x82\xa4type\xa4Stop\xa1x" + b"\x91" * 100_000),
+        nonsense(b"\x81\xa4type\xa4\xff\xff\xff\xff"),
+        tagged("NoSuchMessage"),
+        tagged("Stop", more=1),
+        tagged("SetPlain"),
+        tagged("SetPlain", enabled=1),
+        tagged("RequestKeyframe", rendition="best"),
+        tagged("JobImpossible", reason=["x"]),
+        tagged("JobImpossible", reason="x" * (2 << 20)),
+        tagged("Dropped", stage="lunch", reason="overload", count=1),
+        tagged("Dropped", stage="upscale", reason="a typo", count=1),
+        tagged("Dropped", stage="upscale", reason="overload", count=-1),
+        tagged("Heartbeat", queues={"upscale": "2"}, rss_bytes=1, cpu_s=0.1),
+        struct.pack("!I", MAX_MESSAGE_BYTES + 1),
     ],
 )
 def test_nonsense_is_refused(wire):
     with pytest.raises(ProtocolError):
-        Codec().feed(wire)
+        Decoder().feed(wire)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_do_worse_than_being_refused(data):
     with contextlib.suppress(ProtocolError):
-        Codec().feed(data)
+        Decoder().feed(data)
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+def test_a_damaged_message_does_no_worse_either(message, data):
+    wire = encode(message)
+    for _ in range(data.draw(st.integers(1, 4))):
+        wire[data.draw(st.integers(4, len(wire) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ProtocolError):
+        Decoder().feed(bytes(wire))

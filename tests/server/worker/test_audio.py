@@ -48,7 +48,7 @@ class Published:
         """All samples of the first channel, and their rate."""
         context = av.CodecContext.create("libopus" if codec == "opus" else "aac", "r")
         if codec == "aac":
-            context.extradata = bytes.fromhex(self.format.aac_config)
+            context.extradata = self.format.config
         blocks, rate = [], AUDIO_CLOCK_HZ
         for packet in self.of(codec):
             for frame in context.decode(av.Packet(packet.payload)):
@@ -100,13 +100,13 @@ def test_opus_is_20_ms_at_48_khz(tmp_path):
 def test_aac_of_a_file_is_copied_byte_for_byte(tmp_path):
     published = Published(write_clip(tmp_path / "clip.mp4", audio="aac"))
     assert [packet.payload for packet in published.of("aac")] == published.source
-    assert published.format.aac_config.startswith("1190")  # AAC LC, 48 kHz, stereo
+    assert published.format.config.startswith(b"\x11\x90")  # AAC LC, 48 kHz, stereo
     assert (published.format.rate_hz, published.format.channels) == (48_000, 2)
 
 
 def test_aac_of_a_transport_stream_loses_its_adts_headers(tmp_path):
     published = Published(write_clip(tmp_path / "clip.ts", audio="aac"))
-    assert published.format.aac_config == "1190"
+    assert published.format.config == b"\x11\x90"
     for packet, source in zip(published.of("aac"), published.source, strict=True):
         assert split_adts(source) == (bytes.fromhex("1190"), packet.payload)
 

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from engine.errors import EngineError
+from server.wire.clock import now_ns
 from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
-from server.worker.ingest.timeline import now_ns
 from server.worker.process.mailbox import Closed
 from server.worker.process.picture import ColourTags, Picture, PictureFormat, frame_from_planes, plane_view
 from server.worker.process.pipeline import Pipeline

@@ -13,7 +13,6 @@ from engine.load import load_engine
 from engine.machine import nvidia_gpus
 from server.settings import DEFAULT_MODEL, Settings
 from server.wire.messages import Opened, VideoPacket
-from server.worker.encode.audio import AudioFormat
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.container import find_tracks, tracks_of
 from server.worker.ingest.synthetic import read_frame_number
@@ -63,7 +62,7 @@ def run(load, pictures: list[Picture], **options) -> list:
     sent: list = []
     publisher = VideoPublisher(
         encoder="libx264", preset="ultrafast", bitrate_bps=0, keyframe_interval_s=10.0,
-        send=sent.append, audio_format=AudioFormat, log=LOG,
+        send=sent.append, audio_format=lambda: None, log=LOG,
     )  # fmt: skip
     publisher.set_plain(options.pop("plain", False))
 
@@ -92,7 +91,7 @@ def test_surfaces_go_from_decoder_to_encoder_as_they_are():
     assert numbers(sent, 2) == list(range(12))
     assert numbers(sent, 1, "plain") == list(range(12)), "the plain picture is brought to the host"
     [opened] = [m for m in sent if isinstance(m, Opened)]
-    assert (opened.video_decoder, opened.backend, opened.width) == ("nvdec", "test", 320)
+    assert (opened.source.decoder, opened.engine.backend, opened.output.width) == ("nvdec", "test", 320)
 
 
 def test_chroma_survives_the_way_there_and_back():
@@ -179,7 +178,7 @@ def test_on_a_gpu_a_clip_goes_through_nvdec_the_engine_and_nvenc(tmp_path):
     try:
         publisher = VideoPublisher(
             encoder="h264_nvenc", preset="p3", bitrate_bps=0, keyframe_interval_s=10.0,
-            send=sent.append, audio_format=AudioFormat, log=LOG,
+            send=sent.append, audio_format=lambda: None, log=LOG,
         )  # fmt: skip
     except ValueError as exc:
         pytest.skip(str(exc))
@@ -213,5 +212,9 @@ def test_on_a_gpu_a_clip_goes_through_nvdec_the_engine_and_nvenc(tmp_path):
         pipeline.join(300)
         publisher.close()
     [opened] = [m for m in sent if isinstance(m, Opened)]
-    assert (opened.video_decoder, opened.video_encoder, opened.on_gpu) == ("nvdec", "h264_nvenc", True)
+    assert (opened.source.decoder, opened.output.encoder, opened.output.on_gpu) == (
+        "nvdec",
+        "h264_nvenc",
+        True,
+    )
     assert numbers(sent, 2) == list(range(20))
