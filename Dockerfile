@@ -5,7 +5,7 @@
 # For machines with NVIDIA GPUs, their driver and NVIDIA's container toolkit:
 #
 #   docker build -t livesr:gpu --target gpu .
-#   docker run --network host --gpus all -v livesr-plans:/var/cache/livesr livesr:gpu
+#   docker run --network host --gpus all -v livesr-artifacts:/var/cache/livesr livesr:gpu
 #
 # Viewers' media is UDP on ports of the system's choice, which no list of published ports can name: hence the
 # host's network. With your own settings: docker run … -v ./livesr.toml:/etc/livesr/livesr.toml:ro livesr
@@ -42,12 +42,12 @@ COPY --from=build-gpu /opt/livesr /opt/livesr
 COPY deploy/demo.toml /etc/livesr/livesr.toml
 # "video" is NVDEC and NVENC.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
-    LIVESR_PLANS=/var/cache/livesr/plans \
+    LIVESR_ARTIFACTS=/var/cache/livesr/artifacts \
     PATH=/opt/livesr/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # TensorRT engines belong to one kind of GPU, so the image has none. A stream builds its own at its first start and
 # is upscaled by bicubic for those minutes; this builds them beforehand, for the sizes of your sources:
 #
-#   docker run --gpus all -v livesr-plans:/var/cache/livesr livesr:gpu build --all --size 640x360 --size 1280x720
+#   docker run --gpus all -v livesr-artifacts:/var/cache/livesr livesr:gpu build --all --size 640x360 --size 1280x720
 VOLUME /var/cache/livesr
 USER 1000
 EXPOSE 8080

@@ -39,6 +39,7 @@ test: $(BIN)/.dev $(if $(shell command -v npm),web)
 lint: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(BIN)/.dev
 	$(BIN)/mypy

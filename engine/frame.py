@@ -11,6 +11,8 @@ from engine.config import ColourKind
 Plane = NDArray[np.uint8]
 Precision = Literal["float32", "bf16", "fp16", "int8"]
 Matrix = Literal["bt601", "bt709"]
+USUAL_FPS = 25  # where a source does not say how many frames it sends a second
+_HD_LINES = 720
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,11 @@ class Colour:
 
     matrix: Matrix = "bt709"
     full_range: bool = False
+
+
+def usual_matrix(height: int) -> Matrix:
+    """Matrix of a picture of so many lines that names none: BT.709 from 720 lines, as players take it."""
+    return "bt709" if height >= _HD_LINES else "bt601"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

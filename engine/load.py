@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from engine.artifact import MANIFEST, Artifact, open_artifact
-from engine.backends.gpu import GPU_BACKENDS, load_gpu_engine, require_gpu
+from engine.backends.gpu import load_gpu_engine
+from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.config import AwsrnConfig
 from engine.errors import BackendUnavailable, EngineError, ModelNotFound
 from engine.frame import Colour, Engine, EngineSpec, Precision

@@ -10,11 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.load import BACKENDS, zoo
-from server.gateway.errors import describe
-from server.wire.messages import WorkerJob
-from server.worker.ingest.source import scheme
+from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, WorkerJob
+from server.wire.urls import SCHEMES, find_scheme, mask_credentials
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "synthetic", "demo", "file")
 DEFAULT_MODEL = "awsrn-live-x2"
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -44,7 +42,7 @@ class PipelineOptions(_Table):
     bitrate_bps: int = Field(
         default=0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
     )
-    keyframe_interval_s: float = Field(default=2.0, ge=0.5, le=10.0)
+    keyframe_interval_s: float = Field(default=DEFAULT_KEYFRAME_INTERVAL_S, ge=0.5, le=10.0)
     source_timeout_s: float = Field(
         default=10.0, gt=0, le=120, description="A source silent for longer is reopened"
     )
@@ -90,12 +88,7 @@ class StreamSettings(PipelineOptions):
     def _known_scheme(cls, source: str) -> str:
         if any(ord(c) < 32 for c in source):
             raise ValueError("must not hold control characters")
-        name = scheme(source)
-        if name and name not in SCHEMES:
-            raise ValueError(
-                f"scheme {name!r} must be one of {', '.join(SCHEMES)}, or the source a file's path"
-            )
-        if name not in ("", "file", "synthetic", "demo") and not urlsplit(source).netloc:
+        if find_scheme(source).reader == "network" and not urlsplit(source).netloc:
             raise ValueError("must name a host")
         return source
 
@@ -214,5 +207,15 @@ def check(tables: dict[str, Any], where: str) -> Settings:
     try:
         return Settings.model_validate(tables)
     except ValidationError as exc:
-        errors = "; ".join(describe(dict(error)) for error in exc.errors())
+        errors = "; ".join(describe_error(dict(error)) for error in exc.errors())
         raise ValueError(f"{where}: {errors}") from exc
+
+
+def describe_error(error: dict[str, object]) -> str:
+    """One pydantic error as 'key=value: rule'."""
+    location = error.get("loc", ())
+    assert isinstance(location, tuple)
+    key = ".".join(str(part) for part in location if part != "body") or "body"
+    value = error.get("input")
+    shown = "" if isinstance(value, dict | list) or value is None else f"={mask_credentials(repr(value))}"
+    return f"{key}{shown}: {str(error.get('msg', '')).removeprefix('Value error, ')}"

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifact import colours
-from engine.backends.tensorrt.plans import PlanRequest, Sizes, Target, ensure_plan, plans_folder
+from engine.backends.require_gpu import require_gpu
+from engine.backends.tensorrt.builds import ensure_artifact
+from engine.backends.tensorrt.request import BuildRequest, Sizes, Target
+from engine.backends.tensorrt.store import artifacts_folder
 from engine.backends.tensorrt.target import current_target
 from engine.errors import BackendUnavailable
 from engine.frame import Colour
@@ -22,7 +25,7 @@ def add_arguments(group: Any) -> None:
     group.add_argument(
         "--all",
         action="store_true",
-        help="every model that ships, into the folder that the service looks in ($LIVESR_PLANS)",
+        help="every model that ships, into the folder that the service looks in ($LIVESR_ARTIFACTS)",
     )
     group.add_argument(
         "--size", type=_sizes, action="append", help="WIDTHxHEIGHT of the LR frames; may be repeated"
@@ -48,17 +51,18 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("build needs the folder to write")
     if not args.size and not args.dynamic:
         raise ValueError("build --backend tensorrt needs --size or --dynamic")
-    folder = plans_folder() if args.all else args.out
-    plans = [
-        ensure_plan(request, folder, timeout_s=args.timeout, on_progress=_Progress(request))
+    require_gpu("tensorrt")
+    folder = artifacts_folder() if args.all else args.out
+    artifacts = [
+        ensure_artifact(request, folder, timeout_s=args.timeout, on_progress=_Progress(request))
         for request in _requests(args, current_target())
     ]
     if args.json:
-        print(json.dumps([{"path": str(plan.path)} | plan.manifest for plan in plans]))
+        print(json.dumps([{"path": str(artifact.path)} | artifact.manifest for artifact in artifacts]))
     return 0
 
 
-def _requests(args: argparse.Namespace, target: Target) -> Iterator[PlanRequest]:
+def _requests(args: argparse.Namespace, target: Target) -> Iterator[BuildRequest]:
     paths: list[Path] = [ZOO / f"{m}.safetensors" for m in zoo()] if args.all else [args.checkpoint]
     wanted = [*(args.size or []), *([args.dynamic] if args.dynamic else [])]
     for path in paths:
@@ -67,7 +71,7 @@ def _requests(args: argparse.Namespace, target: Target) -> Iterator[PlanRequest]
         names = args.colour or ["bt709-limited"]
         for colour in [COLOURS[name] for name in names] if kind == "rgb" else [Colour()]:
             for sizes in wanted:
-                yield PlanRequest(
+                yield BuildRequest(
                     checkpoint=path,
                     checkpoint_sha256=checkpoint.sha256,
                     kind=kind,
@@ -81,7 +85,7 @@ def _requests(args: argparse.Namespace, target: Target) -> Iterator[PlanRequest]
 class _Progress:
     """A line on stderr for each stage of a build."""
 
-    def __init__(self, request: PlanRequest) -> None:
+    def __init__(self, request: BuildRequest) -> None:
         self._request = request
         self._stage = ""
 

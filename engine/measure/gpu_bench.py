@@ -16,7 +16,8 @@ from engine.backends.cuda.choose_lanes import MOST
 from engine.backends.cuda.device import CudaDevice, CudaStream, device_errors, planes
 from engine.backends.cuda.engine import CudaEngine
 from engine.backends.cuda.lanes import Work
-from engine.backends.gpu import GPU_BACKENDS, measure_parity, open_engine, require_gpu
+from engine.backends.gpu import measure_parity, open_engine
+from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.backends.tensorrt.engine import TensorRtEngine
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from engine.backends.gpu import require_gpu
+from engine.backends.require_gpu import require_gpu
 from engine.frame import Precision
 from engine.load import BACKENDS
 from engine.measure.bench import Bench, bench_engine
@@ -13,7 +13,7 @@ from engine.measure.gpu_report import render
 from server.offline.bench_pipeline import bench_pipeline, describe
 from server.settings import PipelineOptions
 from server.wire.logs import log_to_stderr
-from server.worker.ingest.source import DEMO_CLIP
+from server.worker.ingest.open import DEMO_CLIP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

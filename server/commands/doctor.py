@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-from fractions import Fraction
 from importlib.metadata import version
 from typing import Any
 
@@ -11,12 +10,12 @@ import av
 from av.codec.hwaccel import HWAccel
 
 from engine import machine
-from engine.backends.gpu import GPU_BACKENDS, require_gpu
 from engine.backends.openvino.engine import devices
+from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.errors import EngineError
 from engine.load import choose, zoo
-
-_TRIED_SIZE = 256  # the least width and height that every NVENC generation takes
+from server.settings import PipelineOptions
+from server.worker.encode.h264 import encoder_problem
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,16 +89,8 @@ def _try_gpu(backend: str) -> dict[str, Any]:
 
 
 def _try_encoder(name: str) -> dict[str, Any]:
-    try:
-        context = av.CodecContext.create(name, "w")
-        assert isinstance(context, av.VideoCodecContext)
-        context.width = context.height = _TRIED_SIZE
-        context.pix_fmt = "yuv420p"
-        context.framerate = Fraction(25)
-        context.open()
-    except (av.FFmpegError, ValueError) as exc:
-        return {"works": False, "reason": str(exc)}
-    return {"works": True}
+    reason = encoder_problem(name, PipelineOptions().preset)
+    return {"works": False, "reason": reason} if reason else {"works": True}
 
 
 def _try_nvdec() -> dict[str, Any]:

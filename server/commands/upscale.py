@@ -13,9 +13,6 @@ from server.settings import DEFAULT_MODEL
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
-# One is filled or emptied while two compute.
-_LANES = 3
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", metavar="IN", type=Path, help="video or image file")
@@ -99,7 +96,7 @@ def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
             backend=args.backend,
             precision=args.precision,
             threads=args.threads,
-            lanes=_LANES,
+            lanes=0,  # as many as suit the engine
         )
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
@@ -109,7 +106,7 @@ def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
             args.input,
             args.output,
             load=load,
-            lanes=_LANES,
+            lanes=0,  # as many as suit the engine
             crf=args.crf,
             preset=args.preset,
             progress=bar.show,

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from server.wire.urls import mask_credentials
+from server.settings import describe_error
 
 
 class GatewayError(Exception):
@@ -110,21 +110,11 @@ async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
 
 async def _on_invalid_request(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, RequestValidationError)
-    return _response(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(describe, exc.errors())))
+    return _response(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(describe_error, exc.errors())))
 
 
 async def _on_bug(request: Request, exc: Exception) -> JSONResponse:
     return _response(HTTPStatus.INTERNAL_SERVER_ERROR, "the gateway failed; its log says why")
-
-
-def describe(error: dict[str, object]) -> str:
-    """One pydantic error as 'key=value: rule'."""
-    location = error.get("loc", ())
-    assert isinstance(location, tuple)
-    key = ".".join(str(part) for part in location if part != "body") or "body"
-    value = error.get("input")
-    shown = "" if isinstance(value, dict | list) or value is None else f"={mask_credentials(repr(value))}"
-    return f"{key}{shown}: {str(error.get('msg', '')).removeprefix('Value error, ')}"
 
 
 def install(app: FastAPI) -> None:

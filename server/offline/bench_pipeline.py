@@ -16,11 +16,11 @@ from typing import Any
 from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
 from engine.load import load_engine
 from server.offline.file_reader import WholeFile
-from server.wire.messages import VIDEO_CLOCK_HZ
+from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, VIDEO_CLOCK_HZ
 from server.worker.connection import Connection
 from server.worker.encode.h264 import choose_encoder
 from server.worker.encode.video import VideoPublisher
-from server.worker.ingest.source import DEMO_CLIP
+from server.worker.ingest.open import DEMO_CLIP
 from server.worker.process.picture import Picture, host_planes
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.ring import Upscaled
@@ -97,7 +97,7 @@ def bench_pipeline(
                 encoder=encoder,
                 preset=preset,
                 bitrate_bps=0,
-                keyframe_interval_s=2.0,
+                keyframe_interval_s=DEFAULT_KEYFRAME_INTERVAL_S,
                 send=drain.connection.send,
                 audio_format=lambda: None,
                 log=_LOG,

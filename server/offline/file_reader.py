@@ -11,6 +11,7 @@ import av
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
+from engine.frame import USUAL_FPS
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.worker.ingest.container import find_tracks, tracks_of
@@ -43,7 +44,7 @@ class WholeFile:
             raise ValueError(f"{path}: {exc}") from exc
         self._path = path
         self.audio: list[AudioStream] = [s for s in self._container.streams.audio if s.codec_context]
-        self.fps = self._video.average_rate or Fraction(25)
+        self.fps = self._video.average_rate or Fraction(USUAL_FPS)
         self.time_base = time_base or self._video.time_base or 1 / self.fps
         self.dropped: Counter[str] = Counter()  # packets that gave no picture, by reason
         self._decoder = PictureDecoder(

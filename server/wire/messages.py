@@ -6,7 +6,6 @@ from msgspec import Meta, Struct
 
 VIDEO_CLOCK_HZ = 90_000
 AUDIO_CLOCK_HZ = 48_000
-USUAL_FPS = 25.0  # where a source does not say how many it sends
 DEFAULT_KEYFRAME_INTERVAL_S = 2.0
 
 Rendition = Literal["upscaled", "plain"]

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from engine.backends.gpu import GPU_BACKENDS
+from engine.backends.require_gpu import GPU_BACKENDS
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour, Engine
 from engine.load import choose, load_engine
@@ -32,7 +32,8 @@ from server.wire.messages import (
 from server.worker.connection import Connection
 from server.worker.drops import Drops
 from server.worker.encode.video import VideoPublisher
-from server.worker.ingest.source import SourceError, open_source
+from server.worker.ingest.open import open_source
+from server.worker.ingest.source import SourceError
 from server.worker.live import LiveIngest
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.pipeline import Pipeline

@@ -57,8 +57,8 @@ def test_both_images_start_alike(words):
 
 
 def test_the_gpu_image_keeps_its_engines_in_a_volume():
-    folder = re.search(r"LIVESR_PLANS=(\S+)/plans", stage("gpu"))
+    folder = re.search(r"LIVESR_ARTIFACTS=(\S+)/artifacts", stage("gpu"))
 
     assert folder
     assert f"\nVOLUME {folder[1]}\n" in stage("gpu")
-    assert f"plans:{folder[1]}\n" in (ROOT / "deploy" / "compose.yaml").read_text()
+    assert f"artifacts:{folder[1]}\n" in (ROOT / "deploy" / "compose.yaml").read_text()

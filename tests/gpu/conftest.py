@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends.gpu import require_gpu
+from engine.backends.require_gpu import require_gpu
 from engine.errors import BackendUnavailable
 from engine.frame import GpuEngine
 from engine.load import load_engine
@@ -15,15 +15,15 @@ Load = Callable[..., GpuEngine]
 
 
 @pytest.fixture(scope="session")
-def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One build of each engine for all tests."""
-    return tmp_path_factory.mktemp("plans")
+    return tmp_path_factory.mktemp("artifacts")
 
 
 @pytest.fixture(params=["cuda", "tensorrt"])
-def load(request: pytest.FixtureRequest, plans: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+def load(request: pytest.FixtureRequest, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """load(width, height, **options): the model that ships, on each GPU backend."""
-    monkeypatch.setenv("LIVESR_PLANS", str(plans))
+    monkeypatch.setenv("LIVESR_ARTIFACTS", str(artifacts))
     try:
         require_gpu(request.param)
     except BackendUnavailable as exc:

@@ -11,7 +11,7 @@ def test_the_report_has_figures_of_every_engine(tmp_path: Path, monkeypatch: pyt
     from engine.measure import gpu_bench
     from engine.measure.gpu_report import render
 
-    monkeypatch.setenv("LIVESR_PLANS", str(tmp_path))
+    monkeypatch.setenv("LIVESR_ARTIFACTS", str(tmp_path))
     monkeypatch.setattr(gpu_bench, "PAPER_MODELS", ("awsrn-s-x2",))
     report = gpu_bench.bench_gpu([(320, 180)])
     for case in report.cases:

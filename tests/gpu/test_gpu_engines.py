@@ -118,11 +118,11 @@ def test_the_number_of_lanes_is_measured(load: Load) -> None:
     assert 1 <= load(WIDTH, HEIGHT, lanes=0).spec.lanes <= 4
 
 
-def test_a_plan_that_is_there_is_loaded_and_its_parity_known(load: Load, plans: Path) -> None:
+def test_an_artifact_that_is_there_is_loaded_and_its_parity_known(load: Load, artifacts: Path) -> None:
     first = load(WIDTH, HEIGHT)
-    before = {path: path.stat().st_mtime_ns for path in plans.rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in artifacts.rglob("*") if path.is_file()}
     assert load(WIDTH, HEIGHT).spec.parity_db == pytest.approx(first.spec.parity_db, abs=0.01)
-    assert before.items() <= {p: p.stat().st_mtime_ns for p in plans.rglob("*") if p.is_file()}.items()
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in artifacts.rglob("*") if p.is_file()}.items()
 
 
 @pytest.fixture
@@ -142,12 +142,12 @@ def test_a_gpu_that_is_full_says_so(load: Load, little_memory: None) -> None:
 
 
 @pytest.mark.parametrize("load", ["tensorrt"], indirect=True)
-def test_a_plan_of_noise_is_refused(load: Load, tmp_path: Path) -> None:
+def test_an_artifact_of_noise_is_refused(load: Load, tmp_path: Path) -> None:
     from engine.backends.tensorrt.engine import TensorRtEngine
-    from engine.backends.tensorrt.store import Plan
+    from engine.backends.tensorrt.store import TensorRtArtifact
     from engine.errors import EngineError
 
     noise = tmp_path / "engine.plan"
     noise.write_bytes(b"noise" * 1000)
     with pytest.raises(EngineError, match=r"TensorRT .* refuses .*engine\.plan"):
-        TensorRtEngine(Plan(path=noise, manifest={"tensors": {}}), load(WIDTH, HEIGHT).spec)
+        TensorRtEngine(TensorRtArtifact(path=noise, manifest={"tensors": {}}), load(WIDTH, HEIGHT).spec)

@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from engine.frame import Colour, Matrix, Plane, YuvFrame
+from engine.frame import USUAL_FPS, Colour, Matrix, Plane, YuvFrame, usual_matrix
 from engine.network.bicubic import Polyphase, shrinking
 from training.data.resize import downscale
 
@@ -43,7 +43,7 @@ def open_clip(path: Path, scale: int) -> Clip:
                 f"{path} is {frame.width}×{frame.height}; its LR must have at least 16×16 pixels"
             )
         colour = Colour(matrix=_matrix(frame), full_range=frame.color_range == _FULL_RANGE)
-        fps = Fraction(stream.average_rate or 25)
+        fps = Fraction(stream.average_rate or USUAL_FPS)
         return Clip(path=path, scale=scale, width=width, height=height, fps=fps, colour=colour)
 
 
@@ -95,7 +95,7 @@ class H264:
             yield _planes(frame, width, height)
 
     def bitrate_bps(self, frames: int) -> float:
-        """Of what went through, which were so many frames."""
+        """Bitrate of the encoded clip, given its frame count."""
         return float(8 * self._bytes / frames * self._clip.fps)
 
 
@@ -120,7 +120,7 @@ def _decoded(path: Path, container: InputContainer) -> Iterator[av.VideoFrame]:
 def _matrix(frame: av.VideoFrame) -> Matrix:
     if frame.colorspace in _BT601:
         return "bt601"
-    return "bt709" if frame.colorspace == _BT709 or frame.height >= 720 else "bt601"
+    return "bt709" if frame.colorspace == _BT709 else usual_matrix(frame.height)
 
 
 def _planes(frame: av.VideoFrame, width: int, height: int) -> YuvFrame:

@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.tensorrt.export import compile_graph, export_graph, half_frame_net
-from engine.backends.tensorrt.request import PlanRequest
-from engine.backends.tensorrt.store import Plan, read_timing_cache, save_plan, staging, write_timing_cache
+from engine.backends.tensorrt.request import BuildRequest
+from engine.backends.tensorrt.store import (
+    TensorRtArtifact,
+    read_timing_cache,
+    save_artifact,
+    staging,
+    write_timing_cache,
+)
 from engine.backends.tensorrt.target import current_target
 from engine.errors import BuildFailed, EngineError
 from engine.network.checkpoint import load_checkpoint
@@ -22,7 +28,7 @@ from engine.network.checkpoint import load_checkpoint
 Say = Callable[[str], None]
 
 
-def build_plan(request: PlanRequest, folder: Path, say: Say = lambda stage: None) -> Plan:
+def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage: None) -> TensorRtArtifact:
     """Compiles on this process's GPU. Raises BuildFailed where GPU, libraries or checkpoint are not those of
     the request, BackendUnavailable, and what `load_checkpoint` raises."""
     here = current_target()
@@ -49,7 +55,7 @@ def build_plan(request: PlanRequest, folder: Path, say: Say = lambda stage: None
         "build_s": round(build_s, 1),
         **_facts(engine),
     }
-    return save_plan(request, folder, engine, facts)
+    return save_artifact(request, folder, engine, facts)
 
 
 def _facts(engine: bytes) -> dict[str, Any]:
@@ -75,7 +81,7 @@ def main() -> int:
     signal.alarm(limit_s)  # ends an orphan, too
     os.nice(10)
     try:
-        build_plan(PlanRequest.from_json(sys.stdin.read()), folder, say)
+        build_artifact(BuildRequest.from_json(sys.stdin.read()), folder, say)
     except EngineError as exc:
         print(exc, file=sys.stderr)
         return 2

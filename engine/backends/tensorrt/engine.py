@@ -1,4 +1,4 @@
-"""The engine "tensorrt": one deserialised plan, an execution context for each lane.
+"""The engine "tensorrt": one deserialised engine, an execution context for each lane.
 
 TensorRT is driven directly, not by torch-tensorrt's runtime, which has one context behind a lock for all.
 """
@@ -25,7 +25,7 @@ from engine.errors import BackendUnavailable, DeviceFailed, EngineError
 from engine.frame import DeviceFrame, EngineSpec, YuvFrame
 
 if TYPE_CHECKING:
-    from engine.backends.tensorrt.store import Plan
+    from engine.backends.tensorrt.store import TensorRtArtifact
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ def load_tensorrt() -> ModuleType:
 
 
 class TensorRtEngine:
-    """A plan that takes frames of the spec's size, one at a time."""
+    """An artifact that takes frames of the spec's size, one at a time."""
 
-    def __init__(self, plan: "Plan", spec: EngineSpec) -> None:
-        """Raises BackendUnavailable, EngineError where TensorRT refuses the plan, DeviceFailed."""
+    def __init__(self, artifact: "TensorRtArtifact", spec: EngineSpec) -> None:
+        """Raises BackendUnavailable, EngineError where TensorRT refuses the artifact, DeviceFailed."""
         require_cuda("tensorrt")
         trt = load_tensorrt()
         self.spec = spec
@@ -55,14 +55,14 @@ class TensorRtEngine:
         self.logger = _logger(trt)
         self._runtime = trt.Runtime(self.logger)
         with device_errors("while the engine was loaded"), torch.cuda.device(self.device.torch_device):
-            self._engine = self._runtime.deserialize_cuda_engine(plan.path.read_bytes())
+            self._engine = self._runtime.deserialize_cuda_engine(artifact.path.read_bytes())
         if self._engine is None and "memory" in self.logger.last_error.lower():
             raise DeviceFailed(
                 f"the GPU is out of memory while the engine was loaded: {self.logger.last_error}"
             )
         if self._engine is None:
-            raise EngineError(f"TensorRT {trt.__version__} refuses {plan.path}: {self.logger.last_error}")
-        self.tensors: dict[str, str] = plan.manifest["tensors"]
+            raise EngineError(f"TensorRT {trt.__version__} refuses {artifact.path}: {self.logger.last_error}")
+        self.tensors: dict[str, str] = artifact.manifest["tensors"]
 
     def lane(self) -> DeviceLane[YuvFrame]:
         """Raises DeviceFailed."""
@@ -102,7 +102,9 @@ class _Context:
             name, shape = self._engine.tensors[ours], tuple(tensor.shape)
             taken = ours.endswith("_out") or self._context.set_input_shape(name, shape)
             if not taken or not self._context.set_tensor_address(name, tensor.data_ptr()):
-                raise EngineError(f"the plan takes no {ours} of {shape}: {self._engine.logger.last_error}")
+                raise EngineError(
+                    f"the artifact takes no {ours} of {shape}: {self._engine.logger.last_error}"
+                )
         return result
 
 

@@ -87,7 +87,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanRequest:
+class BuildRequest:
     """One engine. `batch` is how many frames it takes at once, always so many."""
 
     checkpoint: Path

@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from engine.backends.tensorrt.request import PlanRequest, Sizes, Target
+from engine.backends.tensorrt.request import BuildRequest, Sizes, Target
 from engine.files import replace_file
 
-FORMAT = "livesr-plan-1"
+FORMAT = "livesr-tensorrt-1"
 ENGINE, MANIFEST = "engine.plan", "manifest.json"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TensorRtArtifact:
     """A serialized engine that is what it says. `path` is the file for `tensorrt.Runtime`; the manifest has
 
-    request: what it was built for, `PlanRequest.key()`;  sha256, bytes: of the file;
+    request: what it was built for, `BuildRequest.key()`;  sha256, bytes: of the file;
     tensors: the engine's names of "y_in", "uv_in", "y_out" and "uv_out";
     config: the network's, as `AwsrnConfig.to_dict()`;  provenance: the checkpoint's;
     layers: how many the engine has;  build_s: how long TensorRT took;
@@ -47,16 +47,16 @@ class _Unfit(Exception):
     """Why an entry is not used."""
 
 
-def plans_folder() -> Path:
-    """Where plans are kept unless told otherwise: $LIVESR_PLANS, else in the user's cache."""
-    if folder := os.environ.get("LIVESR_PLANS"):
+def artifacts_folder() -> Path:
+    """Where artifacts are kept unless told otherwise: $LIVESR_ARTIFACTS, else in the user's cache."""
+    if folder := os.environ.get("LIVESR_ARTIFACTS"):
         return Path(folder)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "livesr" / "plans"
+    return Path(cache) / "livesr" / "artifacts"
 
 
-def find_plan(request: PlanRequest, folder: Path) -> Plan | None:
-    """The request's plan if it is there and whole. Another in its place is removed, and the log says so."""
+def find_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
+    """The request's artifact if it is there and whole. Another in its place is removed and logged."""
     entry = folder / request.digest
     if not entry.is_dir():
         return None
@@ -68,23 +68,28 @@ def find_plan(request: PlanRequest, folder: Path) -> Plan | None:
         return None
 
 
-def find_fitting_plan(request: PlanRequest, folder: Path) -> Plan | None:
-    """The request's plan, or else one for several sizes that takes the request's."""
-    if (plan := find_plan(request, folder)) is not None:
-        return plan
+def find_fitting_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
+    """The request's artifact, or else one for several sizes that takes the request's."""
+    if (artifact := find_artifact(request, folder)) is not None:
+        return artifact
     for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
         try:
             sizes = Sizes.parse(json.loads(manifest.read_text())["request"]["sizes"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # it may be another request's: `find_plan` judges it when it is asked for
+            continue  # it may be another request's: `find_artifact` judges it when it is asked for
         if sizes.dynamic and sizes.takes(*request.sizes.smallest) and sizes.takes(*request.sizes.largest):
             other = replace(request, sizes=sizes)
-            if manifest.parent.name == other.digest and (plan := find_plan(other, folder)) is not None:
-                return plan
+            if (
+                manifest.parent.name == other.digest
+                and (artifact := find_artifact(other, folder)) is not None
+            ):
+                return artifact
     return None
 
 
-def save_plan(request: PlanRequest, folder: Path, engine: bytes, facts: Mapping[str, Any]) -> Plan:
+def save_artifact(
+    request: BuildRequest, folder: Path, engine: bytes, facts: Mapping[str, Any]
+) -> TensorRtArtifact:
     """Puts an engine in its place at once. `facts`: what the manifest has beyond the request and the hash.
     One that another process put there in the meantime stays, and is returned."""
     manifest = {
@@ -103,25 +108,25 @@ def save_plan(request: PlanRequest, folder: Path, engine: bytes, facts: Mapping[
         try:
             partial.rename(entry)
         except OSError:
-            if (found := find_plan(request, folder)) is not None:
+            if (found := find_artifact(request, folder)) is not None:
                 return found
-            partial.rename(entry)  # in the place of the unfit one that `find_plan` removed
-    return Plan(path=entry / ENGINE, manifest=manifest)
+            partial.rename(entry)  # in the place of the unfit one that `find_artifact` removed
+    return TensorRtArtifact(path=entry / ENGINE, manifest=manifest)
 
 
-def set_parity(plan: Plan, parity_db: float) -> Plan:
-    """The plan with what was measured; kept for the next process, where the folder can be written."""
-    manifest = plan.manifest | {"parity_db": round(parity_db, 2)}
+def set_parity(artifact: TensorRtArtifact, parity_db: float) -> TensorRtArtifact:
+    """The artifact with what was measured; kept for the next process, where the folder can be written."""
+    manifest = artifact.manifest | {"parity_db": round(parity_db, 2)}
     try:
-        _write_manifest(plan.path.parent, manifest)
+        _write_manifest(artifact.path.parent, manifest)
     except OSError as exc:
-        log.warning("the measured parity of %s is not kept: %s", plan.path, exc)
-    return replace(plan, manifest=manifest)
+        log.warning("the measured parity of %s is not kept: %s", artifact.path, exc)
+    return replace(artifact, manifest=manifest)
 
 
 @contextmanager
-def staging(request: PlanRequest, folder: Path) -> Iterator[Path]:
-    """A new folder beside the plans for what is not whole yet."""
+def staging(request: BuildRequest, folder: Path) -> Iterator[Path]:
+    """A new folder beside the artifacts for what is not whole yet."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=_staging_prefix(request), dir=folder))
     try:
@@ -130,8 +135,8 @@ def staging(request: PlanRequest, folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def sweep(request: PlanRequest, folder: Path) -> None:
-    """Removes what builders of this plan that were killed left behind. Only while none is at work on it."""
+def sweep(request: BuildRequest, folder: Path) -> None:
+    """Removes what killed builders of this artifact left behind. Only while none is at work on it."""
     for partial in folder.glob(_staging_prefix(request) + "*"):
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -154,7 +159,7 @@ def write_timing_cache(target: Target, folder: Path, cache: bytes) -> None:
     replace_file(_timing_file(target, folder), hashlib.sha256(cache).digest() + cache)
 
 
-def _verified(entry: Path, request: PlanRequest) -> Plan:
+def _verified(entry: Path, request: BuildRequest) -> TensorRtArtifact:
     try:
         manifest = json.loads((entry / MANIFEST).read_text())
         engine = (entry / ENGINE).read_bytes()
@@ -169,7 +174,7 @@ def _verified(entry: Path, request: PlanRequest) -> Plan:
         raise _Unfit(f"it was built for {other}")
     if hashlib.sha256(engine).hexdigest() != manifest.get("sha256"):
         raise _Unfit(f"the SHA-256 of {ENGINE} is not that of its manifest")
-    return Plan(path=entry / ENGINE, manifest=manifest)
+    return TensorRtArtifact(path=entry / ENGINE, manifest=manifest)
 
 
 def _remove(entry: Path) -> None:
@@ -187,7 +192,7 @@ def _write_manifest(entry: Path, manifest: dict[str, Any]) -> None:
     replace_file(entry / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
-def _staging_prefix(request: PlanRequest) -> str:
+def _staging_prefix(request: BuildRequest) -> str:
     return f".building-{request.digest[:16]}-"
 
 

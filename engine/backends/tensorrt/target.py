@@ -2,16 +2,18 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from engine.backends.gpu import require_gpu
+import torch
+
+from engine.backends.cuda.device import require_cuda
+from engine.backends.tensorrt.engine import load_tensorrt
 from engine.backends.tensorrt.request import Target
 from engine.errors import BackendUnavailable
 
 
 def current_target() -> Target:
     """Of the process's first GPU. Raises BackendUnavailable where there is none or a library is missing."""
-    require_gpu("tensorrt")
-    import tensorrt
-    import torch
+    require_cuda("tensorrt")
+    tensorrt = load_tensorrt()
 
     try:
         torch_tensorrt = version("torch-tensorrt")

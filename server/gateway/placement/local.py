@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
-from engine.backends.gpu import GPU_BACKENDS
+from engine.backends.require_gpu import GPU_BACKENDS
 from engine.machine import Gpu
 from server.gateway.placement import SlotUse, WorkerHandle
 from server.gateway.placement.slots import GpuSlots

@@ -3,7 +3,6 @@
 import asyncio
 from http import HTTPStatus
 
-from aiortc import RTCIceServer
 from fastapi import APIRouter, Request, Response
 
 from server.gateway.errors import (
@@ -51,9 +50,9 @@ class Sessions:
         webrtc = self._settings.webrtc
         peer = Peer(
             offer,
-            ice_servers=[_rtc_ice_server(server) for server in webrtc.ice_servers],
+            ice_servers=webrtc.ice_servers,
             host_addresses=webrtc.host_addresses,
-            outputs=stream.outputs,
+            media=stream.outputs,
             on_closed=self._forget,
         )
         self._peers[peer.id] = stream, peer
@@ -159,10 +158,6 @@ async def _body(request: Request, content_type: str) -> str:
         return body.decode()
     except UnicodeDecodeError as exc:
         raise InvalidOffer("the body is no UTF-8 text") from exc
-
-
-def _rtc_ice_server(server: IceServer) -> RTCIceServer:
-    return RTCIceServer(urls=list(server.urls), username=server.username, credential=server.credential)
 
 
 def _link(server: IceServer) -> str:

@@ -11,19 +11,29 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceServer, RTCIceTransport
 from aiortc.rtcicetransport import RTCIceCandidate
 
-from server.gateway.fanout.fanout import ReaderClosed
-from server.gateway.streams.outputs import Outputs
+from server.gateway.fanout.fanout import Reader, ReaderClosed
 from server.gateway.webrtc.negotiate import Line, Offer, Sources, answer_sdp
+from server.gateway.webrtc.rtp import RtpFrame
 from server.gateway.webrtc.rtp_sender import RtpSender
+from server.settings import IceServer
+from server.wire.messages import Rendition
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 20.0
+
+
+class Media(Protocol):
+    """What a viewer is sent, line by line of the offer; None is the sound."""
+
+    def join(self, rendition: Rendition | None) -> Reader[RtpFrame]: ...
+
+    def ask_keyframe(self, rendition: Rendition | None) -> None: ...
 
 
 class Peer:
@@ -33,15 +43,15 @@ class Peer:
         self,
         offer: Offer,
         *,
-        ice_servers: Sequence[RTCIceServer],
+        ice_servers: Sequence[IceServer],
         host_addresses: Sequence[str],
-        outputs: Outputs,
+        media: Media,
         on_closed: Callable[["Peer"], None],
     ) -> None:
         self.id = secrets.token_urlsafe(18)
         self.etag = f'"{secrets.token_hex(8)}"'
         self._offer = offer
-        self._outputs = outputs
+        self._media = media
         self._on_closed = on_closed
         self._gatherer = _Gatherer(ice_servers, host_addresses)
         self._ice = RTCIceTransport(self._gatherer)
@@ -141,8 +151,8 @@ class Peer:
             line=line,
             sources=self._sources[line.mid],
             transport=self._dtls,
-            reader=self._outputs.join(line.rendition),
-            on_need_keyframe=partial(self._outputs.ask_keyframe, line.rendition),
+            reader=self._media.join(line.rendition),
+            on_need_keyframe=partial(self._media.ask_keyframe, line.rendition),
         )
         try:
             await sender.run()
@@ -160,11 +170,15 @@ def _is_usable(candidate: RTCIceCandidate) -> bool:
     return candidate.protocol.lower() == "udp" and 0 < candidate.port < 1 << 16
 
 
+def _rtc_ice_server(server: IceServer) -> RTCIceServer:
+    return RTCIceServer(urls=list(server.urls), username=server.username, credential=server.credential)
+
+
 class _Gatherer(RTCIceGatherer):
     """Gathers at the given addresses, where there are any: aioice never offers 127.0.0.1 by itself."""
 
-    def __init__(self, servers: Sequence[RTCIceServer], addresses: Sequence[str]) -> None:
-        super().__init__(iceServers=list(servers))
+    def __init__(self, servers: Sequence[IceServer], addresses: Sequence[str]) -> None:
+        super().__init__(iceServers=[_rtc_ice_server(server) for server in servers])
         if addresses:
             connection = self._connection
             gather = connection.get_component_candidates

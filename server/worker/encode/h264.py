@@ -8,13 +8,13 @@ import av
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 
+from engine.frame import USUAL_FPS
 from server.wire.logs import Log
-from server.wire.messages import VIDEO_CLOCK_HZ
+from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, VIDEO_CLOCK_HZ
 from server.worker.process.picture import ColourTags
 
 _BITS_PER_PIXEL = 0.15
 _LEAST_BPS, _MOST_BPS = 300_000, 20_000_000
-_USUAL_FPS = 25.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Encoded:
 
 def usual_bitrate_bps(width: int, height: int, fps: float) -> int:
     """The cap where nobody chose one."""
-    return round(min(max(width * height * (fps or _USUAL_FPS) * _BITS_PER_PIXEL, _LEAST_BPS), _MOST_BPS))
+    return round(min(max(width * height * (fps or USUAL_FPS) * _BITS_PER_PIXEL, _LEAST_BPS), _MOST_BPS))
 
 
 def choose_encoder(wanted: str, preset: str, log: Log) -> str:
@@ -52,29 +52,30 @@ def choose_encoder(wanted: str, preset: str, log: Log) -> str:
     if wanted not in ("auto", "libx264", "h264_nvenc"):
         raise ValueError(f"encoder={wanted!r} must be auto, libx264 or h264_nvenc")
     if wanted != "libx264":
-        reason = _why_not("h264_nvenc", preset)
+        reason = encoder_problem("h264_nvenc", preset)
         if not reason:
             log.info("encoder h264_nvenc")
             return "h264_nvenc"
         if wanted == "h264_nvenc":
             raise ValueError(f"encoder='h264_nvenc' does not open on this machine: {reason}")
         log.info("encoder libx264 (no NVENC: %s)", reason)
-    reason = _why_not("libx264", preset)
+    reason = encoder_problem("libx264", preset)
     if reason:
         raise ValueError(f"preset={preset!r} must be one of x264's, such as superfast ({reason})")
     return "libx264"
 
 
-def _why_not(encoder: str, preset: str) -> str:
-    """Empty where it opens. Only trying tells: some GPUs have no NVENC, and some drivers none for us."""
+def encoder_problem(encoder: str, preset: str) -> str:
+    """Why the encoder can't be used on this machine; "" where it opens. Only trying tells: some GPUs have no
+    NVENC, and some drivers none for us."""
     probe = EncoderFormat(
         encoder=encoder,
         preset=preset,
         width=256,
         height=144,
-        fps=25,
+        fps=USUAL_FPS,
         bitrate_bps=500_000,
-        keyframe_interval_s=2,
+        keyframe_interval_s=DEFAULT_KEYFRAME_INTERVAL_S,
         sample_aspect_ratio=(1, 1),
         tags=ColourTags(range=0, matrix=2, primaries=2, transfer=2),
     )
@@ -127,7 +128,7 @@ def _open(form: EncoderFormat) -> VideoCodecContext:
     assert isinstance(context, VideoCodecContext)
     context.width, context.height, context.pix_fmt = form.width, form.height, form.pixel_format
     context.time_base = Fraction(1, VIDEO_CLOCK_HZ)
-    context.framerate = Fraction(form.fps or _USUAL_FPS).limit_denominator(1001)
+    context.framerate = Fraction(form.fps or USUAL_FPS).limit_denominator(1001)
     context.sample_aspect_ratio = Fraction(*form.sample_aspect_ratio)
     context.color_range, context.colorspace = form.tags.range, form.tags.matrix
     context.color_primaries, context.color_trc = form.tags.primaries, form.tags.transfer

@@ -6,11 +6,10 @@ from collections.abc import Callable
 import av
 from msgspec.structs import replace
 
-from engine.frame import EngineSpec
+from engine.frame import USUAL_FPS, EngineSpec
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import (
-    USUAL_FPS,
     VIDEO_CLOCK_HZ,
     AudioFormat,
     EngineFormat,

@@ -11,6 +11,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from engine.frame import USUAL_FPS
 from server.worker.ingest.container import Pacer, find_tracks, packets_of, tracks_of
 from server.worker.ingest.source import Arrival, SourceUnusable, Tracks
 
@@ -56,7 +57,7 @@ class FileSource:
     def _pass(self, offset_s: float, span: "_Span") -> Iterator[Arrival]:
         """The file once, `offset_s` later than its timestamps say; `span` learns how long it is."""
         assert self._container is not None
-        nominal_s = 1 / float(self._video.average_rate or 25)
+        nominal_s = 1 / float(self._video.average_rate or USUAL_FPS)
         try:
             for video, packet in packets_of(self._container, self._video, self._audio):
                 if packet.size == 0 and self._loop:

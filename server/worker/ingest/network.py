@@ -10,8 +10,9 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from server.wire.urls import find_scheme, mask_credentials, scheme
 from server.worker.ingest.container import Pacer, find_tracks, packets_of, tracks_of
-from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks, redacted, scheme
+from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
 
 # Live protocols: what is in flight is enough to find the tracks; libav's 5 s of analysis would be latency.
 _LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "1000000"}
@@ -21,9 +22,9 @@ class NetworkSource:
     """`?listen=1` in an RTMP or RTSP URL waits at that address for a publisher instead of pulling from it."""
 
     def __init__(self, url: str, *, timeout_s: float, stop: threading.Event) -> None:
-        self._shown = redacted(url)
+        self._shown = mask_credentials(url)
         self._url, self._listen = without_listen(url)
-        if self._listen and scheme(url) not in ("rtmp", "rtsp"):
+        if self._listen and not find_scheme(url).listens:
             raise ValueError(f"source {self._shown!r}: listen=1 needs rtmp or rtsp, not {scheme(url)!r}")
         self._timeout_s = timeout_s
         self._stop = stop

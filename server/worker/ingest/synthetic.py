@@ -15,7 +15,7 @@ from av.audio.codeccontext import AudioCodecContext
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
-from engine.frame import Plane, YuvFrame
+from engine.frame import USUAL_FPS, Plane, YuvFrame
 from server.worker.ingest.source import Arrival, Tracks
 
 SAMPLE_RATE_HZ = 48_000
@@ -33,7 +33,7 @@ class SyntheticFormat:
 
     width: int = 320
     height: int = 180
-    fps: Fraction = Fraction(25)
+    fps: Fraction = Fraction(USUAL_FPS)
 
     def __post_init__(self) -> None:
         for name, value, least in (("width", self.width, 80), ("height", self.height, 48)):

@@ -11,6 +11,7 @@ from av.packet import Packet
 from av.video.format import VideoFormat
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from engine.frame import USUAL_FPS, usual_matrix
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import DropReason
@@ -65,7 +66,7 @@ class PictureDecoder:
         self._stamp = stamp
         self._on_drop = on_drop
         self._reformatter = VideoReformatter()
-        self._rate = Fraction(tracks.fps or 25).limit_denominator(1001)
+        self._rate = Fraction(tracks.fps or USUAL_FPS).limit_denominator(1001)
         self._untimed = 0  # pictures without a timestamp so far
         self._format: PictureFormat | None = None
         self._seen: tuple[int | str, ...] = ()
@@ -180,6 +181,6 @@ class PictureDecoder:
 def _tags_after_conversion(form: VideoFormat, height: int, tags: ColourTags) -> ColourTags:
     """RGB becomes limited-range YUV by the matrix usual for its size; YUV keeps its own range and matrix."""
     if form.is_rgb:
-        matrix = MATRIX_BT709 if height >= 720 else MATRIX_BT601
+        matrix = MATRIX_BT709 if usual_matrix(height) == "bt709" else MATRIX_BT601
         return replace(tags, range=RANGE_LIMITED, matrix=matrix)
     return replace(tags, range=RANGE_FULL) if form.name.startswith("yuvj") else tags

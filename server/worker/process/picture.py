@@ -4,12 +4,12 @@ It lies on the host, or as an NV12 surface in the GPU's memory; `host_frame` and
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import av
 import numpy as np
 
-from engine.frame import Colour, DeviceFrame, Plane, YuvFrame
+from engine.frame import Colour, DeviceFrame, Plane, YuvFrame, usual_matrix
 
 # Code points of ITU-T H.273, which are libav's.
 RANGE_LIMITED, RANGE_FULL = 1, 2
@@ -50,7 +50,7 @@ class PictureFormat:
 
     @property
     def colour(self) -> Colour:
-        matrix: Literal["bt601", "bt709"] = "bt709" if self.height >= 720 else "bt601"
+        matrix = usual_matrix(self.height)
         if self.tags.matrix == MATRIX_BT709:
             matrix = "bt709"
         elif self.tags.matrix in (MATRIX_BT470BG, MATRIX_BT601):

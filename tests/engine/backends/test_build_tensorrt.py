@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.backends.tensorrt.plans import ensure_plan
-from engine.backends.tensorrt.request import PlanRequest, Sizes, Target
+from engine.backends.tensorrt.builds import ensure_artifact
+from engine.backends.tensorrt.request import BuildRequest, Sizes, Target
 from engine.errors import BuildFailed
 from engine.frame import Colour
 from engine.network.checkpoint import load_checkpoint
@@ -22,17 +22,25 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what ha
 def test_a_machine_without_a_gpu_builds_nothing_and_says_why(
     capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
 ) -> None:
-    words = ["build", str(checkpoint), str(tmp_path / "plans"), "--backend", "tensorrt", "--size", "64x48"]
+    words = [
+        "build",
+        str(checkpoint),
+        str(tmp_path / "artifacts"),
+        "--backend",
+        "tensorrt",
+        "--size",
+        "64x48",
+    ]
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert error.startswith("livesr build: backend='tensorrt' needs an NVIDIA GPU")
+    assert error.startswith("livesr build: backend='tensorrt' needs CUDA")
     assert error.count("\n") == 1
-    assert not (tmp_path / "plans").exists()
+    assert not (tmp_path / "artifacts").exists()
 
 
 @without_gpu
 def test_the_builders_own_words_reach_who_asked(checkpoint: Path, tmp_path: Path) -> None:
-    request = PlanRequest(
+    request = BuildRequest(
         checkpoint=checkpoint,
         checkpoint_sha256=load_checkpoint(checkpoint).sha256,
         kind="y",
@@ -42,8 +50,8 @@ def test_the_builders_own_words_reach_who_asked(checkpoint: Path, tmp_path: Path
             gpu="NVIDIA L4", compute_capability="8.9", tensorrt="11", torch="2.13", torch_tensorrt="2.13"
         ),
     )
-    with pytest.raises(BuildFailed, match=r"\(exit status 2\): backend='tensorrt' needs an NVIDIA GPU"):
-        ensure_plan(request, tmp_path / "plans", timeout_s=120)
+    with pytest.raises(BuildFailed, match=r"\(exit status 2\): backend='tensorrt' needs CUDA"):
+        ensure_artifact(request, tmp_path / "artifacts", timeout_s=120)
 
 
 def test_a_builder_whose_parent_is_gone_goes_on_with_its_work() -> None:

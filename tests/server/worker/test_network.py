@@ -16,7 +16,8 @@ import imageio_ffmpeg
 import pytest
 
 from server.wire.messages import AudioPacket, Message, Reconnecting
-from server.worker.ingest.source import SourceUnusable, open_source
+from server.worker.ingest.open import open_source
+from server.worker.ingest.source import SourceUnusable
 from server.worker.ingest.synthetic import read_frame_number
 from server.worker.live import LiveIngest
 from server.worker.process.picture import Picture

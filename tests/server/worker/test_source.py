@@ -7,7 +7,8 @@ import pytest
 
 from server.worker.ingest.file import FileSource
 from server.worker.ingest.network import NetworkSource, without_listen
-from server.worker.ingest.source import Source, SourceLost, SourceUnusable, open_source, redacted
+from server.worker.ingest.open import open_source
+from server.worker.ingest.source import Source, SourceLost, SourceUnusable
 from server.worker.ingest.synthetic import read_frame_number
 from server.worker.process.picture import plane_view
 from tests.server.clips import write_clip
@@ -24,7 +25,7 @@ def test_unknown_scheme_is_named(url):
 
 
 def test_srt_says_what_to_do_instead():
-    with pytest.raises(ValueError, match="SRT is not in the FFmpeg that PyAV ships"):
+    with pytest.raises(ValueError, match="'srt' is not in the FFmpeg that PyAV ships"):
         opened("srt://host:9000")
 
 
@@ -43,7 +44,6 @@ def test_only_rtmp_and_rtsp_can_listen():
 
 
 def test_shown_urls_hold_no_secrets():
-    assert redacted("rtsp://user:pa@ss@host:554/cam?token=x") == "rtsp://host:554/cam"
     source = opened("rtsp://user:secret@127.0.0.1:9/cam?token=x")
     with pytest.raises(SourceLost) as failure:
         source.open()

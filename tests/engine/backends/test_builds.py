@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.backends.tensorrt.plans import ensure_plan
-from engine.backends.tensorrt.request import PlanRequest, Sizes, Target
+from engine.backends.tensorrt.builds import ensure_artifact
+from engine.backends.tensorrt.request import BuildRequest, Sizes, Target
 from engine.backends.tensorrt.store import (
     ENGINE,
     MANIFEST,
-    find_fitting_plan,
-    find_plan,
-    plans_folder,
+    artifacts_folder,
+    find_artifact,
+    find_fitting_artifact,
     read_timing_cache,
-    save_plan,
+    save_artifact,
     set_parity,
     write_timing_cache,
 )
@@ -33,7 +33,7 @@ from tests.conftest import ROOT
 TARGET = Target(
     gpu="NVIDIA L4", compute_capability="8.9", tensorrt="11.0.1", torch="2.13.0", torch_tensorrt="2.13.0"
 )
-REQUEST = PlanRequest(
+REQUEST = BuildRequest(
     checkpoint=Path("net.safetensors"),
     checkpoint_sha256="ab" * 32,
     kind="y",
@@ -47,14 +47,15 @@ PROLOGUE = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from engine.backends.tensorrt.request import PlanRequest
-from engine.backends.tensorrt.store import save_plan
+from engine.backends.tensorrt.request import BuildRequest
+from engine.backends.tensorrt.store import save_artifact
 folder = Path(sys.argv[1])
-request = PlanRequest.from_json(sys.stdin.read())
+request = BuildRequest.from_json(sys.stdin.read())
 def note(name): (folder / f"{{name}}.{{os.getpid()}}").touch()
 """
 BUILDS = (
-    PROLOGUE + 'note("built")\nprint("compiling", flush=True)\nsave_plan(request, folder, b"engine", {})\n'
+    PROLOGUE
+    + 'note("built")\nprint("compiling", flush=True)\nsave_artifact(request, folder, b"engine", {})\n'
 )
 HANGS = PROLOGUE + 'note("hangs")\nprint("compiling", flush=True)\ntime.sleep(600)\n'
 Builder = Callable[[str], Sequence[str]]
@@ -74,7 +75,7 @@ def builder(tmp_path: Path) -> Builder:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "plans"
+    return tmp_path / "artifacts"
 
 
 def pids(folder: Path, name: str) -> list[int]:
@@ -99,20 +100,20 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith((".building", ".removed"))]
 
 
-def test_a_plan_is_built_once_and_found_afterwards(folder: Path, builder: Builder) -> None:
+def test_an_artifact_is_built_once_and_found_afterwards(folder: Path, builder: Builder) -> None:
     stages: list[str] = []
 
     def on_progress(stage: str, elapsed_s: float) -> None:
         stages.append(stage)
 
-    command = builder(BUILDS.replace("save_plan(req", "time.sleep(0.2); save_plan(req"))
-    plan = ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=command)
-    assert plan.path.read_bytes() == b"engine"
-    assert plan.manifest["request"] == REQUEST.key()
+    command = builder(BUILDS.replace("save_artifact(req", "time.sleep(0.2); save_artifact(req"))
+    artifact = ensure_artifact(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=command)
+    assert artifact.path.read_bytes() == b"engine"
+    assert artifact.manifest["request"] == REQUEST.key()
     assert stages[0] == "starting the builder"
     assert stages[-1] == "compiling"
-    again = ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=["no-such-program"])
-    assert again == plan
+    again = ensure_artifact(REQUEST, folder, timeout_s=TIMEOUT_S, builder=["no-such-program"])
+    assert again == artifact
     assert len(pids(folder, "built")) == 1
     assert not leftovers(folder)
 
@@ -120,10 +121,10 @@ def test_a_plan_is_built_once_and_found_afterwards(folder: Path, builder: Builde
 def test_a_build_that_takes_too_long_is_stopped(folder: Path, builder: Builder) -> None:
     expected = r"building net at 640x360 on NVIDIA L4 was stopped after 2 s while compiling"
     with pytest.raises(BuildTimeout, match=expected):
-        ensure_plan(REQUEST, folder, timeout_s=2, builder=builder(HANGS))
+        ensure_artifact(REQUEST, folder, timeout_s=2, builder=builder(HANGS))
     (pid,) = pids(folder, "hangs")
     assert not alive(pid)
-    assert find_plan(REQUEST, folder) is None
+    assert find_artifact(REQUEST, folder) is None
 
 
 def test_who_gives_up_stops_the_build(folder: Path, builder: Builder) -> None:
@@ -135,7 +136,7 @@ def test_who_gives_up_stops_the_build(folder: Path, builder: Builder) -> None:
             raise GivenUp
 
     with pytest.raises(GivenUp):
-        ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=builder(HANGS))
+        ensure_artifact(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=builder(HANGS))
     (pid,) = pids(folder, "hangs")
     assert not alive(pid)
 
@@ -157,10 +158,12 @@ def test_a_failed_build_says_what_its_builder_said_last(
     folder: Path, builder: Builder, source: str, reason: str
 ) -> None:
     with pytest.raises(BuildFailed, match=reason) as caught:
-        ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(source))
+        ensure_artifact(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(source))
     assert "net at 640x360 on NVIDIA L4" in str(caught.value)
     assert "\n" not in str(caught.value)
-    ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(BUILDS))  # nothing stands in its way
+    ensure_artifact(
+        REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(BUILDS)
+    )  # nothing stands in its way
 
 
 def test_what_a_killed_builder_left_is_removed(folder: Path, builder: Builder) -> None:
@@ -171,9 +174,9 @@ def test_what_a_killed_builder_left_is_removed(folder: Path, builder: Builder) -
         "    os.kill(os.getpid(), 9)\n"
     )
     with pytest.raises(BuildFailed):
-        ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(halfway))
+        ensure_artifact(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(halfway))
     assert not leftovers(folder)
-    assert find_plan(REQUEST, folder) is None
+    assert find_artifact(REQUEST, folder) is None
 
 
 def corrupt_engine(entry: Path) -> None:
@@ -210,33 +213,33 @@ def other_format(entry: Path) -> None:
     "damage",
     [corrupt_engine, shorten_engine, lose_engine, lose_manifest, shorten_manifest, other_gpu, other_format],
 )
-def test_a_damaged_or_foreign_plan_is_built_again(
+def test_a_damaged_or_foreign_artifact_is_built_again(
     folder: Path, builder: Builder, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    save_plan(REQUEST, folder, b"engine", {})
+    save_artifact(REQUEST, folder, b"engine", {})
     damage(folder / REQUEST.digest)
     with caplog.at_level(logging.WARNING):
-        plan = ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(BUILDS))
-    assert plan.path.read_bytes() == b"engine"
+        artifact = ensure_artifact(REQUEST, folder, timeout_s=TIMEOUT_S, builder=builder(BUILDS))
+    assert artifact.path.read_bytes() == b"engine"
     assert len(pids(folder, "built")) == 1
     assert "will be built again" in caplog.text
     assert not leftovers(folder)
 
 
-def test_threads_that_want_one_plan_build_it_once(folder: Path, builder: Builder) -> None:
-    command = builder(BUILDS.replace("save_plan(req", "time.sleep(0.5); save_plan(req"))
-    plans = []
+def test_threads_that_want_one_artifact_build_it_once(folder: Path, builder: Builder) -> None:
+    command = builder(BUILDS.replace("save_artifact(req", "time.sleep(0.5); save_artifact(req"))
+    artifacts = []
 
     def want() -> None:
-        plans.append(ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, builder=command))
+        artifacts.append(ensure_artifact(REQUEST, folder, timeout_s=TIMEOUT_S, builder=command))
 
     threads = [threading.Thread(target=want) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(plans) == 4
-    assert all(plan == plans[0] for plan in plans)
+    assert len(artifacts) == 4
+    assert all(artifact == artifacts[0] for artifact in artifacts)
     assert len(pids(folder, "built")) == 1
 
 
@@ -247,16 +250,17 @@ def test_who_waits_for_another_process_is_told_so_and_gives_up_in_time(
     released = folder / "go-on"
     command = builder(
         PROLOGUE + f'note("built")\nwhile not os.path.exists({str(released)!r}): time.sleep(0.01)\n'
-        'save_plan(request, folder, b"engine", {})\n'
+        'save_artifact(request, folder, b"engine", {})\n'
     )
     parent = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from engine.backends.tensorrt.request import PlanRequest\n"
-            "from engine.backends.tensorrt.plans import ensure_plan\n"
-            "request = PlanRequest.from_json(sys.argv[1])\n"
-            "ensure_plan(request, Path(sys.argv[2]), timeout_s=60, builder=sys.argv[3:])",
+            "import sys\nfrom pathlib import Path\n"
+            "from engine.backends.tensorrt.request import BuildRequest\n"
+            "from engine.backends.tensorrt.builds import ensure_artifact\n"
+            "request = BuildRequest.from_json(sys.argv[1])\n"
+            "ensure_artifact(request, Path(sys.argv[2]), timeout_s=60, builder=sys.argv[3:])",
             REQUEST.to_json(),
             str(folder),
             *command,
@@ -267,23 +271,23 @@ def test_who_waits_for_another_process_is_told_so_and_gives_up_in_time(
     parent.kill()
     parent.wait()
     with pytest.raises(BuildTimeout, match="another process has not built it within 1 s"):
-        ensure_plan(REQUEST, folder, timeout_s=1, builder=command)
+        ensure_artifact(REQUEST, folder, timeout_s=1, builder=command)
     stages: list[str] = []
 
     def on_progress(stage: str, elapsed_s: float) -> None:
         stages.append(stage)
         released.touch()
 
-    plan = ensure_plan(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=command)
-    assert plan.path.read_bytes() == b"engine"
+    artifact = ensure_artifact(REQUEST, folder, timeout_s=TIMEOUT_S, on_progress=on_progress, builder=command)
+    assert artifact.path.read_bytes() == b"engine"
     assert set(stages) == {"waiting for another process that builds it"}
     assert len(pids(folder, "built")) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BuildFailed, match=r"file/plans can't be written: Not a directory"):
-        ensure_plan(REQUEST, tmp_path / "file" / "plans", timeout_s=1)
+    with pytest.raises(BuildFailed, match=r"file/artifacts can't be written: Not a directory"):
+        ensure_artifact(REQUEST, tmp_path / "file" / "artifacts", timeout_s=1)
 
 
 def test_every_fact_that_decides_an_engine_is_in_its_key() -> None:
@@ -302,7 +306,7 @@ def test_every_fact_that_decides_an_engine_is_in_its_key() -> None:
     assert replace(REQUEST, checkpoint=Path("elsewhere.safetensors")).digest == REQUEST.digest
     assert replace(REQUEST, colour=Colour(full_range=True)).digest == REQUEST.digest
     for request in others:
-        assert PlanRequest.from_json(request.to_json()) == request
+        assert BuildRequest.from_json(request.to_json()) == request
 
 
 @pytest.mark.parametrize(
@@ -323,7 +327,7 @@ def test_a_request_that_makes_no_sense_is_refused(make: Callable[[], object], me
         make()
 
 
-def test_a_dynamic_plan_says_which_sizes_it_takes() -> None:
+def test_a_dynamic_artifact_says_which_sizes_it_takes() -> None:
     sizes = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1080))
     assert Sizes.parse(str(sizes)) == sizes
     assert Sizes.parse("640x360") == Sizes.only(640, 360)
@@ -333,26 +337,26 @@ def test_a_dynamic_plan_says_which_sizes_it_takes() -> None:
     assert not Sizes.only(640, 360).takes(640, 358)
 
 
-def test_a_plan_for_many_sizes_serves_each_that_has_none_of_its_own(folder: Path) -> None:
+def test_an_artifact_for_many_sizes_serves_each_that_has_none_of_its_own(folder: Path) -> None:
     sizes = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1280, 720))
-    dynamic = save_plan(replace(REQUEST, sizes=sizes), folder, b"dynamic", {})
-    save_plan(replace(REQUEST, sizes=sizes, batch=4), folder, b"four at once", {})
+    dynamic = save_artifact(replace(REQUEST, sizes=sizes), folder, b"dynamic", {})
+    save_artifact(replace(REQUEST, sizes=sizes, batch=4), folder, b"four at once", {})
     (folder / "foreign").mkdir()
     (folder / "foreign" / MANIFEST).write_text("[]")
-    assert find_fitting_plan(REQUEST, folder) == dynamic
-    assert find_fitting_plan(replace(REQUEST, sizes=Sizes.only(1920, 1080)), folder) is None
-    assert find_fitting_plan(replace(REQUEST, target=replace(TARGET, gpu="Tesla T4")), folder) is None
-    own = save_plan(REQUEST, folder, b"static", {})
-    assert find_fitting_plan(REQUEST, folder) == own
+    assert find_fitting_artifact(REQUEST, folder) == dynamic
+    assert find_fitting_artifact(replace(REQUEST, sizes=Sizes.only(1920, 1080)), folder) is None
+    assert find_fitting_artifact(replace(REQUEST, target=replace(TARGET, gpu="Tesla T4")), folder) is None
+    own = save_artifact(REQUEST, folder, b"static", {})
+    assert find_fitting_artifact(REQUEST, folder) == own
     corrupt_engine(folder / REQUEST.digest)
-    assert find_fitting_plan(REQUEST, folder) == dynamic
+    assert find_fitting_artifact(REQUEST, folder) == dynamic
 
 
-def test_a_measured_parity_stays_with_the_plan(folder: Path) -> None:
-    plan = save_plan(REQUEST, folder, b"engine", {"layers": 7})
-    assert plan.manifest["parity_db"] is None
-    set_parity(plan, 61.234)
-    found = find_plan(REQUEST, folder)
+def test_a_measured_parity_stays_with_the_artifact(folder: Path) -> None:
+    artifact = save_artifact(REQUEST, folder, b"engine", {"layers": 7})
+    assert artifact.manifest["parity_db"] is None
+    set_parity(artifact, 61.234)
+    found = find_artifact(REQUEST, folder)
     assert found is not None
     assert found.manifest["parity_db"] == 61.23
     assert found.manifest["layers"] == 7
@@ -369,14 +373,14 @@ def test_a_damaged_timing_cache_is_not_used(folder: Path) -> None:
     assert read_timing_cache(TARGET, folder) == b""
 
 
-def test_where_plans_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LIVESR_PLANS", str(tmp_path))
-    assert plans_folder() == tmp_path
-    monkeypatch.delenv("LIVESR_PLANS")
+def test_where_artifacts_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIVESR_ARTIFACTS", str(tmp_path))
+    assert artifacts_folder() == tmp_path
+    monkeypatch.delenv("LIVESR_ARTIFACTS")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert plans_folder() == tmp_path / "livesr" / "plans"
+    assert artifacts_folder() == tmp_path / "livesr" / "artifacts"
 
 
-def test_looking_for_a_plan_needs_no_torch() -> None:
-    code = "import sys, engine.backends.tensorrt.plans; sys.exit('torch' in sys.modules)"
+def test_looking_for_a_artifact_needs_no_torch() -> None:
+    code = "import sys, engine.backends.tensorrt.builds; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ).returncode == 0

@@ -13,21 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from engine.backends.tensorrt.request import PlanRequest, Sizes, Target
-from engine.backends.tensorrt.store import Plan, find_fitting_plan, find_plan, plans_folder, set_parity, sweep
+from engine.backends.tensorrt.request import BuildRequest
+from engine.backends.tensorrt.store import TensorRtArtifact, find_artifact, sweep
 from engine.errors import BuildFailed, BuildTimeout
-
-__all__ = [
-    "Plan",
-    "PlanRequest",
-    "Sizes",
-    "Target",
-    "ensure_plan",
-    "find_fitting_plan",
-    "find_plan",
-    "plans_folder",
-    "set_parity",
-]
 
 # Run as BUILDER FOLDER SECONDS with the request as JSON on its stdin; a line of its stdout is what it does
 # now, the last line of its stderr why it failed.
@@ -37,38 +25,38 @@ _HEARTBEAT_S = 1.0
 _WAIT_S = 0.2
 
 
-def ensure_plan(
-    request: PlanRequest,
+def ensure_artifact(
+    request: BuildRequest,
     folder: Path,
     *,
     timeout_s: float,
     on_progress: Progress = lambda stage, elapsed_s: None,
     builder: Sequence[str] = BUILDER,
-) -> Plan:
-    """The request's plan, built if need be. Blocks for minutes then: call it where no frame waits.
+) -> TensorRtArtifact:
+    """The request's artifact, built if need be. Blocks for minutes then: call it where no frame waits.
 
-    Of processes and threads that want the same plan, one builds and the others wait for it. `on_progress`
+    Of processes and threads that want the same artifact, one builds and the others wait for it. `on_progress`
     is called with what is being done and the seconds so far, at least once a second; what it raises stops the
     build and comes out here. A builder whose parent is killed goes on, for `timeout_s` at most, so that the
-    next process finds its plan. Raises BuildFailed with the builder's last words, BuildTimeout.
+    next process finds its artifact. Raises BuildFailed with the builder's last words, BuildTimeout.
     """
     start = time.monotonic()
-    while (plan := find_plan(request, folder)) is None:
+    while (artifact := find_artifact(request, folder)) is None:
         with _claim(request, folder) as lock:
             if lock is not None:
-                if (plan := find_plan(request, folder)) is None:
-                    plan = _build(request, folder, lock, timeout_s, start, on_progress, builder)
-                return plan
+                if (artifact := find_artifact(request, folder)) is None:
+                    artifact = _build(request, folder, lock, timeout_s, start, on_progress, builder)
+                return artifact
         elapsed_s = time.monotonic() - start
         if elapsed_s > timeout_s:
             raise BuildTimeout(f"{request}: another process has not built it within {timeout_s:.0f} s")
         on_progress("waiting for another process that builds it", elapsed_s)
         time.sleep(_WAIT_S)
-    return plan
+    return artifact
 
 
 @contextmanager
-def _claim(request: PlanRequest, folder: Path) -> Iterator[int | None]:
+def _claim(request: BuildRequest, folder: Path) -> Iterator[int | None]:
     """The right to build, as a locked file; None where another has it. A process that dies gives it back."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,14 +73,14 @@ def _claim(request: PlanRequest, folder: Path) -> Iterator[int | None]:
 
 
 def _build(
-    request: PlanRequest,
+    request: BuildRequest,
     folder: Path,
     lock: int,
     timeout_s: float,
     start: float,
     on_progress: Progress,
     builder: Sequence[str],
-) -> Plan:
+) -> TensorRtArtifact:
     remaining_s = timeout_s - (time.monotonic() - start)
     command = [*builder, str(folder), f"{max(1, remaining_s):.0f}"]
     sweep(request, folder)
@@ -113,15 +101,15 @@ def _build(
         if status != 0:
             how = f"exit status {status}" if status > 0 else signal.Signals(-status).name
             raise BuildFailed(f"building {request} failed ({how}): {_last_line(errors)}")
-    plan = find_plan(request, folder)
-    if plan is None:
+    artifact = find_artifact(request, folder)
+    if artifact is None:
         raise BuildFailed(f"building {request} left no engine that is what was asked for")
-    return plan
+    return artifact
 
 
 def _follow(
     process: subprocess.Popen[bytes],
-    request: PlanRequest,
+    request: BuildRequest,
     timeout_s: float,
     start: float,
     on_progress: Progress,

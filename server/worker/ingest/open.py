@@ -1,0 +1,29 @@
+"""Which source a URL opens."""
+
+import threading
+from pathlib import Path
+
+from server.wire.urls import find_scheme
+from server.worker.ingest.file import FileSource
+from server.worker.ingest.network import NetworkSource
+from server.worker.ingest.source import Source
+from server.worker.ingest.synthetic import SyntheticSource, parse_synthetic
+
+DEMO_CLIP = Path(__file__).parents[2] / "demo" / "demo.mp4"
+
+
+def open_source(url: str, *, loop: bool, timeout_s: float, stop: threading.Event) -> Source:
+    """The source that a URL or path means. Waits inside it end soon after `stop` is set.
+
+    Raises ValueError for a scheme that nothing here reads.
+    """
+    match find_scheme(url).reader:
+        case "file":
+            path = Path(url.removeprefix("file://").removeprefix("file:"))
+            return FileSource(path, loop=loop, stop=stop)
+        case "demo":
+            return FileSource(DEMO_CLIP, loop=True, stop=stop)
+        case "synthetic":
+            return SyntheticSource(parse_synthetic(url), stop=stop)
+        case "network":
+            return NetworkSource(url, timeout_s=timeout_s, stop=stop)
