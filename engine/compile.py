@@ -26,6 +26,7 @@ def compile_checkpoint(
     net = fold(checkpoint.network())
     tools = ["livesr", "openvino", "torch"]
     if precision == "int8":
+        # NNCF: only INT8 needs it.
         from engine.backends.openvino.quantise import quantise
 
         export_net(net, config.channels, path / "float.xml")

@@ -1,4 +1,8 @@
-"""From a model's name to something that runs, on the best backend of this machine."""
+"""From a model's name to something that runs, on the best backend of this machine.
+
+Backends are imported inside, each where it is used: the gateway asks only for names and needs neither
+OpenVINO nor torch, and a service that runs artifacts needs no torch.
+"""
 
 import importlib
 import logging
@@ -17,6 +21,7 @@ from engine.errors import BackendUnavailable, EngineError, ModelNotFound
 from engine.frame import Colour, Engine, EngineSpec, Precision
 from engine.machine import cpu, nvidia_gpus
 from engine.net import Net
+from engine.sample_frames import DEFAULT, sample_frames
 
 if TYPE_CHECKING:
     from engine.network.checkpoint import Checkpoint
@@ -240,7 +245,6 @@ def _artifact(choice: Choice) -> Iterator[Artifact]:
         yield choice.source
         return
     from engine.compile import compile_checkpoint
-    from engine.sample_frames import DEFAULT, sample_frames
 
     frames = sample_frames(DEFAULT) if choice.precision == "int8" else []
     calibration = [frame.net_input(choice.config.colour) for frame in frames]

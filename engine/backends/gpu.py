@@ -1,4 +1,7 @@
-"""Engines on an NVIDIA GPU, and how they are loaded; torch only then."""
+"""Engines on an NVIDIA GPU, and how they are loaded.
+
+Modules that import torch are imported inside: `engine.load` imports this one in processes that have no GPU.
+"""
 
 import logging
 from collections.abc import Callable
@@ -7,14 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.backends.cuda.choose_lanes import choose_lanes
+from engine.backends.gate import measure, passed
 from engine.backends.require_gpu import require_gpu
+from engine.backends.tensorrt.builds import ensure_artifact
+from engine.backends.tensorrt.request import BuildRequest, Sizes
+from engine.backends.tensorrt.store import (
+    TensorRtArtifact,
+    artifacts_folder,
+    find_fitting_artifact,
+    set_parity,
+)
 from engine.frame import Colour, EngineSpec, GpuEngine
 
 if TYPE_CHECKING:
     from engine.backends.cuda.engine import CudaEngine
     from engine.backends.tensorrt.engine import TensorRtEngine
-    from engine.backends.tensorrt.request import BuildRequest
-    from engine.backends.tensorrt.store import TensorRtArtifact
     from engine.network.checkpoint import Checkpoint
 
 # A large network for a large frame takes minutes; one that takes this long hangs.
@@ -32,11 +42,8 @@ def load_gpu_engine(
     lanes: int,
     on_progress: Callable[[str], None],
 ) -> GpuEngine:
-    """Behind the parity gate. `lanes` = 0: as many as are measured to be best. The rest, and what is raised,
-    as for `open_engine`; also ParityError."""
-    from engine.backends.gate import passed
-    from engine.backends.tensorrt.store import set_parity
-
+    """Loads an engine and checks its output against the reference. `lanes` = 0: as many as are measured to be
+    best. The rest, and what is raised, as for `open_engine`; also ParityError."""
     engine, artifact = open_engine(backend, checkpoint, path, colour, spec, on_progress=on_progress)
     parity: float | None = None if artifact is None else artifact.manifest["parity_db"]
     if parity is None:
@@ -65,9 +72,7 @@ def open_engine(
         from engine.backends.cuda.engine import CudaEngine
 
         return CudaEngine(checkpoint, colour, spec), None
-    from engine.backends.tensorrt.builds import ensure_artifact
     from engine.backends.tensorrt.engine import TensorRtEngine
-    from engine.backends.tensorrt.store import artifacts_folder, find_fitting_artifact
 
     request, folder = _build_request(checkpoint, path, colour, spec), artifacts_folder()
     artifact = find_fitting_artifact(request, folder)
@@ -83,7 +88,6 @@ def measure_parity(engine: GpuEngine, checkpoint: "Checkpoint", colour: Colour) 
     import torch
 
     from engine.backends.cuda.device import device_errors
-    from engine.backends.gate import measure
     from engine.backends.reference import ReferenceEngine
 
     with device_errors("while parity was measured"):
@@ -92,8 +96,7 @@ def measure_parity(engine: GpuEngine, checkpoint: "Checkpoint", colour: Colour) 
     return parity
 
 
-def _build_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: EngineSpec) -> "BuildRequest":
-    from engine.backends.tensorrt.request import BuildRequest, Sizes
+def _build_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: EngineSpec) -> BuildRequest:
     from engine.backends.tensorrt.target import current_target
 
     return BuildRequest(

@@ -17,6 +17,7 @@ def require_gpu(backend: str) -> None:
         if find_spec(package) is None:
             hint = "pip install 'livesr[gpu]'"
             raise BackendUnavailable(f"backend={backend!r} needs {package}, which is not installed: {hint}")
+    # Only here is it known that torch is there.
     from engine.backends.cuda.device import require_cuda
 
     require_cuda(backend)

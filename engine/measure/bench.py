@@ -130,6 +130,7 @@ def _frame_runner(engine: Engine) -> Callable[[], None]:
 
 
 def _reference_runner(model: str, width: int, height: int, threads: int) -> Callable[[], None]:
+    # torch: an artifact is measured without it.
     import torch
 
     if threads:
@@ -149,6 +150,7 @@ def random_checkpoint(model: str, stack: ExitStack) -> Path | None:
     match = _PAPER_MODEL.fullmatch(model)
     if match is None or model in zoo():
         return None
+    # torch: an artifact is measured without it.
     import torch
 
     from engine.network.awsrn import Awsrn

@@ -220,6 +220,7 @@ def _tensorrt_version() -> dict[str, str]:
         require_gpu("tensorrt")
     except EngineError:
         return {}
+    # TensorRT: only now is it known to be there.
     from engine.backends.tensorrt.engine import load_tensorrt
 
     return {"TensorRT": str(load_tensorrt().__version__)}

@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _write_gpu_report(path: Path) -> int:
     require_gpu("cuda")
+    # torch: only a GPU's report needs it.
     from engine.measure.gpu_bench import bench_gpu
 
     log_to_stderr()

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.frame import Colour, Engine
+from engine.load import load_engine
+from server.offline.upscale_image import upscale_image_file
+from server.offline.upscale_video import upscale_video
 from server.settings import DEFAULT_MODEL
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -58,8 +61,6 @@ def _check_paths(source: Path, target: Path, *, force: bool) -> None:
 
 
 def _upscale_image(args: argparse.Namespace) -> dict[str, Any]:
-    from server.offline.upscale_image import upscale_image_file
-
     started_s = time.monotonic()
     choice, size = upscale_image_file(
         args.input,
@@ -81,9 +82,6 @@ def _upscale_image(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
-    from engine.load import load_engine
-    from server.offline.upscale_video import upscale_video
-
     if not 0 <= args.crf <= 51:
         raise ValueError(f"--crf={args.crf} must be from 0 to 51")
 

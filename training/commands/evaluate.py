@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         contenders = _contenders(args)
         if args.plot:
+            # matplotlib: only a plot needs it.
             from training.paper.tradeoff import plot_tradeoff
     except ModuleNotFoundError as exc:
         raise ValueError(f"this needs {exc.name}: pip install 'livesr[train]'") from exc

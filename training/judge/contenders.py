@@ -62,6 +62,7 @@ def _bicubic(scale: int) -> Contender:
 
 
 def _lanczos(scale: int) -> Contender:
+    # torch: artifacts are judged without it.
     from training.judge.torch_upscale import torch_image, torch_video
     from training.networks import BaselineConfig, build_network
 
@@ -82,6 +83,7 @@ def _other_network(model: str) -> Contender | None:
     """A checkpoint that is not AWSRN's, which only PyTorch runs."""
     if not Path(model).is_file():
         return None
+    # torch: artifacts are judged without it.
     from training.judge.torch_upscale import torch_image, torch_video
     from training.networks import counts, load_network
 

@@ -33,7 +33,7 @@ def test_a_machine_without_a_gpu_builds_nothing_and_says_why(
     ]
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert error.startswith("livesr build: backend='tensorrt' needs CUDA")
+    assert error.startswith("livesr build: backend='tensorrt' needs an NVIDIA GPU")
     assert error.count("\n") == 1
     assert not (tmp_path / "artifacts").exists()
 
