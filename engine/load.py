@@ -203,8 +203,8 @@ def choose_cpu(model: str | Path, backend: str | None, precision: Precision | No
 
 
 def choose_net(model: str | Path, backend: str | None, precision: Precision | None) -> Choice:
-    """As `choose`, but on a CPU, and a checkpoint runs in float32 unless told otherwise: an image is in no
-    hurry, and who judges a network wants its own output."""
+    """Chooses as `choose` does, but on a CPU, and a checkpoint runs in float32 unless told otherwise: an
+    image is in no hurry, and who judges a network wants its own output."""
     if backend in GPU_BACKENDS:
         raise BackendUnavailable(f"backend={backend!r} is for video; an image takes openvino or reference")
     choice = choose(model, backend or "openvino", precision)

@@ -100,7 +100,8 @@ def _gpu(line: str) -> Gpu:
 
 
 def _visible(gpus: list[Gpu], allowed: str) -> list[Gpu]:
-    """As CUDA reads its variable: numbers or beginnings of UUIDs, up to the first that is neither."""
+    """GPUs that CUDA_VISIBLE_DEVICES names, read as CUDA does: numbers or beginnings of UUIDs, up to the
+    first that is neither."""
     visible: list[Gpu] = []
     for entry in (part.strip() for part in allowed.split(",")):
         found = [gpu for gpu in gpus if entry and (entry == str(gpu.index) or gpu.uuid.startswith(entry))]

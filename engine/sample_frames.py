@@ -48,7 +48,8 @@ class SampleFrame:
 
 
 def sample_frames(path: Path) -> list[SampleFrame]:
-    """At most 24, evenly spread, shrunk and cropped to 320×180. Raises ValueError where fewer than 2 are."""
+    """Sample frames: at most 24, evenly spread, shrunk and cropped to 320×180. Raises ValueError where fewer
+    than 2 are."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
         images = [_open(file) for file in _spread(files)]

@@ -72,5 +72,5 @@ def short_recipe(config: NetworkConfig, iterations: int = 16_000) -> Recipe:
 
 
 def fine_tune_recipe(config: NetworkConfig, iterations: int = 4_000) -> Recipe:
-    """For a network that was trained and then changed, by pruning say: a low rate, cosine to zero."""
+    """Recipe for a network that was trained and then changed, by pruning say: a low rate, cosine to zero."""
     return replace(short_recipe(config, iterations), learning_rate=4e-4)

@@ -80,10 +80,10 @@ def train(
         total_s = trained_s + time.perf_counter() - began
         state.save(network, average, optimizer, iteration, total_s)
         result = plain(average if recipe.ema_decay else network)
-        story = provenance(recipe, pairs, iteration, total_s)
+        made_by = provenance(recipe, pairs, iteration, total_s)
         if initial is not None:
-            story["began_with"] = initial.provenance
-        save_network(run / "checkpoint.safetensors", result, recipe.config, story)
+            made_by["began_with"] = initial.provenance
+        save_network(run / "checkpoint.safetensors", result, recipe.config, made_by)
 
     with ThreadPoolExecutor(1) as loader, Progress(run, recipe, first, devices.rank == 0) as progress:
         upcoming = loader.submit(sampler.batch, recipe.batch, first)
@@ -130,8 +130,8 @@ def train(
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """One step of the exponential moving average of the weights."""
-    for mine, its in zip(average.parameters(), network.parameters(), strict=True):
-        mine.lerp_(its, 1 - decay)
+    for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
+        averaged.lerp_(current, 1 - decay)
 
 
 class RunState:

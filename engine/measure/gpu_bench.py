@@ -123,7 +123,8 @@ class _TracedDevice(CudaDevice):
         return stream
 
     def spans(self) -> list[Span]:
-        """Of all work so far, which must be done. A lane takes its streams in the order of its stages."""
+        """Times of all work so far, which must be done. A lane takes its streams in the order of its
+        stages."""
         origin = self._streams[0].marks[0][0]
         return [
             Span(

@@ -85,8 +85,8 @@ def folded_convs(config: AwsrnConfig) -> Iterator[tuple[int, int, int]]:
 
 
 def frame_cost(config: AwsrnConfig, width: int, height: int) -> FrameCost:
-    """For an LR frame of width × height. Chroma of a `y` model and colour of an `rgb` one are left out of the
-    arithmetic, of which they are a few percent, but not of the planes."""
+    """Cost of an LR frame of width × height. Chroma of a `y` model and colour of an `rgb` one are left out of
+    the arithmetic, of which they are a few percent, but not of the planes."""
     pixels = width * height
     planes = 1.5 * pixels * (1 + config.scale**2)
     values = sum((i + o) * pixels for i, o, _ in folded_convs(config))
@@ -109,7 +109,8 @@ class Published:
     macs_per_lr_pixel: int | None
 
     def share_of_peak(self) -> float | None:
-        """Of the GPU's FP16 rate; None without an architecture, or for a GPU that is not in the table."""
+        """Share of the GPU's FP16 rate; None without an architecture, or for a GPU that is not in the
+        table."""
         gpu = next((g for g in GPUS if g.name == self.gpu), None)
         if gpu is None or self.macs_per_lr_pixel is None:
             return None

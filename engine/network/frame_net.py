@@ -64,7 +64,7 @@ class FrameNet(nn.Module):
 def frame_net(
     net: nn.Module, config: AwsrnConfig, colour: Colour, dtype: torch.dtype = torch.float32
 ) -> FrameNet:
-    """For inference; `net` stays as it is."""
+    """The frame graph of a network, for inference; `net` stays as it is."""
     net = copy.deepcopy(net)
     return FrameNet(net, config.scale, config.colour, colour, dtype).requires_grad_(False).eval()
 

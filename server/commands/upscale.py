@@ -129,7 +129,7 @@ def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class ProgressBar:
-    """On a terminal a line that moves; in a log one line every ten seconds."""
+    """Progress: on a terminal a line that moves; in a log one line every ten seconds."""
 
     def __init__(self) -> None:
         self._tty = sys.stderr.isatty()

@@ -41,7 +41,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineBench:
-    """In each round both ran once through the same pictures."""
+    """Result of rounds in each of which both ran once through the same pictures."""
 
     spec: EngineSpec
     clip: str
@@ -163,7 +163,7 @@ def _median(rates: Sequence[Rate]) -> Rate:
 
 
 def _run_engine(engine: Engine, frames: list[YuvFrame], count: int, done: Callable[[], None]) -> None:
-    """With `count` frames in flight."""
+    """Runs the bare engine with `count` frames in flight."""
     lanes = [engine.lane() for _ in range(count)]
     for index in range(len(frames) + count):
         lane = lanes[index % count]

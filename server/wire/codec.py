@@ -57,7 +57,7 @@ def encode(message: Message) -> bytearray:
 
 
 class Decoder:
-    """From bytes as they come to the messages that are whole."""
+    """Turns bytes as they come into the messages that are whole."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

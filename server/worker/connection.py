@@ -20,13 +20,13 @@ class Connection:
         self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
-        """Silent once the gateway has gone: the reader sees it and ends the process."""
+        """Sends, or does nothing once the gateway has gone: the reader sees it and ends the process."""
         data = encode(message)
         with self._lock, suppress(BrokenPipeError, ConnectionResetError):
             self._socket.sendall(data)
 
     def messages(self) -> Iterator[Message]:
-        """Until the gateway has gone. Raises ProtocolError."""
+        """Messages until the gateway has gone. Raises ProtocolError."""
         decoder = Decoder()
         with suppress(ConnectionResetError):
             while data := self._socket.recv(_READ_BYTES):

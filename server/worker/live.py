@@ -54,7 +54,8 @@ class LiveIngest:
         return self._audio.format if self._audio is not None else None
 
     def run(self, put: Callable[[Picture], None]) -> None:
-        """Until stopped or the source has ended. Raises SourceUnusable where it can never be a stream."""
+        """Runs until stopped or the source has ended. Raises SourceUnusable where it can never be a
+        stream."""
         while not self._stop.is_set():
             started_s = time.monotonic()
             try:
@@ -71,8 +72,8 @@ class LiveIngest:
                 self._source.close()
 
     def _pause_s(self, tried_s: float) -> float:
-        """Until the next try. One that took long is followed at once: an address we listen at is hardly ever
-        deaf, and a server that answers nobody has been waited for."""
+        """Pause until the next try. One that took long is followed at once, so that a publisher seldom finds
+        the port closed; and a server that answers nobody has been waited for."""
         if tried_s > self._retry_s:
             self._retry_s = _FIRST_RETRY_S
             return _LEAST_PAUSE_S

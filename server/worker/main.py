@@ -98,7 +98,7 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Until stopped. Raises what ended the pipeline; SourceError where the source is over."""
+        """Runs until stopped. Raises what ended the pipeline; SourceError where the source is over."""
         self._pipeline.start()
         while self._pipeline.running and not self.stop.wait(_HEARTBEAT_S):
             self._report()

@@ -143,7 +143,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _contenders(args: argparse.Namespace) -> list[Contender]:
-    """In the order given. A clip's figures mean little without the interpolations': they come along."""
+    """Contenders in the order given. A clip's figures mean little without the interpolations': they come
+    along."""
     models = args.models + [name for name in INTERPOLATIONS if args.videos and name not in args.models]
     networks = {
         model: open_contender(model, args.scale, args.backend, args.precision)

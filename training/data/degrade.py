@@ -68,7 +68,8 @@ class LiveSource:
 
 
 def degrade_live(hr: Rgb, scale: int, rng: np.random.Generator) -> tuple[Rgb, int, int]:
-    """As `degrade_still`, from an HR image and through all that `LiveSource` names."""
+    """One degraded frame as `degrade_still` gives it, made of an HR image through all that `LiveSource`
+    names."""
     source = LiveSource.draw(rng)
     if source.blur:
         hr = np.asarray(Image.fromarray(hr).filter(ImageFilter.GaussianBlur(source.blur)))

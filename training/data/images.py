@@ -39,7 +39,7 @@ def read_rgb(path: Path) -> Rgb:
 
 
 def hr_folder(folder: Path) -> Path:
-    """Where a set keeps its HR images: in itself, in HR, or in DIV2K's DIV2K_train_HR."""
+    """Folder in which a set keeps its HR images: in itself, in HR, or in DIV2K's DIV2K_train_HR."""
     for name in ("HR", "DIV2K_train_HR"):
         if (folder / name).is_dir():
             return folder / name

@@ -31,7 +31,7 @@ PACKING = 3  # part of the cache's key: raised when the same files are packed ot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Where HR and LR come from. `lr_folder` holds LR images that somebody else made (DIV2K's names)."""
+    """Origin of HR and LR. `lr_folder` holds LR images that somebody else made (DIV2K's names)."""
 
     folder: Path
     scale: int

@@ -76,7 +76,7 @@ class H264:
         self._bytes = 0
 
     def through(self, frames: Iterable[YuvFrame]) -> Iterator[YuvFrame]:
-        """As many frames as come in, in their order."""
+        """Frames after encoding and decoding: as many as come in, in their order."""
         clip = self._clip
         encoder = av.VideoCodecContext.create("libx264", "w")
         decoder = av.VideoCodecContext.create("h264", "r")
@@ -142,7 +142,7 @@ def _to_av(frame: YuvFrame) -> av.VideoFrame:
 
 
 def _shrink(plane: Plane, axis: Polyphase, step: int) -> Plane:
-    """Along the first axis, borders repeated."""
+    """Shrinks along the first axis, borders repeated."""
     padded = np.pad(plane, ((axis.before, axis.after), (0, 0)), mode="edge").astype(np.float64)
     size = plane.shape[0] // step
     out = np.zeros((size, plane.shape[1]))

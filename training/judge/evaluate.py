@@ -51,7 +51,7 @@ def judge(upscalers: Sequence[Upscaler], scale: int, images: Iterable[SetImage])
 
 
 def mean(attempts: Sequence[tuple[float, float]]) -> Result:
-    """Of (PSNR, SSIM) of each image."""
+    """Mean of the images' (PSNR, SSIM)."""
     psnr_db, ssim = np.mean(attempts, axis=0)
     return Result(images=len(attempts), psnr_db=float(psnr_db), ssim=float(ssim))
 

@@ -54,7 +54,8 @@ class Vmaf:
             self.score()  # which says what ffmpeg said
 
     def score(self) -> float:
-        """Of all frames, 0-100; nothing can be added afterwards. Raises ValueError where ffmpeg gave none."""
+        """VMAF of all frames, 0-100; nothing can be added afterwards. Raises ValueError where ffmpeg gave
+        none."""
         _, log = self._process.communicate()
         found = re.search(rb"VMAF score: ([\d.]+)", log)
         if not found:

@@ -21,7 +21,7 @@ _CSV_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """On one set. `images` is None where others measured; `damaged` as in `training.paper.tables`."""
+    """Figures on one set. `images` is None where others measured; `damaged` as in `training.paper.tables`."""
 
     psnr_db: float
     ssim: float
@@ -173,12 +173,12 @@ def to_json(row: Row) -> dict[str, Any]:
 
 
 def short(model: str) -> str:
-    """Of a path, the file and its folder: many files are named checkpoint."""
+    """Short name of a path: the file and its folder, as many files are named checkpoint."""
     return "/".join(Path(model).parts[-2:]).removesuffix(".safetensors")
 
 
 def kilo(parameters: int) -> str:
-    """As table 5 has it, with a digit more for the small: 348K, 57K, 25.7K."""
+    """Count as table 5 has it, with a digit more for the small: 348K, 57K, 25.7K."""
     digits = 1 if parameters < 100_000 else 0
     return f"{parameters / 1e3:,.{digits}f}".removesuffix(".0") + "K"
 

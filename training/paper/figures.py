@@ -43,7 +43,7 @@ def lambdas(loaded: LoadedNetwork) -> Lambdas:
 
 
 def branch_outputs(loaded: LoadedNetwork, lr: Rgb) -> list[BranchOutput]:
-    """Of each branch for one picture (h, w, 3). Raises ValueError where the network has no AWMS."""
+    """Output of each branch for one picture (h, w, 3). Raises ValueError where the network has no AWMS."""
     tails = [module for module in loaded.network.modules() if isinstance(module, AWMS)]
     if not tails:
         raise ValueError(f"the network must have an AWMS, {loaded.config} has none")

@@ -49,7 +49,8 @@ class Crop:
 
 
 def hardest_crop(judged: Judged, scale: int) -> Crop:
-    """Where bicubic is worst, a quarter of the image's shorter side large: there a network has most to do."""
+    """The place where bicubic is worst, a quarter of the image's shorter side large: there a network has most
+    to do."""
     hr = judged.image.hr
     error = (rgb_to_y(upscale_bicubic(judged.image.lr, scale)) - rgb_to_y(hr)) ** 2
     side = max(8, min(error.shape) // 4)

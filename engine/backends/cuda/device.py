@@ -89,7 +89,7 @@ class CudaDevice:
 
 
 class Sink(Protocol[Output_co]):
-    """Where a lane's results go."""
+    """Buffers that a lane's results go to."""
 
     @property
     def output(self) -> Output_co: ...

@@ -59,7 +59,7 @@ class Program(Protocol[Output_co]):
 
     @property
     def output(self) -> Output_co:
-        """Of the last frame, whole once its download is done."""
+        """Output of the last frame, whole once its download is done."""
         ...
 
     def upload(self, frame: DeviceFrame | None) -> None:

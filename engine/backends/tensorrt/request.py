@@ -140,7 +140,7 @@ class BuildRequest:
 
 @cache
 def graph_sha256() -> str:
-    """Of the source that makes the graph: an engine built by another version of it is not this one's."""
+    """Hash of the source that makes the graph: an engine built by another version of it is not this one's."""
     digest = hashlib.sha256()
     for name in _GRAPH_SOURCES:
         digest.update((_ENGINE / name).read_bytes())

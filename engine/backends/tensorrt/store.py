@@ -48,7 +48,8 @@ class _Unfit(Exception):
 
 
 def artifacts_folder() -> Path:
-    """Where artifacts are kept unless told otherwise: $LIVESR_ARTIFACTS, else in the user's cache."""
+    """Folder that artifacts are kept in unless told otherwise: $LIVESR_ARTIFACTS, else in the user's
+    cache."""
     if folder := os.environ.get("LIVESR_ARTIFACTS"):
         return Path(folder)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

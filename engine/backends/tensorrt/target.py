@@ -11,7 +11,8 @@ from engine.errors import BackendUnavailable
 
 
 def current_target() -> Target:
-    """Of the process's first GPU. Raises BackendUnavailable where there is none or a library is missing."""
+    """The target that the process's first GPU is. Raises BackendUnavailable where there is none or a library
+    is missing."""
     require_cuda("tensorrt")
     tensorrt = load_tensorrt()
 

@@ -25,7 +25,7 @@ class Figures:
         self._heartbeat: Heartbeat | None = None
 
     def frame_out(self, packet: VideoPacket) -> None:
-        """To be called when the frame's first bytes are with every viewer."""
+        """Counts a frame; called when its first bytes are with every viewer."""
         now_ns = time.monotonic_ns()
         trace = packet.trace
         stages_s: dict[Stage, float] = {

@@ -12,7 +12,7 @@ StreamState = Literal["starting", "running", "reconnecting", "failed", "stopped"
 
 
 class Quantiles(BaseModel):
-    """Over the last 512 frames, in seconds."""
+    """Quantiles over the last 512 frames, in seconds."""
 
     p50: float
     p95: float

@@ -52,7 +52,7 @@ def media(segments: Segments) -> str:
 
 
 def target_duration_s(segments: Segments) -> int:
-    """At least every segment's duration rounded (section 4.4.3.1); it never falls."""
+    """Target duration: at least every segment's duration rounded (section 4.4.3.1); it never falls."""
     return max(math.ceil(segments.settings.segment_s), math.floor(segments.longest_s + 0.5))
 
 

@@ -44,5 +44,5 @@ class Placement(Protocol):
         ...
 
     def gpu_slots(self) -> Sequence[SlotUse]:
-        """Of every GPU that workers are given, always in the same order."""
+        """Slots of every GPU that workers are given, always in the same order."""
         ...

@@ -27,7 +27,7 @@ def router(streams: Streams) -> APIRouter:
         responses={200: {"content": {PLAYLIST: {}}}, **described},
     )
     async def multivariant_playlist(stream: str) -> Response:
-        """Where a player starts."""
+        """The multivariant playlist, with which a player starts."""
         found = await _with_segments(streams, stream)
         return _playlist(playlist.multivariant(found.outputs.hls))
 

@@ -66,7 +66,7 @@ class Supervisor:
         self._worker: WorkerHandle | None = None
 
     def send(self, message: Message) -> None:
-        """To the running worker; nothing between two of them, as each starts from scratch."""
+        """Sends to the running worker; between two of them nothing is sent, as each starts from scratch."""
         if self._worker is not None:
             self._worker.send(message)
 
@@ -112,7 +112,7 @@ class Supervisor:
         return WorkerEnded(how) if ending == WorkerEnded("") else ending
 
     async def _listen(self, worker: WorkerHandle) -> Ending:
-        """Until the worker is gone or must go."""
+        """Hears the worker until it is gone or must go."""
         silence = _Silence(self._patience)
         last_word = ""
         try:

@@ -66,7 +66,7 @@ class RtpSender:
         self._extension = _mid_extension(line)
 
     async def run(self) -> None:
-        """Until the reader or the connection ends; raises ReaderClosed or ConnectionError."""
+        """Sends until the reader or the connection ends; raises ReaderClosed or ConnectionError."""
         parameters = RTCRtpSendParameters(muxId=self._line.mid)
         self._transport._register_rtp_sender(self, parameters)
         reports = asyncio.create_task(self._report())

@@ -76,7 +76,7 @@ class Encoder:
 
 
 class AudioPublisher:
-    """For one opening of a source. `present(seconds, arrival)` is the picture's own timeline."""
+    """Sound of one opening of a source. `present(seconds, arrival)` is the picture's own timeline."""
 
     def __init__(
         self,

@@ -190,7 +190,7 @@ def _even_frame(picture: Picture) -> av.VideoFrame:
 
 
 def _duration(picture: Picture) -> int:
-    """In 90 kHz ticks; by the usual frame rate where the source says nothing."""
+    """Duration in 90 kHz ticks; by the usual frame rate where the source says nothing."""
     return picture.duration or round(VIDEO_CLOCK_HZ / (picture.format.fps or USUAL_FPS))
 
 

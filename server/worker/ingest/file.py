@@ -87,7 +87,7 @@ class FileSource:
 
 
 class _Span:
-    """From the first presentation in a file to the end of the last."""
+    """Span of a file: from its first presentation to the end of the last."""
 
     def __init__(self) -> None:
         self._start_s: float | None = None

@@ -14,7 +14,7 @@ class SourceError(Exception):
 
 
 class SourceLost(SourceError):
-    """Not there now, but it may come back."""
+    """A source that is not there now, but may come back."""
 
 
 class SourceUnusable(SourceError):

@@ -79,7 +79,7 @@ _HALF_WAVE = _WAVE // 2
 
 @cache
 def _phases(width: int, height: int) -> tuple[Plane, Plane, Plane, Plane]:
-    """Where on the wave each sample of frame 0 is, in 256ths: twice luma, then u and v."""
+    """Phases: where on the wave each sample of frame 0 is, in 256ths: twice luma, then u and v."""
     rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
     half_rows, half_columns = rows[: height // 2], columns[:, : width // 2]
     phases = (

@@ -36,7 +36,7 @@ _NATIVE = ("yuv420p", "yuvj420p")
 
 
 class PictureDecoder:
-    """For one opening of a source. `on_drop(reason)` hears of each packet that gave no picture."""
+    """Decoder for one opening of a source. `on_drop(reason)` hears of each packet that gave no picture."""
 
     def __init__(
         self,

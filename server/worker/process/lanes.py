@@ -18,7 +18,8 @@ class PictureLane(Protocol):
 
 
 def picture_lane(engine: Engine, *, on_gpu: bool) -> PictureLane:
-    """For pictures that lie on the GPU, one whose frames stay there, where the engine can do that."""
+    """A lane for pictures of an engine; for those that lie on the GPU, one whose frames stay there, where the
+    engine can do that."""
     if on_gpu and isinstance(engine, GpuEngine):
         return SurfaceLane(engine.surface_lane())
     return HostLane(engine.lane(), engine.spec.scale)

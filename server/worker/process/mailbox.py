@@ -14,8 +14,8 @@ class Closed(Exception):
 
 
 class Mailbox(Generic[T]):
-    """At most `capacity` items. With `on_drop`, a full mailbox gives it the oldest item; without, `put` waits
-    for room."""
+    """A queue of at most `capacity` items. With `on_drop`, a full mailbox gives it the oldest item; without,
+    `put` waits for room."""
 
     def __init__(self, capacity: int, *, on_drop: Callable[[T], None] | None) -> None:
         if capacity < 1:

@@ -75,7 +75,7 @@ class Pipeline:
         self._ring.abort()
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Until all threads have ended, or the time is over."""
+        """Waits until all threads have ended, or the time is over."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -101,7 +101,7 @@ class Pipeline:
         return self._ring.load_status
 
     def silent_s(self) -> float:
-        """For how long the most silent of the working threads has made no step; a loader is none."""
+        """Time for which the most silent of the working threads has made no step; a loader is none."""
         if not self._beats:
             return 0.0
         return time.monotonic() - min(self._beats.copy().values())

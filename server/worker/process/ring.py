@@ -71,7 +71,7 @@ class Ring:
 
     @property
     def load_status(self) -> LoadStatus | None:
-        """None before the first picture."""
+        """State of the engine's loading; None before the first picture."""
         return self._supply.status
 
     def abort(self) -> None:
@@ -79,7 +79,7 @@ class Ring:
         self._aborted.set()
 
     def submit_all(self) -> None:
-        """Until the inbox closes. An engine that can't be loaded raises EngineError."""
+        """Submits until the inbox closes. An engine that can't be loaded raises EngineError."""
         loaded: LoadedEngine | None = None
         lane: PictureLane | None = None
         try:
@@ -115,7 +115,7 @@ class Ring:
         raise Closed
 
     def collect_all(self) -> None:
-        """Until the submitter has ended and every lane is empty."""
+        """Collects until the submitter has ended and every lane is empty."""
         try:
             while True:
                 self._beat("collect")

@@ -90,7 +90,7 @@ class EngineSupply:
 
     @property
     def status(self) -> LoadStatus | None:
-        """None before the first picture. For any thread."""
+        """State of the present request; None before the first picture. For any thread."""
         request = self._current
         if request is None:
             return None
@@ -139,7 +139,7 @@ class EngineSupply:
         return request
 
     def _wait(self, request: LoadRequest, alive: Callable[[], None]) -> None:
-        """Until the request is done or patience has ended."""
+        """Waits until the request is done or patience has ended."""
         while not request.done_ns:
             alive()
             left_s = _LOOK_S
@@ -166,7 +166,7 @@ class EngineSupply:
         return request.standing_in
 
     def _load_requested(self, request: LoadRequest) -> None:
-        """Until the present one is done: it may have replaced another while that was built."""
+        """Loads until the present request is done: it may have replaced another while that was built."""
         while True:
             self._fill(request)
             with self._changed:
