@@ -59,6 +59,7 @@ def create_app(settings: Settings, placement: Placement) -> FastAPI:
     app.include_router(health.router(streams, metrics, settings))
     app.mount("/web", _Page(directory=WEB))
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)

@@ -27,11 +27,13 @@ def router(streams: Streams, metrics: Metrics, settings: Settings) -> APIRouter:
     configured = {stream.id for stream in settings.streams}
     started: set[str] = set()
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz")
     async def healthz() -> Health:
         """The process is alive and its event loop turns."""
         return Health(status="ok")
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", responses={503: {"model": Readiness, "description": "Starting or shutting down"}})
     async def readyz(response: Response) -> Readiness:
         """Whether to send viewers here. A stream that failed or lost its source does not change it."""
@@ -43,6 +45,7 @@ def router(streams: Streams, metrics: Metrics, settings: Settings) -> APIRouter:
             response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         return Readiness(ready=ready, streams=states)
 
+    @routes.head("/metrics", include_in_schema=False)
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
     async def scrape() -> Response:
         """Everything, in Prometheus' text format."""

@@ -207,6 +207,28 @@ async def test_openapi_describes_it_and_no_page_asks_elsewhere():
             assert (await served.http.get(path)).status_code == 404
 
 
+async def test_head_says_what_get_would_without_the_body():
+    async with gateway() as served:
+        await served.in_state("running")
+        for path in (
+            "/",
+            "/web/app.js",
+            "/healthz",
+            "/readyz",
+            "/metrics",
+            "/hls/demo/index.m3u8",
+            "/hls/demo/media.m3u8",
+        ):
+            got = await served.http.get(path, timeout=20)
+            head = await served.http.head(path, timeout=20)
+            assert (head.status_code, head.content) == (got.status_code, b""), path
+            assert head.headers["Content-Type"] == got.headers["Content-Type"], path
+            assert int(head.headers["Content-Length"]) > 0, path
+            for header in ("Cache-Control", "Content-Security-Policy", "ETag"):
+                assert head.headers.get(header) == got.headers.get(header), (path, header)
+        assert (await served.http.head("/hls/none/index.m3u8")).status_code == 404
+
+
 async def test_a_new_size_is_told():
     async with gateway(quiet(opened())) as served:
         served.worker.say(opened(320, 240))
