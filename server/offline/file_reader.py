@@ -14,7 +14,7 @@ from av.packet import Packet
 from engine.frame import USUAL_FPS
 from server.wire.clock import now_ns
 from server.wire.logs import Log
-from server.worker.ingest.container import find_tracks, tracks_of
+from server.worker.ingest.container import find_tracks, packets_of, tracks_of
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture
 
@@ -66,10 +66,9 @@ class WholeFile:
     ) -> None:
         """Raises ValueError where no picture at all can be decoded."""
         pictures = 0
-        tracks = [self._video, *(self.audio if on_audio else ())]
         try:
-            for packet in self._container.demux(tracks):
-                if packet.stream_index != self._video.index:
+            for video, packet in packets_of(self._container, self._video, self.audio if on_audio else []):
+                if not video:
                     if on_audio and packet.dts is not None:
                         on_audio(packet)
                     continue

@@ -24,13 +24,17 @@ def write_clip(
     pts: Sequence[int] | None = None,
     time_base: Fraction | None = None,
     audio: str | None = None,
+    audio_first: bool = False,
+    audio_s: float | None = None,
     gop: int = 10,
     b_frames: int = 0,
     tags: tuple[int, int, int, int] | None = None,
 ) -> Path:
     """`pts` in ticks of `time_base`, one for each frame. `tags`: range, matrix, primaries, transfer. `audio`:
-    an encoder, such as aac."""
+    an encoder, such as aac; its track before the picture's with `audio_first`, as long as the picture without
+    `audio_s`."""
     with av.open(str(path), "w") as out:
+        sound = out.add_stream(audio, rate=48_000, layout="stereo") if audio and audio_first else None
         video = out.add_stream(codec, rate=fps)
         context = video.codec_context
         context.width, context.height, context.pix_fmt = width, height, pixel_format
@@ -41,7 +45,8 @@ def write_clip(
             context.color_range, context.colorspace, context.color_primaries, context.color_trc = tags
         if codec == "libx264":
             video.options = {"preset": "ultrafast", "crf": "12"}
-        sound = out.add_stream(audio, rate=48_000, layout="stereo") if audio else None
+        if audio and not audio_first:
+            sound = out.add_stream(audio, rate=48_000, layout="stereo")
         form = SyntheticFormat(width=width + width % 2, height=height + height % 2)
         for number in range(frames):
             frame = numbered(number, form, width, height, pixel_format)
@@ -50,7 +55,7 @@ def write_clip(
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
         if sound is not None:
-            _write_tone(out, sound, seconds=frames / fps)
+            _write_tone(out, sound, seconds=frames / fps if audio_s is None else audio_s)
     return path
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from av.audio.stream import AudioStream
@@ -47,11 +47,12 @@ def tracks_of(video: VideoStream, audio: AudioStream | None) -> Tracks:
 
 
 def packets_of(
-    container: InputContainer, video: VideoStream, audio: AudioStream | None
+    container: InputContainer, video: VideoStream, audio: Sequence[AudioStream]
 ) -> "Iterator[tuple[bool, Packet[Any]]]":
     """Each packet with whether it is of the picture; at the end one empty packet for each track."""
-    for packet in container.demux([video] if audio is None else [video, audio]):
-        yield packet.stream_index == video.index, packet
+    for packet in container.demux([video, *audio]):
+        # Not `packet.stream_index`, which is 0 in an empty packet of any track.
+        yield packet.stream.index == video.index, packet
 
 
 class Pacer:

@@ -57,9 +57,10 @@ class FileSource:
     def _pass(self, offset_s: float, span: "_Span") -> Iterator[Arrival]:
         """The file once, `offset_s` later than its timestamps say; `span` learns how long it is."""
         assert self._container is not None
+        audio = [self._audio] if self._audio else []
         nominal_s = 1 / float(self._video.average_rate or USUAL_FPS)
         try:
-            for video, packet in packets_of(self._container, self._video, self._audio):
+            for video, packet in packets_of(self._container, self._video, audio):
                 if packet.size == 0 and self._loop:
                     continue  # a flushed decoder would not take the next pass
                 ticks = round(offset_s / packet.time_base)

@@ -53,9 +53,10 @@ class NetworkSource:
     def arrivals(self) -> Iterator[Arrival]:
         """Never ends by itself: where the stream does, SourceLost is raised."""
         assert self._container is not None
+        audio = [self._audio] if self._audio else []
         pacer = Pacer(self._stop) if self._paced else None
         try:
-            for video, packet in packets_of(self._container, self._video, self._audio):
+            for video, packet in packets_of(self._container, self._video, audio):
                 if self._stop.is_set():
                     return
                 if packet.size == 0:

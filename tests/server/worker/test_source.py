@@ -112,6 +112,16 @@ def test_file_comes_at_its_own_pace_and_loops_without_a_seam(tmp_path):
     assert sound == sorted(sound)
 
 
+def test_a_file_gives_its_last_pictures_where_its_sound_lies_first(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", frames=10, fps=50, audio="aac", audio_first=True, b_frames=2)
+    source = open_source(str(path), loop=False, timeout_s=1, stop=threading.Event())
+    tracks = source.open()
+    pictures = [arrival.packet for arrival in source.arrivals() if arrival.video]
+    source.close()
+    frames = [frame for packet in pictures for frame in tracks.video.decode(packet)]
+    assert [read_frame_number(plane_view(frame, 0)) for frame in frames] == list(range(10))
+
+
 def test_waiting_for_the_next_frame_ends_at_once_when_stopped(tmp_path):
     path = write_clip(tmp_path / "slow.mkv", frames=3, fps=1)
     stop = threading.Event()
