@@ -47,6 +47,7 @@ class WholeFile:
         self.fps = self._video.average_rate or Fraction(USUAL_FPS)
         self.time_base = time_base or self._video.time_base or 1 / self.fps
         self.dropped: Counter[str] = Counter()  # packets that gave no picture, by reason
+        self._last_pts: int | None = None
         self._decoder = PictureDecoder(
             tracks_of(self._video, None),
             max_size=_NO_LIMIT,
@@ -82,7 +83,12 @@ class WholeFile:
 
     def _stamp(self, pts: int, duration: int, time_base: Fraction, _: int) -> tuple[int, int]:
         ticks = time_base / self.time_base
-        return round(pts * ticks), round(duration * ticks)
+        start, length = round(pts * ticks), round(duration * ticks)
+        # AVI only has the order of decoding: what libav makes of it with B-frames goes back now and then.
+        if self._last_pts is not None and start <= self._last_pts:
+            start = self._last_pts + max(length, 1)
+        self._last_pts = start
+        return start, length
 
     def close(self) -> None:
         self._container.close()

@@ -119,3 +119,19 @@ def test_an_edit_list_is_obeyed(tmp_path, model, start, target):
     source = clip(tmp_path / "in.mp4", pts=range(start, start + FRAMES), audio_first=True, audio_s=0.5)
     later_s = check_kept(source, upscaled(source, target, model), list(range(max(-start, 0), FRAMES)))
     assert max(later_s) - min(later_s) <= TICK_S
+
+
+def test_avi_gives_all_its_pictures_in_order_though_it_has_no_times_for_b_frames(tmp_path, model):
+    source = clip(tmp_path / "in.avi", codec="libx264")
+    before_s = pictures(source, 1)[1]
+    assert before_s != sorted(before_s), "the demuxer has only the order of decoding"
+    target = upscaled(source, ".mp4", model)
+    check_order(target, sorted(before_s))
+    assert sound(target)[0] == sound(source)[0]
+
+
+def check_order(target: Path, expected_s: list[Fraction]) -> None:
+    numbers, after_s = pictures(target, 2)
+    assert numbers == list(range(FRAMES))
+    assert after_s == sorted(after_s)
+    assert max(map(abs, moved(expected_s, after_s))) <= Fraction(2, FPS)
