@@ -44,6 +44,8 @@ class FileWriter:
         self._early: list[Packet[Any]] = []
         video = self._container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": preset})
         assert isinstance(video, VideoStream)
+        if self._container.format.name == "avi":  # it has no times to put pictures in order by
+            video.codec_context.max_b_frames = 0
         self._video = video
         try:
             self._audio = {s.index: self._container.add_stream_from_template(s) for s in audio}

@@ -130,6 +130,13 @@ def test_avi_gives_all_its_pictures_in_order_though_it_has_no_times_for_b_frames
     assert sound(target)[0] == sound(source)[0]
 
 
+def test_an_avi_keeps_its_pictures_in_order(tmp_path, model):
+    source = clip(tmp_path / "in.mp4", audio="mp2")
+    target = upscaled(source, ".avi", model)
+    check_order(target, pictures(source, 1)[1])
+    assert sound(target)[0] == sound(source)[0]
+
+
 def check_order(target: Path, expected_s: list[Fraction]) -> None:
     numbers, after_s = pictures(target, 2)
     assert numbers == list(range(FRAMES))
