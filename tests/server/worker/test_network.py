@@ -253,11 +253,29 @@ def test_a_web_page_is_no_stream(ingest, web):
     assert "Invalid data" in source.lost[0].reason
 
 
-def test_a_playlist_can_not_make_us_read_local_files(ingest, web, clip):
+def write_playlist(path: Path, segment: str) -> None:
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{segment}\n#EXT-X-ENDLIST\n")
+
+
+def test_a_playlist_can_not_make_us_read_local_files(ingest, web, tmp_path_factory):
     folder, address = web
-    (folder / "evil.m3u8").write_text(
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{clip}\n#EXT-X-ENDLIST\n"
-    )
-    source = ingest(f"{address}/evil.m3u8")
-    source.until(lambda s: len(s.lost) >= 2)
+    clip = write_clip(tmp_path_factory.mktemp("private") / "c.ts", width=160, height=96)
+    (folder / clip.name).write_bytes(clip.read_bytes())
+    write_playlist(folder / "good.m3u8", clip.name)
+    write_playlist(folder / "evil.m3u8", f"file://{clip}")
+    good, evil = ingest(f"{address}/good.m3u8"), ingest(f"{address}/evil.m3u8")
+    good.until(lambda s: s.pictures)  # the same clip, and nothing else is wrong with such a playlist
+    evil.until(lambda s: len(s.lost) >= 2 or s.pictures)
+    assert not evil.pictures
+
+
+def test_a_description_can_not_make_us_listen_for_rtp(ingest, publish, web):
+    """FFmpeg by itself would open any port that an SDP file from the web names."""
+    folder, address = web
+    port = free_port(socket.SOCK_DGRAM)
+    rtp = ["-an", "-f", "rtp", "-sdp_file", str(folder / "evil.sdp")]
+    publish(*rtp, f"rtp://127.0.0.1:{port}")
+    source = ingest(f"{address}/evil.sdp")
+    # Once it may have been read while ffmpeg wrote it.
+    source.until(lambda s: s.pictures or sum("404" not in lost.reason for lost in s.lost) >= 2)
     assert not source.pictures
