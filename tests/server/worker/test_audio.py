@@ -1,5 +1,4 @@
 import itertools
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -44,11 +43,15 @@ class Published:
     def of(self, codec: str) -> list[AudioPacket]:
         return [packet for packet in self.packets if packet.codec == codec]
 
-    def decoded(self, codec: str) -> tuple[np.ndarray, int]:
-        """All samples of the first channel, and their rate."""
+    def decoder(self, codec: str) -> av.CodecContext:
         context = av.CodecContext.create("libopus" if codec == "opus" else "aac", "r")
         if codec == "aac":
             context.extradata = self.format.config
+        return context
+
+    def decoded(self, codec: str) -> tuple[np.ndarray, int]:
+        """All samples of the first channel, and their rate."""
+        context = self.decoder(codec)
         blocks, rate = [], AUDIO_CLOCK_HZ
         for packet in self.of(codec):
             for frame in context.decode(av.Packet(packet.payload)):
@@ -94,7 +97,11 @@ def test_whatever_comes_in_the_tone_goes_out_in_both_codecs(tmp_path, suffix, co
 
 def test_opus_is_20_ms_at_48_khz(tmp_path):
     published = Published(write_clip(tmp_path / "clip.mp4", audio="aac"))
-    assert {packet.duration for packet in published.of("opus")} == {960}
+    decoder = published.decoder("opus")
+    for packet in published.of("opus"):
+        frames = decoder.decode(av.Packet(packet.payload))
+        assert sum(frame.samples for frame in frames) == packet.duration == 960
+        assert {frame.sample_rate for frame in frames} == {48_000}
 
 
 def test_aac_of_a_file_is_copied_byte_for_byte(tmp_path):
@@ -108,7 +115,8 @@ def test_aac_of_a_transport_stream_loses_its_adts_headers(tmp_path):
     published = Published(write_clip(tmp_path / "clip.ts", audio="aac"))
     assert published.format.config == b"\x11\x90"
     for packet, source in zip(published.of("aac"), published.source, strict=True):
-        assert split_adts(source) == (bytes.fromhex("1190"), packet.payload)
+        assert source.startswith(b"\xff\xf1")  # without CRC, so 7 bytes long
+        assert packet.payload == source[7:]
 
 
 def test_sound_and_its_picture_start_together(tmp_path):
@@ -200,4 +208,3 @@ def test_adts():
         audio_specific_config(object_type=2, rate_hz=44_000, channels=2)
     with pytest.raises(ValueError, match="channels = 9"):
         audio_specific_config(object_type=2, rate_hz=48_000, channels=9)
-    assert Fraction(AUDIO_CLOCK_HZ, 960) == 50

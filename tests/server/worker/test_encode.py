@@ -1,4 +1,5 @@
 import logging
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -148,9 +149,34 @@ def test_usual_bitrate_grows_with_the_picture_within_bounds():
     assert usual_bitrate_bps(7680, 4320, 60) == 20_000_000
 
 
-def test_choice_of_encoder():
+def nvenc_opens() -> bool:
+    """As FFmpeg itself finds on this machine."""
+    codec = av.CodecContext.create("h264_nvenc", "w")
+    codec.width, codec.height, codec.pix_fmt = 256, 144, "yuv420p"
+    codec.time_base = Fraction(1, 25)
+    try:
+        codec.open()
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def test_auto_is_nvenc_where_it_opens_and_else_says_why_not(caplog):
+    caplog.set_level(logging.INFO, LOG.logger.name)
+    if nvenc_opens():
+        assert choose_encoder("auto", "ultrafast", LOG) == "h264_nvenc"
+    else:
+        assert choose_encoder("auto", "ultrafast", LOG) == "libx264"
+        assert re.search(r"encoder libx264 \(no NVENC: \w.*\)", caplog.text)
+
+
+def test_the_encoder_that_was_asked_for_is_taken_without_a_look_at_others(caplog):
+    caplog.set_level(logging.INFO, LOG.logger.name)
     assert choose_encoder("libx264", "medium", LOG) == "libx264"
-    assert choose_encoder("auto", "ultrafast", LOG) in ("libx264", "h264_nvenc")
+    assert not caplog.messages
+
+
+def test_an_encoder_that_is_none():
     with pytest.raises(ValueError, match="encoder='vp8' must be auto, libx264 or h264_nvenc"):
         choose_encoder("vp8", "ultrafast", LOG)
 
@@ -161,7 +187,7 @@ def test_a_preset_that_is_none():
 
 
 def test_an_encoder_that_this_machine_lacks_is_refused_with_the_reason():
-    if choose_encoder("auto", "ultrafast", LOG) == "h264_nvenc":
+    if nvenc_opens():
         pytest.skip("this machine has NVENC")
     with pytest.raises(ValueError, match=r"encoder='h264_nvenc' does not open on this machine: \w"):
         choose_encoder("h264_nvenc", "ultrafast", LOG)
