@@ -133,6 +133,10 @@ class Media:
             assert other.discontinuity or step_s == pytest.approx(one.duration_s, abs=0.002)
         return media
 
+    def numbered(self) -> dict[int, str]:
+        """Names by media sequence number."""
+        return dict(enumerate((entry.name for entry in self.entries), self.sequence))
+
     def runs(self) -> list[list[str]]:
         """Names to be read one after the other: an init segment and what follows it."""
         runs: list[list[str]] = []
