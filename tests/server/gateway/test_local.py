@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import signal
-import time
 
 from server.gateway.placement import WorkerHandle
 from server.gateway.placement.local import LocalPlacement, LocalWorkerHandle
@@ -39,31 +38,24 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def test_a_worker_killed_outright_costs_a_viewer_less_than_three_seconds():
+async def test_a_worker_killed_outright_is_replaced_at_once_and_its_viewer_stays(caplog):
     placement = Recording()
     async with serving_small(placement) as served:
         assert (await served.http.post("/api/streams", json=SMALL)).status_code == 201
         await served.in_state("running")
         async with Viewer(served, audio=False) as viewer:
             await viewer.sees(25)
-            seen = len(viewer.frames[0])
-            killed_s = time.monotonic()
             os.kill(placement.workers[0].pid, signal.SIGKILL)
             await until(lambda: len(placement.workers) == 2, "a second worker")
-            await until(lambda: len(viewer.frames[0]) > seen + 5, "the same viewer goes on")
-            gone_s = time.monotonic() - killed_s
+            seen = len(viewer.frames[0])
+            await viewer.sees(seen + 5)
             assert viewer.pc.connectionState == "connected"
             frames = viewer.frames[0]
             assert all(a.pts < b.pts for a, b in itertools.pairwise(frames))
-            print(f"the picture was back {gone_s:.2f} s after SIGKILL")
-            assert gone_s < 3.0 * slowness()
-        assert "SIGKILL" not in (await served.stream())["reason"]
+        stream = await served.stream()
+        assert (stream["state"], stream["reason"], stream["worker"]["restarts"]) == ("running", "", 1)
+    assert "the worker was ended by SIGKILL; a new one starts" in caplog.text
     assert not any(alive(worker.pid) for worker in placement.workers)
-
-
-def slowness() -> float:
-    """How much slower than when idle this machine may be expected to be now."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 async def test_deleting_a_stream_ends_its_worker():
