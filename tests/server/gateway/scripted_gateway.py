@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from server.gateway.app import create_app
 from server.settings import Settings
+from server.wire.codec import Decoder, encode
 from server.wire.messages import (
     AudioFormat,
     AudioPacket,
@@ -146,30 +147,37 @@ class Script:
 
 
 class ScriptedWorker:
-    """A worker in this process. `received` is what the gateway sent to it."""
+    """A worker in this process, behind the wire: messages cross as bytes. `received` is what the gateway sent
+    to it."""
 
-    def __init__(self, job: WorkerJob, script: Script) -> None:
-        self.job = job
+    def __init__(self, script: Script) -> None:
         self.script = script
         self.received: list[Message] = []
         self.plain = False
         self.frames = 0
-        self._queue: asyncio.Queue[Message | Exception | None] = asyncio.Queue()
+        self._to_gateway: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._from_gateway = Decoder()
         self._encoders = {}
         for message in script.first:
             self.say(message)
         self._pump = asyncio.create_task(self._live()) if script.live else None
 
+    @property
+    def job(self) -> WorkerJob:
+        job = self.received[0]
+        assert isinstance(job, WorkerJob)
+        return job
+
     def say(self, message: Message) -> None:
-        self._queue.put_nowait(message)
+        self._to_gateway.put_nowait(encode(message))
 
     def die(self) -> None:
         if self._pump:
             self._pump.cancel()
-        self._queue.put_nowait(None)
+        self._to_gateway.put_nowait(None)
 
-    def speak_nonsense(self, error: Exception) -> None:
-        self._queue.put_nowait(error)
+    def speak_nonsense(self) -> None:
+        self._to_gateway.put_nowait(b"nonsense")
 
     def hang(self) -> None:
         self._pump.cancel()
@@ -181,21 +189,22 @@ class ScriptedWorker:
     # Worker
 
     async def messages(self) -> AsyncIterator[Message]:
-        while (message := await self._queue.get()) is not None:
-            if isinstance(message, Exception):
-                raise message
-            yield message
+        decoder = Decoder()
+        while (data := await self._to_gateway.get()) is not None:
+            for message in decoder.feed(data):
+                yield message
 
     def send(self, message: Message) -> None:
-        self.received.append(message)
-        match message:
+        (received,) = self._from_gateway.feed(encode(message))
+        self.received.append(received)
+        match received:
             case RequestKeyframe(rendition=rendition) if rendition in self._encoders:
                 self._encoders[rendition].force = True
             case SetPlain(enabled=enabled):
                 self.plain = enabled
 
     async def stop(self, *, at_once: bool = False) -> str:
-        self.received.append(Stop())
+        self.send(Stop())
         if self._pump:
             self._pump.cancel()
             await asyncio.wait([self._pump])
@@ -253,7 +262,8 @@ class ScriptedPlacement:
     async def start(self, job: WorkerJob) -> ScriptedWorker:
         if self.script.refuse:
             raise OSError(self.script.refuse)
-        worker = ScriptedWorker(job, self.script)
+        worker = ScriptedWorker(self.script)
+        worker.send(job)
         self.workers.append(worker)
         return worker
 

@@ -6,7 +6,6 @@ import time
 
 from server.gateway.streams.supervisor import Patience, Supervisor
 from server.settings import Settings
-from server.wire.codec import ProtocolError
 from server.wire.messages import Heartbeat, JobImpossible, Message, Stop, WorkerBroken
 from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, until
 
@@ -108,9 +107,9 @@ async def test_a_worker_that_speaks_nonsense_is_replaced():
     placement = quiet(BEAT)
     async with supervised(placement) as (witness, _):
         await until(lambda: placement.workers, "a worker")
-        placement.workers[0].speak_nonsense(ProtocolError("no message: b'x'"))
+        placement.workers[0].speak_nonsense()
         await until(lambda: len(placement.workers) == 2, "a second worker")
-        assert "nonsense" in witness.deaths[0][0]
+        assert "spoke nonsense: message of" in witness.deaths[0][0]
 
 
 async def test_a_worker_that_breaks_has_the_last_word():
