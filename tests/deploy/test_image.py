@@ -1,64 +1,189 @@
-"""What the container is made of is there: the image itself is built and run by whoever releases it."""
+"""The Dockerfile, read as Docker reads it, against the tree and the service that it packs.
 
+The image itself is built and run by whoever releases it.
+"""
+
+import argparse
+import asyncio
+import importlib
+import json
 import re
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import pytest
 
-from server.settings import load
+from server.__main__ import COMMANDS
+from server.gateway.app import create_app
+from server.settings import Settings, load
 from tests.conftest import ROOT
+from tests.server.gateway.scripted_gateway import ScriptedPlacement, serving
 
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
-COPIED = [
-    source
-    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
-    for source in sources.split()
-]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PAGE = "server/gateway/web"
 
 
-@pytest.mark.parametrize("source", COPIED)
-def test_what_the_image_copies_exists_and_is_in_the_build(source):
-    assert (ROOT / source).exists()
-    assert f"!{source}" in (ROOT / ".dockerignore").read_text().splitlines()
+@dataclass
+class Copy:
+    stage: str  # "": the build's context
+    sources: list[str]
+    target: str
 
 
-def test_the_image_serves_where_its_health_check_and_prometheus_look():
-    settings = load(ROOT / "deploy" / "demo.toml")
+@dataclass
+class Stage:
+    name: str
+    base: str
+    instructions: list[tuple[str, str]] = field(default_factory=list)
 
-    assert f"EXPOSE {settings.server.port}" in DOCKERFILE
-    assert f"127.0.0.1:{settings.server.port}/" in DOCKERFILE
-    assert f":{settings.server.port}" in (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()
-    assert [stream.id for stream in settings.streams] == ["demo"]
+    def last(self, instruction: str) -> str:
+        """The one that counts, of those that replace each other."""
+        return [arguments for name, arguments in self.instructions if name == instruction][-1]
+
+    def copies(self) -> list[Copy]:
+        found = []
+        for name, arguments in self.instructions:
+            if name == "COPY":
+                flags, paths = re.fullmatch(r"((?:--\S+ )*)(.*)", arguments).groups()
+                *sources, target = paths.split()
+                found.append(Copy(flags.strip().removeprefix("--from="), sources, target))
+        return found
 
 
-def test_the_image_has_the_hls_player_that_make_web_installs():
-    players = [
-        re.search(r"node_modules/(hls\.js/\S+)", (ROOT / name).read_text())
-        for name in ("Dockerfile", "Makefile")
-    ]
+def read_dockerfile() -> dict[str, Stage]:
+    """Its stages by name, in order."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", " ")
+    stages: list[Stage] = []
+    for line in text.splitlines():
+        instruction, _, arguments = line.partition(" ")
+        if instruction == "FROM":
+            base, name = arguments.split(" AS ")
+            stages.append(Stage(name, base))
+        elif instruction and stages:
+            stages[-1].instructions.append((instruction, arguments))
+    return {stage.name: stage for stage in stages}
 
-    assert all(players)
-    assert len({player[1] for player in players if player}) == 1
+
+STAGES = read_dockerfile()
+COPIES = [copy for stage in STAGES.values() for copy in stage.copies()]
+images = pytest.mark.parametrize("image", [STAGES["cpu"], STAGES["gpu"]], ids=["cpu", "gpu"])
 
 
-def stage(name: str) -> str:
-    """What the Dockerfile says of one stage."""
-    return next(part for part in DOCKERFILE.split("\nFROM ") if part.split("\n")[0].endswith(f" AS {name}"))
+def sent_to_docker(path: str) -> bool:
+    """By .dockerignore: the last pattern that fits a path or a folder above it decides."""
+    sent = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+        if any(re.fullmatch(pattern, str(part)) for part in (path, *PurePosixPath(path).parents)):
+            sent = line.startswith("!")
+    return sent
+
+
+@pytest.mark.parametrize("source", [source for copy in COPIES if not copy.stage for source in copy.sources])
+def test_what_is_copied_exists_and_reaches_the_build_whole(source):
+    path = ROOT / source
+    assert path.exists()
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    made = ("__pycache__", "vendor")  # by Python on each machine, and by the image's stage for the page
+    names = [str(file.relative_to(ROOT)) for file in files if file.parent.name not in made]
+    assert names
+    assert [name for name in names if not sent_to_docker(name)] == []
+
+
+def test_what_only_this_machine_made_stays_out_of_the_build():
+    for path in (
+        ".git/config",
+        ".venv/bin/python",
+        "server/__pycache__/settings.pyc",
+        f"{PAGE}/vendor/hls.mjs",
+    ):
+        assert not sent_to_docker(path), path
+
+
+def test_stages_copy_from_those_before_them():
+    names = list(STAGES)
+    for stage in STAGES.values():
+        for copy in stage.copies():
+            assert not copy.stage or copy.stage in names[: names.index(stage.name)]
+
+
+def test_every_package_of_the_project_is_in_the_build():
+    packages = {
+        name.removesuffix("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
+    assert packages <= {source for copy in STAGES["build"].copies() for source in copy.sources}
 
 
 def test_without_a_target_the_image_is_the_one_for_the_cpu():
-    assert re.findall(r"^FROM .* AS (\S+)$", DOCKERFILE, re.MULTILINE)[-1] == "cpu"
+    assert list(STAGES)[-1] == "cpu"
 
 
-@pytest.mark.parametrize("words", ["USER 1000", "HEALTHCHECK", "ENTRYPOINT", 'CMD ["serve"', "EXPOSE"])
-def test_both_images_start_alike(words):
-    lines = [[line for line in stage(name).splitlines() if words in line] for name in ("cpu", "gpu")]
-    assert lines[0]
-    assert lines[0] == lines[1]
+@images
+def test_the_image_starts_the_service_with_the_demo(image):
+    """Its entry point is a command that the project installs, which takes its arguments and its settings."""
+    (command,) = json.loads(image.last("ENTRYPOINT"))
+    module, _, function = PROJECT["project"]["scripts"][command].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    name, *words = json.loads(image.last("CMD"))
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    importlib.import_module(COMMANDS[name][0]).add_arguments(parser)
+    arguments = parser.parse_args(words)
+    assert arguments.host == "0.0.0.0"
+    (source,) = next(copy.sources for copy in image.copies() if copy.target == str(arguments.config))
+    settings = load(ROOT / source)
+    assert [stream.id for stream in settings.streams] == ["demo"]
+    assert image.last("EXPOSE") == str(settings.server.port)
 
 
-def test_the_gpu_image_keeps_its_engines_in_a_volume():
-    folder = re.search(r"LIVESR_ARTIFACTS=(\S+)/artifacts", stage("gpu"))
+@images
+async def test_its_health_check_tells_a_service_from_none(image):
+    python, flag, code = json.loads(image.last("HEALTHCHECK").partition(" CMD ")[2])
+    assert (python, flag) == ("python3", "-c")
+    port = str(Settings().server.port)
+    assert code.count(port) == 1
 
-    assert folder
-    assert f"\nVOLUME {folder[1]}\n" in stage("gpu")
-    assert f"artifacts:{folder[1]}\n" in (ROOT / "deploy" / "compose.yaml").read_text()
+    async def status(at: str) -> int:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, flag, code.replace(port, at)), stderr=asyncio.subprocess.DEVNULL
+        )
+        return await process.wait()
+
+    async with serving(create_app(Settings(), ScriptedPlacement())) as base:
+        free = base.rpartition(":")[2]
+        assert await status(free) == 0
+    assert await status(free) == 1
+
+
+def test_prometheus_scrapes_the_port_that_the_image_serves():
+    """Both use the host's network."""
+    targets = re.search(r"targets: \[(.*)\]", (ROOT / "deploy/prometheus/prometheus.yml").read_text())[1]
+    assert json.loads(targets) == f"127.0.0.1:{STAGES['cpu'].last('EXPOSE')}"
+
+
+def test_the_image_has_the_hls_player_where_the_page_looks_for_it():
+    (copy,) = (copy for copy in COPIES if copy.stage == "page")
+    asked = re.search(r'"/web/(vendor/\S+)"', (ROOT / PAGE / "hls.js").read_text())[1]
+    assert copy.target == f"{PAGE}/{asked}"
+    (source,) = copy.sources
+    made = re.search(r"cp (\S+) \$@", (ROOT / "Makefile").read_text())[1]
+    assert source.endswith(f"/{made}"), "as `make web` has it"
+
+
+@images
+def test_the_image_runs_the_service_as_a_user_that_it_has(image):
+    made = [re.search(r"useradd --uid (\d+)", text) for name, text in image.instructions if name == "RUN"]
+    assert image.last("USER") in [found[1] for found in made if found]
+
+
+def test_the_gpu_image_keeps_its_engines_in_a_volume_of_its_user():
+    gpu = STAGES["gpu"]
+    volume = gpu.last("VOLUME")
+    artifacts = re.search(r"LIVESR_ARTIFACTS=(\S+)", gpu.last("ENV"))[1]
+    assert PurePosixPath(artifacts).parent == PurePosixPath(volume)
+    assert re.search(rf"install .*--owner=livesr .*{volume}(\s|$)", gpu.last("RUN"))
+    assert f"artifacts:{volume}\n" in (ROOT / "deploy/compose.yaml").read_text()
