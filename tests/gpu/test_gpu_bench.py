@@ -17,6 +17,10 @@ def test_the_report_has_figures_of_every_engine(tmp_path: Path, monkeypatch: pyt
     for case in report.cases:
         assert not case.failures
         assert {row.backend for row in case.rows} == {"tensorrt", "cuda"}
-        assert all(0 <= row.overlap <= 1 and row.trial.frames_per_s > 30 for row in case.rows)
+        assert all(row.trial.frames_per_s > 30 for row in case.rows)
+        for backend in ("tensorrt", "cuda"):
+            overlaps = {row.trial.lanes: row.overlap for row in case.rows if row.backend == backend}
+            # A single lane copies before and after its network computes; only others can hide that.
+            assert overlaps[1] < 0.1 < max(overlaps.values())
         assert isinstance(case.eager_ms, float)
     assert "awsrn-s-x2 (random weights), 320×180 → 640×360" in render(report)
