@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 TENSORRT_VENV ?= .venv-tensorrt
 HLS = server/gateway/web/vendor/hls.mjs
 
-.PHONY: run test lint types web tensorrt-check gpu gpu-check
+.PHONY: run test fuzz lint types web tensorrt-check gpu gpu-check
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt
@@ -35,6 +35,10 @@ run: $(BIN)/.serve $(if $(shell command -v npm),web)
 
 test: $(BIN)/.dev $(if $(shell command -v npm),web)
 	$(BIN)/pytest
+
+# Mutated input for all that reads the bytes of others; the tests have a share of it.
+fuzz: $(BIN)/.dev
+	$(BIN)/python -m tests.fuzz 100000
 
 lint: $(BIN)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,120 @@
+"""What reads the bytes of others: each with valid input to begin with, and how it may refuse."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from tomllib import TOMLDecodeError, loads
+
+from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
+from aiortc.rtcicetransport import RTCIceParameters
+from aiortc.rtp import RtcpPacket
+
+from server.gateway.errors import InvalidOffer
+from server.gateway.hls import playlist
+from server.gateway.hls.segments import Segments
+from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_fragment, parse_offer
+from server.gateway.webrtc.rtp import H264Packetizer
+from server.settings import Hls, check
+from server.wire.codec import Decoder, ProtocolError, encode
+from server.wire.messages import Trace, VideoPacket
+from tests.conftest import ROOT
+from tests.server.gateway.scripted_gateway import FRAME_TICKS, Encoder, opened
+from tests.server.gateway.test_negotiate import CHROMIUM_OFFER
+from tests.server.wire.test_messages import MESSAGES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """`run` gets mutated bytes and may raise nothing but `refusal`."""
+
+    seeds: Sequence[bytes]
+    run: Callable[[bytes], object]
+    refusal: tuple[type[Exception], ...]
+
+
+def _offer(data: bytes) -> None:
+    offer = parse_offer(data.decode(errors="replace"))
+    answer_sdp(
+        offer,
+        session_id=1,
+        ice=RTCIceParameters(usernameFragment="ufrag", password="password"),
+        candidates=[],
+        dtls=RTCDtlsParameters(fingerprints=[RTCDtlsFingerprint(algorithm="sha-256", value="5A")]),
+        sources={line.mid: Sources(ssrc=1, rtx_ssrc=2, cname="x") for line in offer.lines},
+    )
+
+
+def _settings(data: bytes) -> None:
+    try:
+        tables = loads(data.decode(errors="replace"))
+    except (TOMLDecodeError, RecursionError):
+        return  # the TOML reader's own affair
+    check(tables, "settings")
+
+
+def _rtcp(data: bytes) -> None:
+    for packet in RtcpPacket.parse(data):
+        bytes(packet)
+
+
+def _access_unit(data: bytes) -> None:
+    """One damaged frame between two whole ones: packetised, cut into segments, told in playlists."""
+    segments = Segments(Hls(segment_s=1.0), on_need_keyframe=lambda: None)
+    segments.opened(opened())
+    packetizer = H264Packetizer()
+    whole = _access_units()
+    for index in range(60):
+        payload = data if index == 1 else whole[index % len(whole)]
+        packet = VideoPacket(
+            rendition="upscaled",
+            pts=index * FRAME_TICKS,
+            duration=FRAME_TICKS,
+            keyframe=index % len(whole) == 0,
+            arrival_ns=0,
+            sent_ns=0,
+            trace=Trace(decode=0, queue=0, upscale=0, encode=0),
+            payload=payload,
+        )
+        packetizer.frame(packet)
+        segments.video(packet)
+    playlist.media(segments)
+
+
+@cache
+def _access_units() -> tuple[bytes, ...]:
+    encoder = Encoder(160, 120, 0.4)
+    return tuple(encoder.encode(index, index * FRAME_TICKS)[0] for index in range(10))
+
+
+_FRAGMENT = b"""a=ice-ufrag:abcd\r
+m=video 9 UDP/TLS/RTP/SAVPF 96\r
+a=mid:0\r
+a=candidate:1 1 udp 2122260223 192.0.2.1 49152 typ host generation 0 ufrag abcd network-id 1\r
+a=candidate:2 1 udp 1686052607 198.51.100.7 61000 typ srflx raddr 192.0.2.1 rport 49152\r
+a=end-of-candidates\r
+"""
+_NACK = bytes.fromhex("81cd000300000001000000020010ffff")
+_PLI = bytes.fromhex("81ce00020000000100000002")
+_REPORT = bytes.fromhex("81c900070000000100000002000000000000000000000000000000000000000000000000")[:32]
+
+TARGETS = {
+    "offer": Target(seeds=[CHROMIUM_OFFER.encode()], run=_offer, refusal=(InvalidOffer,)),
+    "candidates": Target(
+        seeds=[_FRAGMENT],
+        run=lambda data: parse_fragment(data.decode(errors="replace")),
+        refusal=(InvalidOffer,),
+    ),
+    # aiortc's transport drops what its parser refuses by ValueError; anything else would end the viewer.
+    "rtcp": Target(seeds=[_NACK, _PLI, _REPORT], run=_rtcp, refusal=(ValueError,)),
+    "messages": Target(
+        seeds=[bytes(encode(message)) for message in MESSAGES],
+        run=lambda data: Decoder().feed(data),
+        refusal=(ProtocolError,),
+    ),
+    "access unit": Target(seeds=_access_units(), run=_access_unit, refusal=()),
+    "settings": Target(
+        seeds=[(ROOT / "deploy" / name).read_bytes() for name in ("livesr.toml", "demo.toml")],
+        run=_settings,
+        refusal=(ValueError,),
+    ),
+}
