@@ -13,7 +13,7 @@ from server.gateway.errors import InvalidOffer
 from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
 from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_fragment, parse_offer
-from server.gateway.webrtc.rtp import H264Packetizer
+from server.gateway.webrtc.rtp import h264_frame
 from server.settings import Hls, check
 from server.wire.codec import Decoder, ProtocolError, encode
 from server.wire.messages import Trace, VideoPacket
@@ -61,7 +61,6 @@ def _access_unit(data: bytes) -> None:
     """One damaged frame between two whole ones: packetised, cut into segments, told in playlists."""
     segments = Segments(Hls(segment_s=1.0), on_need_keyframe=lambda: None)
     segments.opened(opened())
-    packetizer = H264Packetizer()
     whole = _access_units()
     for index in range(60):
         payload = data if index == 1 else whole[index % len(whole)]
@@ -75,7 +74,7 @@ def _access_unit(data: bytes) -> None:
             trace=Trace(decode=0, queue=0, upscale=0, encode=0),
             payload=payload,
         )
-        packetizer.frame(packet)
+        h264_frame(packet)
         segments.video(packet)
     playlist.media(segments)
 

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.gateway.hls.h264 import ParameterSets
+from server.gateway.h264 import ParameterSets
 from server.wire.messages import VIDEO_CLOCK_HZ
 
 VIDEO_TRACK, AUDIO_TRACK = 1, 2

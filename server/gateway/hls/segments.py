@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from server.gateway.h264 import ParameterSets, to_sample
 from server.gateway.hls.fmp4 import AudioTrack, Sample, VideoTrack, init_segment, media_segment
-from server.gateway.hls.h264 import ParameterSets, to_sample
 from server.settings import Hls
 from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioPacket, Opened, VideoPacket
 

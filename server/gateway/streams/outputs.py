@@ -5,7 +5,7 @@ from collections.abc import Callable
 from server.gateway.fanout.fanout import Fanout, Reader
 from server.gateway.fanout.keyframes import KeyframeRequests
 from server.gateway.hls.segments import Segments
-from server.gateway.webrtc.rtp import H264Packetizer, RtpFrame, opus_frame
+from server.gateway.webrtc.rtp import RtpFrame, h264_frame, opus_frame
 from server.settings import Hls
 from server.wire.messages import AudioPacket, Rendition, VideoPacket
 
@@ -31,13 +31,12 @@ class VideoOutput:
             on_drop=on_drop,
             on_readers=on_readers,
         )
-        self._packetizer = H264Packetizer()
 
     def publish(self, packet: VideoPacket) -> None:
         if packet.keyframe:
             self.keyframes.satisfied()
         if len(self.fanout):
-            self.fanout.publish(self._packetizer.frame(packet))
+            self.fanout.publish(h264_frame(packet))
 
 
 class Outputs:

@@ -1,14 +1,11 @@
 """One encoded frame as RTP payloads, made once for all viewers (RFC 6184, RFC 7587)."""
 
 from dataclasses import dataclass
-from fractions import Fraction
 
-import av
 from aiortc.codecs.h264 import H264Encoder
 
-from server.wire.messages import VIDEO_CLOCK_HZ, AudioPacket, VideoPacket
-
-_VIDEO_TIME_BASE = Fraction(1, VIDEO_CLOCK_HZ)
+from server.gateway.h264 import split
+from server.wire.messages import AudioPacket, VideoPacket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,18 +17,11 @@ class RtpFrame:
     payloads: tuple[bytes, ...]
 
 
-class H264Packetizer:
+def h264_frame(packet: VideoPacket) -> RtpFrame:
     """Annex B to payloads: single NAL units, STAP-A and FU-A."""
-
-    def __init__(self) -> None:
-        self._packer = H264Encoder()  # encodes nothing until it is asked to
-
-    def frame(self, packet: VideoPacket) -> RtpFrame:
-        access_unit = av.Packet(packet.payload)
-        access_unit.pts = packet.pts
-        access_unit.time_base = _VIDEO_TIME_BASE
-        payloads, timestamp = self._packer.pack(access_unit)
-        return RtpFrame(timestamp=timestamp, keyframe=packet.keyframe, payloads=tuple(payloads))
+    # Its `pack` splits by itself and trips over a NAL unit of no bytes, which ours leaves out.
+    payloads = H264Encoder._packetize(split(packet.payload))
+    return RtpFrame(timestamp=packet.pts, keyframe=packet.keyframe, payloads=tuple(payloads))
 
 
 def opus_frame(packet: AudioPacket) -> RtpFrame:
