@@ -64,6 +64,41 @@ async def test_a_slow_reader_skips_to_the_next_keyframe_while_another_sees_all()
     assert encoder.asked > 2
 
 
+async def test_a_reader_waits_for_each_packet():
+    encoder = Encoder(capacity=2)
+    reader = encoder.fanout.join()
+    for number in range(3):
+        waiting = asyncio.create_task(reader.next())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        encoder.send(Frame(number, keyframe=True))
+        assert (await waiting).number == number
+
+
+async def test_a_full_ring_is_lost_to_the_next_packet_and_counted():
+    encoder = Encoder(capacity=2)
+    reader = encoder.fanout.join()
+    encoder.send(Frame(0, keyframe=True), Frame(1))
+    assert encoder.lost == 0
+    encoder.send(Frame(2, keyframe=True))
+    assert encoder.lost == 2
+    encoder.send(Frame(3), Frame(4))
+    assert encoder.lost == 2 + 3
+    encoder.send(Frame(5, keyframe=True))
+    assert encoder.lost == 5
+    assert (await reader.next()).number == 5
+
+
+async def test_a_closed_reader_gives_nothing_more():
+    encoder = Encoder(capacity=2)
+    reader = encoder.fanout.join()
+    encoder.send(Frame(0, keyframe=True))
+    reader.close()
+    with pytest.raises(ReaderClosed):
+        await reader.next()
+    assert encoder.readers == [1, 0]
+
+
 async def test_closing_ends_waiting_readers_and_those_to_come():
     encoder = Encoder(capacity=2)
     reader = encoder.fanout.join()
