@@ -155,6 +155,7 @@ class ScriptedWorker:
         self.received: list[Message] = []
         self.plain = False
         self.frames = 0
+        self.ended_at_once = False
         self._to_gateway: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._from_gateway = Decoder()
         self._encoders = {}
@@ -204,6 +205,7 @@ class ScriptedWorker:
                 self.plain = enabled
 
     async def stop(self, *, at_once: bool = False) -> str:
+        self.ended_at_once = at_once
         self.send(Stop())
         if self._pump:
             self._pump.cancel()

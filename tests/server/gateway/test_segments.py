@@ -150,6 +150,7 @@ class Media:
 def test_segments_go_from_keyframe_to_keyframe_and_decode_whole():
     source = Source()
     source.run(6.5)
+    assert source.segments.first.is_set()
     media = source.media()
     assert [entry.duration_s for entry in media.entries] == [2.0, 2.0, 2.0]
     assert media.target_s == 2
@@ -203,6 +204,35 @@ def test_a_new_worker_is_a_discontinuity_with_the_same_init():
     assert not any(entry.discontinuity for entry in source.media().entries)
 
 
+def test_a_worker_that_dies_before_its_first_picture_leaves_no_trace():
+    source = Source()
+    source.segments.interrupt()
+    source.run(4.5)
+    assert [entry.discontinuity for entry in source.media().entries] == [False, False]
+
+
+def test_pictures_that_nothing_can_be_made_of_are_answered_with_the_wish_for_a_keyframe():
+    segments = Segments(Hls(), on_need_keyframe=lambda: asked.append(True))
+    asked: list[bool] = []
+    payload, _ = Encoder(160, 120, 2.0).encode(0, 0)
+    segments.video(video(0, payload, keyframe=True))  # nobody has said yet what it is
+    segments.opened(opened())
+    idr_alone = b"\0\0\0\1\x65\x88\x84"
+    segments.video(video(FRAME_TICKS, idr_alone, keyframe=True))
+    segments.interrupt()
+    assert len(asked) == 2
+    assert not segments.listed
+
+
+def test_no_name_comes_again_in_another_run_of_the_service():
+    names = []
+    for _ in range(2):
+        source = Source()
+        source.run(4.1)
+        names += [name for run in source.media().runs() for name in run]
+    assert len(set(names)) == len(names) == 6
+
+
 def test_a_hole_in_the_timeline_is_a_discontinuity_and_no_long_segment():
     source = Source()
     source.run(3.0)
@@ -222,6 +252,7 @@ def test_a_new_size_is_a_discontinuity_with_an_init_of_its_own():
     source.resize(96, 64)
     source.run(4.2)
     media = source.media()
+    assert [entry.duration_s for entry in media.entries] == [2.0, 0.2, 2.0, 2.0], "the old size ends at once"
     (changed,) = [entry for entry in media.entries if entry.discontinuity]
     assert changed.init != media.entries[0].init
     assert {(frame.width, frame.height) for frame in source.play()} == {(160, 120), (96, 64)}
@@ -237,6 +268,10 @@ def test_a_slow_source_makes_longer_segments_and_says_so():
         source.pts += 81_000
     assert source.media().target_s == 4
     assert len(source.media().entries) >= 2
+    source.encoder = Encoder(160, 120, 2.0)
+    source.run(20.0)
+    assert {entry.duration_s for entry in source.media().entries} == {2.0}
+    assert source.media().target_s == 4, "what players were told stays true"
 
 
 def test_sound_lies_beside_the_picture():
@@ -270,6 +305,24 @@ def test_sound_that_comes_before_the_first_picture_is_kept():
     ) as container:
         start = next(float(p.pts * p.time_base) for p in container.demux(audio=0))
     assert start == pytest.approx(1000.0, abs=0.03)
+
+
+def test_sound_that_ends_leaves_the_picture_alone():
+    source = Source(sound=True)
+    source.run(2.5)
+    source.sound = None
+    source.run(4.0)
+    assert [entry.duration_s for entry in source.media().entries] == [2.0, 2.0, 2.0]
+    assert len(source.play()) == 150
+
+
+def test_sound_that_no_track_was_announced_for_is_left_out():
+    source = Source()
+    source.segments.audio(AudioPacket(codec="aac", pts=48_000 * 1000, duration=1024, payload=b"?"))
+    source.run(2.1)
+    (run,) = source.media().runs()
+    with av.open(BytesIO(b"".join(source.segments.find(name) or b"" for name in run))) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
 
 
 def decode_audio(data: bytes) -> list[av.AudioFrame]:

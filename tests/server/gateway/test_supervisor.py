@@ -6,7 +6,17 @@ import time
 
 from server.gateway.streams.supervisor import Patience, Supervisor
 from server.settings import Settings
-from server.wire.messages import Heartbeat, JobImpossible, Message, Stop, WorkerBroken
+from server.wire.messages import (
+    Heartbeat,
+    JobImpossible,
+    Message,
+    Reconnecting,
+    RequestKeyframe,
+    SetPlain,
+    Stop,
+    WorkerBroken,
+    WorkerJob,
+)
 from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, until
 
 BEAT = Heartbeat(queues={}, rss_bytes=1, cpu_s=0.1)
@@ -37,6 +47,7 @@ async def supervised(placement: ScriptedPlacement, **patience: float):
     witness = Witness()
     job = Settings().stream(id="s", source="demo:").job(Settings().limits)
     supervisor = Supervisor(placement, job, witness, Patience(**patience))
+    witness.send = supervisor.send
     task = asyncio.create_task(supervisor.run())
     try:
         yield witness, task
@@ -74,7 +85,22 @@ async def test_a_worker_whose_heartbeat_stops_is_ended_and_replaced():
     async with supervised(placement, heartbeat_s=0.1) as (witness, _):
         await until(lambda: len(placement.workers) == 2, "a second worker")
         assert Stop() in placement.workers[0].received
+        assert placement.workers[0].ended_at_once, "who hangs would not finish by itself"
         assert "no sign of life for 0.1 s" in witness.deaths[0][0]
+
+
+async def test_other_messages_are_no_heartbeat():
+    """They may come from threads beside the one that hangs."""
+    placement = quiet(BEAT)
+    async with supervised(placement, heartbeat_s=0.1) as (witness, _):
+        await until(lambda: placement.workers, "a worker")
+
+        def replaced() -> bool:
+            placement.workers[0].say(Reconnecting(reason="refused", retry_in_s=1.0))
+            return len(placement.workers) > 1
+
+        await until(replaced, "a second worker")
+        assert "no sign of life" in witness.deaths[0][0]
 
 
 async def test_a_gateway_that_was_held_up_does_not_blame_its_workers():
@@ -89,8 +115,10 @@ async def test_a_gateway_that_was_held_up_does_not_blame_its_workers():
 
 async def test_loading_an_engine_may_take_longer_than_a_heartbeat():
     placement = quiet()
+    started_s = time.monotonic()
     async with supervised(placement, heartbeat_s=0.05, start_s=0.4) as (witness, _):
         await until(lambda: witness.deaths, "the start times out in the end")
+        assert time.monotonic() - started_s >= 0.4
         assert "0.4 s" in witness.deaths[0][0]
 
 
@@ -101,6 +129,7 @@ async def test_failed_is_for_good():
         assert witness.starts == 1
         assert witness.messages == [JobImpossible(reason="no video")]
         assert witness.deaths == []
+        assert not placement.workers[0].ended_at_once, "it may finish"
 
 
 async def test_a_worker_that_speaks_nonsense_is_replaced():
@@ -119,6 +148,7 @@ async def test_a_worker_that_breaks_has_the_last_word():
         placement.workers[0].die()
         await until(lambda: len(placement.workers) == 2, "a second worker")
         assert witness.deaths[0][0] == "the GPU is out of memory while it computed a frame"
+        assert not any(isinstance(message, WorkerBroken) for message in witness.messages)
 
 
 async def test_where_no_worker_starts_it_is_tried_again():
@@ -131,8 +161,31 @@ async def test_where_no_worker_starts_it_is_tried_again():
         await until(lambda: placement.workers, "a worker in the end")
 
 
+async def test_it_is_tried_for_years():
+    placement = ScriptedPlacement(Script(live=False, refuse="no memory"))
+    async with supervised(placement, longest_backoff_s=0.0) as (witness, _):
+        await until(lambda: len(witness.refusals) > 1100, "more tries than a float has powers of two")
+
+
+async def test_a_message_goes_to_the_worker_that_runs_and_to_none_between_two():
+    placement = quiet(BEAT)
+    async with supervised(placement, first_backoff_s=60.0, longest_backoff_s=60.0) as (witness, _):
+        witness.send(RequestKeyframe())
+        await until(lambda: witness.messages, "the first worker runs")
+        assert RequestKeyframe() not in placement.workers[0].received
+        placement.workers[0].die()
+        await until(lambda: len(witness.messages) == 2, "the second worker runs")
+        witness.send(RequestKeyframe())
+        placement.workers[1].die()
+        await until(lambda: len(witness.deaths) == 2, "the third waits for its time")
+        witness.send(SetPlain(enabled=True))
+    kinds = [[type(message) for message in worker.received] for worker in placement.workers]
+    assert kinds == [[WorkerJob, Stop], [WorkerJob, RequestKeyframe, Stop]]
+
+
 async def test_cancelling_stops_the_worker():
     placement = quiet(BEAT)
-    async with supervised(placement) as (witness, _):
+    async with supervised(placement, heartbeat_s=1000.0) as (witness, _):
         await until(lambda: witness.messages, "the worker runs")
     assert Stop() in placement.workers[0].received
+    await until(lambda: len(asyncio.all_tasks()) == 1, "nobody watches over it any longer")
