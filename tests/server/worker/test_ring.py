@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from server.worker.ingest.timeline import now_ns
+from server.wire.clock import now_ns
 from server.worker.process.mailbox import Closed, Mailbox
 from server.worker.process.picture import Picture
 from server.worker.process.ring import Ring, Upscaled
