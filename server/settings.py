@@ -4,14 +4,24 @@ import re
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from engine.load import BACKENDS, zoo
 from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, WorkerJob
 from server.wire.urls import SCHEMES, find_scheme, mask_credentials
+
+T = TypeVar("T", bound=BaseModel)
 
 DEFAULT_MODEL = "awsrn-live-x2"
 
@@ -111,6 +121,59 @@ class Server(_Table):
     cors_origins: tuple[str, ...] = ("*",)
 
 
+def _known_scope(scope: str) -> str:
+    if not re.fullmatch(r"admin|metrics|(view|publish):(\*|[A-Za-z0-9][A-Za-z0-9_-]{0,62})", scope):
+        raise ValueError("must be admin, metrics, view:ID or publish:ID, where the ID * is every stream")
+    return scope
+
+
+Scope = Annotated[str, AfterValidator(_known_scope)]
+
+
+class Token(_Table):
+    """A bearer token, known by its hash; `livesr token` makes both."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9 ._@-]{1,64}$", description="For the log")
+    sha256: str
+    scopes: tuple[Scope, ...] = Field(min_length=1)
+
+    @field_validator("sha256")
+    @classmethod
+    def _hash(cls, sha256: str) -> str:
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ValueError("must be the SHA-256 of a token in 64 hexadecimal digits: livesr token makes it")
+        return sha256
+
+
+class Jwt(_Table):
+    """Whose JSON Web Tokens are taken: HS256 by a shared secret; RS256, ES256 or EdDSA by public keys."""
+
+    secret_file: Path | None = None
+    jwks_file: Path | None = None
+    issuer: str = Field(default="livesr", min_length=1)
+    audience: str = Field(default="livesr", min_length=1)
+    leeway_s: int = Field(default=10, ge=0, le=300)
+
+    @model_validator(mode="after")
+    def _one_file(self) -> Self:
+        if (self.secret_file is None) == (self.jwks_file is None):
+            raise ValueError("must have either secret_file or jwks_file")
+        return self
+
+
+class Auth(_Table):
+    """Who may do what. Without this table everyone may do everything."""
+
+    tokens: tuple[Token, ...] = ()
+    jwt: Jwt | None = None
+
+    @model_validator(mode="after")
+    def _somebody_is_let_in(self) -> Self:
+        if not self.tokens and self.jwt is None:
+            raise ValueError("must have [[auth.tokens]] or [auth.jwt]: livesr token makes the first")
+        return self
+
+
 class IceServer(_Table):
     urls: tuple[str, ...] = Field(min_length=1)
     username: str | None = None
@@ -158,6 +221,7 @@ class Settings(_Table):
     """The whole file. Every key has a default; without a file no stream runs until the API asks."""
 
     server: Server = Server()
+    auth: Auth | None = None
     webrtc: WebRtc = WebRtc()
     defaults: PipelineOptions = PipelineOptions()
     limits: Limits = Limits()
@@ -204,8 +268,13 @@ def load(path: Path) -> Settings:
 
 def check(tables: dict[str, Any], where: str) -> Settings:
     """Settings out of tables; raises ValueError naming their origin, the key, the value and the rule."""
+    return check_table(Settings, tables, where)
+
+
+def check_table(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """One table of that kind; raises ValueError like `check`."""
     try:
-        return Settings.model_validate(tables)
+        return kind.model_validate(table)
     except ValidationError as exc:
         errors = "; ".join(describe_error(dict(error)) for error in exc.errors())
         raise ValueError(f"{where}: {errors}") from exc
@@ -217,5 +286,7 @@ def describe_error(error: dict[str, object]) -> str:
     assert isinstance(location, tuple)
     key = ".".join(str(part) for part in location if part != "body") or "body"
     value = error.get("input")
-    shown = "" if isinstance(value, dict | list) or value is None else f"={mask_credentials(repr(value))}"
+    # Who takes one for the other writes a token where its hash belongs: that must not get into the log.
+    hidden = isinstance(value, dict | list) or value is None or key.endswith(("sha256", "credential"))
+    shown = "" if hidden else f"={mask_credentials(repr(value))}"
     return f"{key}{shown}: {str(error.get('msg', '')).removeprefix('Value error, ')}"

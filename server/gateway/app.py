@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.gateway import errors
+from server.gateway.auth.guard import Guard
 from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Placement
 from server.gateway.routes import api, health, hls, whep
@@ -31,6 +32,7 @@ def create_app(settings: Settings, placement: Placement) -> FastAPI:
     metrics.watch_gpus(placement.gpu_slots)
     streams = Streams(settings, placement, metrics)
     sessions = whep.Sessions(settings, streams)
+    guard = Guard(settings.auth)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -53,10 +55,10 @@ def create_app(settings: Settings, placement: Placement) -> FastAPI:
     )
     app.add_middleware(_PlayerCors, origins=settings.server.cors_origins)
     errors.install(app)
-    app.include_router(api.router(streams, settings))
-    app.include_router(whep.router(sessions, settings))
-    app.include_router(hls.router(streams))
-    app.include_router(health.router(streams, metrics, settings))
+    app.include_router(api.router(streams, settings, guard))
+    app.include_router(whep.router(sessions, settings, guard))
+    app.include_router(hls.router(streams, guard))
+    app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))
 
     @app.head("/", include_in_schema=False)

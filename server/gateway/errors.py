@@ -17,6 +17,40 @@ class GatewayError(Exception):
     status = HTTPStatus.BAD_REQUEST
     retry_after_s: int | None = None
 
+    def headers(self) -> dict[str, str]:
+        """What the answer's headers say beside its body."""
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+class Unauthorized(GatewayError):
+    """The request carries no token (RFC 6750)."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    challenge = 'Bearer realm="livesr"'
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "WWW-Authenticate": self.challenge}
+
+
+class InvalidToken(Unauthorized):
+    """The request's token is unknown, expired or forged."""
+
+    challenge = 'Bearer realm="livesr", error="invalid_token"'
+
+
+class Forbidden(GatewayError):
+    """The token is valid, and not for this."""
+
+    status = HTTPStatus.FORBIDDEN
+
+    def __init__(self, message: str, *, scope: str) -> None:
+        super().__init__(message)
+        self._scope = scope
+
+    def headers(self) -> dict[str, str]:
+        challenge = f'Bearer realm="livesr", error="insufficient_scope", scope="{self._scope}"'
+        return {**super().headers(), "WWW-Authenticate": challenge}
+
 
 class InvalidStream(GatewayError):
     """A stream that could never run as described."""
@@ -99,8 +133,7 @@ def _response(status: int, detail: str, headers: dict[str, str] | None = None) -
 
 async def _on_gateway_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, GatewayError)
-    headers = None if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
-    return _response(exc.status, str(exc), headers)
+    return _response(exc.status, str(exc), exc.headers())
 
 
 async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:

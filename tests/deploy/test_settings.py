@@ -6,7 +6,7 @@ import tomllib
 import pytest
 from pydantic import BaseModel
 
-from server.settings import IceServer, Settings, load
+from server.settings import Auth, IceServer, Jwt, Settings, Token, load
 from tests.conftest import ROOT
 
 REFERENCE = ROOT / "deploy" / "livesr.toml"
@@ -33,8 +33,11 @@ def test_it_lists_every_key(everything_on):
 
     assert set(tables) == keys_of(Settings)
     for name, field in Settings.model_fields.items():
-        if name != "streams":
+        if name not in ("streams", "auth"):
             assert set(tables[name]) == keys_of(field.annotation), name
+    assert set(tables["auth"]) == keys_of(Auth)
+    assert set(tables["auth"]["tokens"][0]) == keys_of(Token)
+    assert set(tables["auth"]["jwt"]) | {"jwks_file"} == keys_of(Jwt)  # it takes the place of secret_file
     assert set(tables["webrtc"]["ice_servers"][0]) == keys_of(IceServer)
 
 

@@ -83,6 +83,16 @@ def test_the_reference_file_names_every_key_with_its_default():
             ["max_streams=1"],
         ),
         ("streams = 3", ["streams=3"]),
+        ("[auth]", ["auth", "[[auth.tokens]]"]),
+        ("[auth.jwt]\nissuer = 'x'", ["auth.jwt", "either secret_file or jwks_file"]),
+        (
+            "[[auth.tokens]]\nname='a'\nsha256='a-token'\nscopes=['admin']",
+            ["auth.tokens.0.sha256: must be the SHA-256", "64 hexadecimal digits"],
+        ),
+        (
+            f"[[auth.tokens]]\nname='a'\nsha256='{'0' * 64}'\nscopes=['all']",
+            ["auth.tokens.0.scopes.0='all'", "view:ID"],
+        ),
         ("[webrtc]\nhost_addresses = ['localhost']", ["webrtc.host_addresses", "localhost"]),
         ("[[webrtc.ice_servers]]\nurls = ['http://x']", ["http://x", "stun:"]),
     ],
@@ -93,6 +103,13 @@ def test_an_error_names_file_key_value_and_rule(tmp_path, text, words):
         load(path)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_token_in_the_place_of_its_hash_is_not_shown(tmp_path):
+    path = write(tmp_path, "[[auth.tokens]]\nname='a'\nsha256='livesr_secret'\nscopes=['admin']")
+    with pytest.raises(ValueError, match="sha256") as caught:
+        load(path)
+    assert "livesr_secret" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,32 +1,46 @@
 """`/api/streams`: create, list, show, delete."""
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from server.gateway.errors import InvalidStream, LimitReached, StreamExists, StreamNotFound, responses
+from server.gateway.auth.guard import Guard
+from server.gateway.auth.scopes import Caller
+from server.gateway.errors import (
+    Forbidden,
+    InvalidStream,
+    LimitReached,
+    StreamExists,
+    StreamNotFound,
+    Unauthorized,
+    responses,
+)
 from server.gateway.figures.views import StreamView
 from server.gateway.streams.streams import Streams
 from server.settings import Settings, StreamSettings
 
 
-def router(streams: Streams, settings: Settings) -> APIRouter:
-    routes = APIRouter(prefix="/api/streams", tags=["Streams"])
+def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
+    routes = APIRouter(prefix="/api/streams", tags=["Streams"], responses=responses(Unauthorized, Forbidden))
+    Known = Annotated[Caller, Depends(guard.known)]
+    needs_view, needs_publish = Depends(guard.needs("view")), Depends(guard.needs("publish"))
 
     @routes.get("")
-    async def list_streams() -> list[StreamView]:
-        """Every stream, as it is now."""
-        return [stream.view() for stream in streams.all()]
+    async def list_streams(caller: Known) -> list[StreamView]:
+        """Every stream that the caller may view, as it is now."""
+        return [stream.view() for stream in streams.all() if caller.may("view", stream.id)]
 
     @routes.post(
         "",
         status_code=HTTPStatus.CREATED,
         responses=responses(StreamExists, InvalidStream, LimitReached),
     )
-    async def create_stream(wanted: StreamSettings, response: Response) -> StreamView:
+    async def create_stream(wanted: StreamSettings, response: Response, caller: Known) -> StreamView:
         """Starts a stream; fields that are left out take the operator's defaults."""
+        caller.require("publish", wanted.id)
         try:
             merged = settings.stream(**wanted.model_dump(exclude_unset=True))
         except ValidationError as exc:
@@ -35,12 +49,17 @@ def router(streams: Streams, settings: Settings) -> APIRouter:
         response.headers["Location"] = f"/api/streams/{stream.id}"
         return stream.view()
 
-    @routes.get("/{stream}", responses=responses(StreamNotFound))
+    @routes.get("/{stream}", responses=responses(StreamNotFound), dependencies=[needs_view])
     async def show_stream(stream: str) -> StreamView:
         """One stream, with the quantiles of its last 512 frames."""
         return streams.get(stream).view()
 
-    @routes.delete("/{stream}", status_code=HTTPStatus.NO_CONTENT, responses=responses(StreamNotFound))
+    @routes.delete(
+        "/{stream}",
+        status_code=HTTPStatus.NO_CONTENT,
+        responses=responses(StreamNotFound),
+        dependencies=[needs_publish],
+    )
     async def delete_stream(stream: str) -> None:
         """Ends a stream, its worker and its viewers."""
         await streams.delete(stream)

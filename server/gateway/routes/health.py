@@ -1,10 +1,14 @@
 """For whoever runs the service: `/healthz`, `/readyz` and `/metrics`."""
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, Field
 
+from server.gateway.auth.guard import Guard
+from server.gateway.auth.scopes import Caller
+from server.gateway.errors import Forbidden, Unauthorized, responses
 from server.gateway.figures.metrics import CONTENT_TYPE, Metrics
 from server.gateway.figures.views import StreamState
 from server.gateway.streams.streams import Streams
@@ -19,10 +23,10 @@ class Readiness(BaseModel):
     """Ready, once every stream of the settings file has left its start behind, and until shutdown begins."""
 
     ready: bool
-    streams: dict[str, StreamState]
+    streams: dict[str, StreamState] = Field(description="Those that the caller may view")
 
 
-def router(streams: Streams, metrics: Metrics, settings: Settings) -> APIRouter:
+def router(streams: Streams, metrics: Metrics, settings: Settings, guard: Guard) -> APIRouter:
     routes = APIRouter(tags=["Operation"])
     configured = {stream.id for stream in settings.streams}
     started: set[str] = set()
@@ -35,7 +39,7 @@ def router(streams: Streams, metrics: Metrics, settings: Settings) -> APIRouter:
 
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", responses={503: {"model": Readiness, "description": "Starting or shutting down"}})
-    async def readyz(response: Response) -> Readiness:
+    async def readyz(response: Response, caller: Annotated[Caller, Depends(guard.caller)]) -> Readiness:
         """Whether to send viewers here. A stream that failed or lost its source does not change it."""
         states = {stream.id: stream.state for stream in streams.all()}
         started.update(stream for stream, state in states.items() if state != "starting")
@@ -43,10 +47,18 @@ def router(streams: Streams, metrics: Metrics, settings: Settings) -> APIRouter:
         ready = not waiting and not streams.closing
         if not ready:
             response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-        return Readiness(ready=ready, streams=states)
+        visible = {stream: state for stream, state in states.items() if caller.may("view", stream)}
+        return Readiness(ready=ready, streams=visible)
 
-    @routes.head("/metrics", include_in_schema=False)
-    @routes.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE: {}}}})
+    needs_metrics = Depends(guard.needs("metrics"))
+
+    @routes.head("/metrics", include_in_schema=False, dependencies=[needs_metrics])
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {CONTENT_TYPE: {}}}, **responses(Unauthorized, Forbidden)},
+        dependencies=[needs_metrics],
+    )
     async def scrape() -> Response:
         """Everything, in Prometheus' text format."""
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)

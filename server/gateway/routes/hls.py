@@ -3,9 +3,18 @@
 import asyncio
 import time
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from server.gateway.errors import NotReady, SegmentNotFound, StreamFailed, StreamNotFound, responses
+from server.gateway.auth.guard import Guard
+from server.gateway.errors import (
+    Forbidden,
+    NotReady,
+    SegmentNotFound,
+    StreamFailed,
+    StreamNotFound,
+    Unauthorized,
+    responses,
+)
 from server.gateway.hls import playlist
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
@@ -16,8 +25,13 @@ MP4 = "video/mp4"
 FIRST_SEGMENT_TIMEOUT_S = 5.0
 
 
-def router(streams: Streams) -> APIRouter:
-    routes = APIRouter(prefix="/hls/{stream}", tags=["HLS"])
+def router(streams: Streams, guard: Guard) -> APIRouter:
+    routes = APIRouter(
+        prefix="/hls/{stream}",
+        tags=["HLS"],
+        dependencies=[Depends(guard.needs("view"))],
+        responses=responses(Unauthorized, Forbidden),
+    )
     described = responses(StreamNotFound, StreamFailed, NotReady)
 
     @routes.head("/index.m3u8", include_in_schema=False)

@@ -3,16 +3,19 @@
 import asyncio
 from http import HTTPStatus
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
+from server.gateway.auth.guard import Guard
 from server.gateway.errors import (
     BodyTooLarge,
+    Forbidden,
     InvalidOffer,
     LimitReached,
     PreconditionFailed,
     SessionNotFound,
     StreamFailed,
     StreamNotFound,
+    Unauthorized,
     UnsupportedContentType,
     UnsupportedPatch,
     responses,
@@ -78,8 +81,13 @@ class Sessions:
         stream.figures.count_viewer(-1)
 
 
-def router(sessions: Sessions, settings: Settings) -> APIRouter:
-    routes = APIRouter(prefix="/whep/{stream}", tags=["WHEP"])
+def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
+    routes = APIRouter(
+        prefix="/whep/{stream}",
+        tags=["WHEP"],
+        dependencies=[Depends(guard.needs("view"))],
+        responses=responses(Unauthorized, Forbidden),
+    )
     links = {"Link": ", ".join(_link(server) for server in settings.webrtc.ice_servers)}
     links = links if settings.webrtc.ice_servers else {}
 

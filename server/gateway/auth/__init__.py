@@ -1,0 +1,1 @@
+"""Who may do what: bearer tokens, JWT, scopes and signed HLS paths."""
