@@ -2,6 +2,9 @@
 #
 #   docker build -t livesr . && docker run --network host livesr
 #
+# It lets in whoever has the admin token, which its first start prints in the page's address; a new container makes a
+# new one, unless /var/lib/livesr is a volume. Tokens of your own ([auth] in the settings) take its place.
+#
 # For machines with NVIDIA GPUs, their driver and NVIDIA's container toolkit:
 #
 #   docker build -t livesr:gpu --target gpu .
@@ -37,7 +40,7 @@ RUN /opt/livesr/bin/pip install --no-cache-dir ".[gpu]"
 
 FROM ${BASE} AS gpu
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr \
-    && install --directory --owner=livesr --group=livesr /var/cache/livesr
+    && install --directory --owner=livesr --group=livesr /var/cache/livesr /var/lib/livesr
 COPY --from=build-gpu /opt/livesr /opt/livesr
 COPY deploy/demo.toml /etc/livesr/livesr.toml
 # "video" is NVDEC and NVENC.
@@ -54,11 +57,12 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
 ENTRYPOINT ["livesr"]
-CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0"]
+CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0", "--first-token", "/var/lib/livesr/first-token"]
 
 # The last stage is what is built where no target is named.
 FROM ${BASE} AS cpu
-RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr
+RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr \
+    && install --directory --owner=livesr --group=livesr /var/lib/livesr
 COPY --from=build /opt/livesr /opt/livesr
 COPY deploy/demo.toml /etc/livesr/livesr.toml
 ENV PATH=/opt/livesr/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
@@ -67,4 +71,4 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
 ENTRYPOINT ["livesr"]
-CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0"]
+CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0", "--first-token", "/var/lib/livesr/first-token"]

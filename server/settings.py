@@ -117,8 +117,27 @@ class StreamSettings(PipelineOptions):
 class Server(_Table):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8080, ge=0, le=65535)
+    # Without [auth], whether others than this machine may do everything.
+    open_to_the_world: bool = False
+    # HOST:PORT of a listener with /metrics alone, which needs no token; empty: none.
+    metrics_listener: str = ""
     # Other sites whose pages may play: WHEP and HLS only, never the API.
     cors_origins: tuple[str, ...] = ("*",)
+
+    @field_validator("metrics_listener")
+    @classmethod
+    def _host_and_port(cls, listener: str) -> str:
+        if listener:
+            split_address(listener)
+        return listener
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, where an IPv6 host stands in brackets; raises ValueError."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):(\d{1,5})", address)
+    if found is None or int(found[3]) > 65535:
+        raise ValueError("must be HOST:PORT, as 127.0.0.1:9101 or [::1]:9101")
+    return found[1] or found[2], int(found[3])
 
 
 def _known_scope(scope: str) -> str:

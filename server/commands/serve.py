@@ -1,20 +1,28 @@
 """`livesr serve`: the gateway, until SIGTERM or Ctrl-C."""
 
 import argparse
+import asyncio
 import contextlib
 import importlib.util
 import logging
 import re
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from engine.machine import Gpu, nvidia_gpus
 from server.gateway.app import create_app
+from server.gateway.auth.first_token import first_token
+from server.gateway.figures.metrics import Metrics
 from server.gateway.placement.local import LocalPlacement
-from server.settings import Settings, check, load
+from server.gateway.routes.health import metrics_app
+from server.settings import Server as ServerSettings
+from server.settings import Settings, check, load, split_address
 
 SHUTDOWN_TIMEOUT_S = 3
 BACKLOG = 512
@@ -25,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML)")
     parser.add_argument("--host", help="address to listen at")
     parser.add_argument("--port", type=int, help="TCP port to listen at; 0: any free one")
+    parser.add_argument(
+        "--first-token",
+        type=Path,
+        metavar="FILE",
+        help="without [auth]: make an admin token at the first start, print it and keep its hash in FILE",
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
 
 
@@ -33,16 +47,39 @@ def run(args: argparse.Namespace) -> int:
     for library in ("aiortc", "aioice", "asyncio", "uvicorn.error"):
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
     settings = _settings(args)
-    listener = _listen(settings.server.host, settings.server.port)
-    config = uvicorn.Config(
-        create_app(settings, LocalPlacement(_gpus(), settings.gpu.slots)),
+    server = settings.server
+    address = _resolve(server.host, server.port, f"server.host={server.host!r}, server.port={server.port}")
+    makes_token = args.first_token is not None and settings.auth is None and not server.open_to_the_world
+    if settings.auth is None and not makes_token:
+        _refuse_strangers(server, address)
+    listener = _listen(address)
+    metrics_listener = None
+    if server.metrics_listener:
+        named = f"server.metrics_listener={server.metrics_listener!r}"
+        metrics_listener = _listen(_resolve(*split_address(server.metrics_listener), named))
+    page = _address(listener)
+    if makes_token:
+        auth, token = first_token(args.first_token)
+        settings = settings.model_copy(update={"auth": auth})
+        # In the fragment, which browsers send to no server.
+        page += f"#token={token}" if token else ""
+    metrics = Metrics()
+    app = create_app(settings, LocalPlacement(_gpus(), settings.gpu.slots), metrics)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once all is closed
+        served = _Server(_config(app), page)
+        if metrics_listener is not None:
+            served.also(_config(metrics_app(metrics)), metrics_listener)
+        served.run(sockets=[listener])
+    return 0
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once all is closed
-        _Server(config, _address(listener)).run(sockets=[listener])
-    return 0
 
 
 def _gpus() -> Sequence[Gpu]:
@@ -68,18 +105,43 @@ def _name(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:63] or "live"
 
 
-def _listen(host: str, port: int) -> socket.socket:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Address:
+    """Where to listen; `named` is what the settings say of it."""
+
+    named: str
+    family: socket.AddressFamily
+    sockaddr: tuple[str, int] | tuple[str, int, int, int]
+
+
+def _resolve(host: str, port: int, named: str) -> _Address:
+    """Raises ValueError where the host is unknown."""
+    try:
+        family, _, _, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as exc:
+        raise ValueError(f"{named}: can't listen there: {exc.strerror}") from exc
+    assert isinstance(sockaddr[0], str)
+    return _Address(named=named, family=family, sockaddr=sockaddr)
+
+
+def _refuse_strangers(server: ServerSettings, address: _Address) -> None:
+    """Raises ValueError where the network would be let in without the operator's word."""
+    if not server.open_to_the_world and not ip_address(address.sockaddr[0]).is_loopback:
+        raise ValueError(
+            f"server.host={server.host!r}: would let everyone in: write the lines that `livesr token admin` "
+            "prints into the settings, or open_to_the_world = true under [server]"
+        )
+
+
+def _listen(address: _Address) -> socket.socket:
     """A listening socket; raises ValueError where the address can't be had."""
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
+        listener = socket.socket(address.family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener.bind(address.sockaddr)
         listener.listen(BACKLOG)
     except OSError as exc:
-        raise ValueError(
-            f"server.host={host!r}, server.port={port}: can't listen there: {exc.strerror}"
-        ) from exc
+        raise ValueError(f"{address.named}: can't listen there: {exc.strerror}") from exc
     return listener
 
 
@@ -93,11 +155,26 @@ def _address(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Says where it is once it is there."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, page: str) -> None:
         super().__init__(config)
-        self._page = address
+        self._page = page
+        self._second: tuple[uvicorn.Config, socket.socket] | None = None
+
+    def also(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        """Serves this, too, as long as the first."""
+        config.load()
+        self._second = config, listener
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._second is not None:
+            config, listener = self._second
+
+            def protocol() -> asyncio.Protocol:
+                return config.http_protocol_class(  # type: ignore[call-arg]
+                    config=config, server_state=self.server_state, app_state={}
+                )
+
+            self.servers.append(await asyncio.get_running_loop().create_server(protocol, sock=listener))
         if self.started:
             print(f"livesr: open {self._page}", flush=True)

@@ -26,9 +26,12 @@ WEB = Path(__file__).parent / "web"
 _PAGE_HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": "frame-ancestors 'self'"}
 
 
-def create_app(settings: Settings, placement: Placement) -> FastAPI:
-    """An application whose lifespan starts the settings' streams and ends every stream and viewer."""
-    metrics = Metrics()
+def create_app(settings: Settings, placement: Placement, metrics: Metrics | None = None) -> FastAPI:
+    """An application whose lifespan starts the settings' streams and ends every stream and viewer.
+
+    `metrics` are given where somebody else serves them, too.
+    """
+    metrics = metrics or Metrics()
     metrics.watch_gpus(placement.gpu_slots)
     streams = Streams(settings, placement, metrics)
     sessions = whep.Sessions(settings, streams)

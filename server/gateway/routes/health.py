@@ -5,6 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from server.gateway.auth.guard import Guard
 from server.gateway.auth.scopes import Caller
@@ -61,6 +65,19 @@ def router(streams: Streams, metrics: Metrics, settings: Settings, guard: Guard)
     )
     async def scrape() -> Response:
         """Everything, in Prometheus' text format."""
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+        return _exposition(metrics)
 
     return routes
+
+
+def metrics_app(metrics: Metrics) -> ASGIApp:
+    """What a listener of its own serves: `/metrics`, to whoever reaches it, and nothing else."""
+
+    async def scrape(request: Request) -> Response:
+        return _exposition(metrics)
+
+    return Starlette(routes=[Route("/metrics", scrape)])
+
+
+def _exposition(metrics: Metrics) -> Response:
+    return Response(metrics.exposition(), media_type=CONTENT_TYPE)

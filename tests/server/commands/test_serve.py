@@ -1,11 +1,14 @@
 """`livesr serve` as an operator starts and stops it."""
 
+import contextlib
+import hashlib
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -107,3 +110,101 @@ def test_a_gateway_killed_outright_leaves_no_worker(settings, tmp_path):
     while alive(worker):
         assert time.monotonic() < deadline, "the worker still runs"
         time.sleep(0.05)
+
+
+SENTENCE = "would let everyone in: write the lines that `livesr token admin` prints into the settings, or"
+
+
+def refused(*words: str) -> str:
+    """What is said on stderr by a service that doesn't start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "serve", *words], capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_it_lets_nobody_in_from_elsewhere_without_auth(host):
+    said = refused("--host", host)
+    assert said.startswith(f"livesr serve: server.host='{host}': {SENTENCE}")
+    assert said.count("\n") == 1
+
+
+@contextlib.contextmanager
+def serving(config: Path, *words: str) -> Iterator[tuple[str, Path]]:
+    """The address that a service prints, and its log."""
+    log = config.with_name("log")
+    process = start("--config", str(config), *words, log=log)
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("livesr: open "), (line, log.read_text())
+        yield line.removeprefix("livesr: open ").strip(), log
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT_S)
+        process.stdout.close()
+
+
+def test_it_opens_to_the_world_where_that_is_written(settings):
+    settings.write_text("[server]\nport = 0\nhost = '0.0.0.0'\nopen_to_the_world = true\n")
+    with serving(settings) as (url, _):
+        assert httpx.get(url + "api/streams").status_code == 200
+
+
+def test_it_opens_to_those_whom_auth_names(settings):
+    token = "a-token-for-this-test"
+    settings.write_text(
+        "[server]\nport = 0\nhost = '0.0.0.0'\n[[auth.tokens]]\nname = 'me'\nscopes = ['admin']\n"
+        f"sha256 = '{hashlib.sha256(token.encode()).hexdigest()}'\n"
+    )
+    with serving(settings, "--first-token", str(settings.with_name("unused"))) as (url, _):
+        assert httpx.get(url + "api/streams").status_code == 401
+        assert httpx.get(url + "api/streams", headers={"Authorization": f"Bearer {token}"}).json() == []
+    assert not settings.with_name("unused").exists(), "the settings say who is let in"
+
+
+def test_a_first_token_is_told_once_and_goes_on_letting_in(settings):
+    kept = settings.with_name("first-token")
+    words = ("--host", "0.0.0.0", "--first-token", str(kept))
+    with serving(settings, *words) as (url, log):
+        page, _, token = url.partition("#token=")
+        assert len(token) > 40
+        assert token not in kept.read_text()
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert httpx.get(page + "api/streams").status_code == 401
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx.get(page + "api/streams", headers=headers).status_code == 200
+        assert token not in log.read_text()
+    with serving(settings, *words) as (url, log):
+        assert "token" not in url
+        assert httpx.get(url + "api/streams", headers=headers).status_code == 200
+    kept.write_text("rubbish\n")
+    said = refused("--config", str(settings), *words)
+    assert str(kept) in said
+    assert "SHA-256" in said
+    assert "can't be kept there" in refused("--first-token", str(settings / "not-a-folder"))
+
+
+def test_metrics_have_a_listener_of_their_own(settings):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    settings.write_text(
+        f"[server]\nport = 0\nmetrics_listener = '127.0.0.1:{port}'\n[[auth.tokens]]\nname = 'me'\n"
+        f"scopes = ['admin']\nsha256 = '{'0' * 64}'\n"
+    )
+    with serving(settings) as (url, _):
+        assert httpx.get(url + "metrics").status_code == 401
+        scraped = httpx.get(f"http://127.0.0.1:{port}/metrics")
+        assert "process_cpu_seconds_total" in scraped.text
+        for path in ("", "api/streams", "healthz", "web/app.js"):
+            assert httpx.get(f"http://127.0.0.1:{port}/{path}").status_code == 404
+    assert "metrics_listener='9101'" in refused("--config", str(_write(settings, "9101")))
+    said = refused("--config", str(_write(settings, "192.0.2.1:9101")), "--port", "0")
+    assert "server.metrics_listener='192.0.2.1:9101': can't listen there" in said
+
+
+def _write(settings: Path, listener: str) -> Path:
+    settings.write_text(f"[server]\nmetrics_listener = '{listener}'\n")
+    return settings
