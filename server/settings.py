@@ -185,6 +185,7 @@ class Auth(_Table):
 
     tokens: tuple[Token, ...] = ()
     jwt: Jwt | None = None
+    hls_path_s: int = Field(default=43_200, ge=60, le=2_592_000)  # how long a signed path lets in
 
     @model_validator(mode="after")
     def _somebody_is_let_in(self) -> Self:

@@ -52,6 +52,12 @@ class Forbidden(GatewayError):
         return {**super().headers(), "WWW-Authenticate": challenge}
 
 
+class InvalidPath(GatewayError):
+    """A signed path that has expired, or that nobody signed."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class InvalidStream(GatewayError):
     """A stream that could never run as described."""
 

@@ -1,5 +1,6 @@
 """The guard at the doors: from a request's headers to what its caller may do."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -7,6 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from server.gateway.auth.jwt import InvalidJwt, JwtVerifier
+from server.gateway.auth.paths import PathSigner
 from server.gateway.auth.scopes import ANONYMOUS, EVERYONE, Action, Caller
 from server.gateway.auth.tokens import Tokens
 from server.gateway.errors import InvalidToken
@@ -25,6 +27,12 @@ class Guard:
         self._auth = auth
         self._tokens = Tokens(auth.tokens if auth else ())
         self._jwt = JwtVerifier(auth.jwt) if auth and auth.jwt else None
+        self._paths = PathSigner()
+
+    @property
+    def on(self) -> bool:
+        """Whether it matters who asks."""
+        return self._auth is not None
 
     async def caller(self, request: Request, credentials: _Credentials) -> Caller:
         """Whoever sent this request; raises InvalidToken."""
@@ -49,6 +57,17 @@ class Guard:
             return caller
 
         return allowed
+
+    def sign_path(self, stream: str) -> tuple[str, int] | None:
+        """A signature for the stream's HLS path and the Unix time at which it ends; None without [auth]."""
+        if self._auth is None:
+            return None
+        expires_s = int(time.time()) + self._auth.hls_path_s
+        return self._paths.sign(stream, expires_s), expires_s
+
+    async def signed(self, stream: str, signature: str) -> None:
+        """A dependency of paths with a signature; raises InvalidPath."""
+        self._paths.check(stream, signature, time.time())
 
     def _verify(self, token: str) -> Caller:
         if caller := self._tokens.find(token):

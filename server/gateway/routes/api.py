@@ -1,11 +1,12 @@
 """`/api/streams`: create, list, show, delete."""
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from server.gateway.auth.guard import Guard
 from server.gateway.auth.scopes import Caller
@@ -21,6 +22,11 @@ from server.gateway.errors import (
 from server.gateway.figures.views import StreamView
 from server.gateway.streams.streams import Streams
 from server.settings import Settings, StreamSettings
+
+
+class HlsPath(BaseModel):
+    url: str = Field(examples=["/hls/demo/1800000000.aBcDeF/index.m3u8"])
+    expires: datetime | None = Field(description="Null where everyone may play")
 
 
 def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
@@ -53,6 +59,17 @@ def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
     async def show_stream(stream: str) -> StreamView:
         """One stream, with the quantiles of its last 512 frames."""
         return streams.get(stream).view()
+
+    @routes.post("/{stream}/hls-path", responses=responses(StreamNotFound), dependencies=[needs_view])
+    async def sign_hls_path(stream: str) -> HlsPath:
+        """A playlist's path for a player, which sends no token: it lets in whoever has it, for a time."""
+        found = streams.get(stream)
+        signed = guard.sign_path(found.id)
+        if signed is None:
+            return HlsPath(url=f"/hls/{found.id}/index.m3u8", expires=None)
+        signature, expires_s = signed
+        expires = datetime.fromtimestamp(expires_s, UTC)
+        return HlsPath(url=f"/hls/{found.id}/{signature}/index.m3u8", expires=expires)
 
     @routes.delete(
         "/{stream}",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from server.gateway.auth.guard import Guard
 from server.gateway.errors import (
     Forbidden,
+    InvalidPath,
     NotReady,
     SegmentNotFound,
     StreamFailed,
@@ -26,12 +27,26 @@ FIRST_SEGMENT_TIMEOUT_S = 5.0
 
 
 def router(streams: Streams, guard: Guard) -> APIRouter:
-    routes = APIRouter(
+    """The files at two paths: for a token in the headers, and for a signature in the path."""
+    routes = APIRouter(tags=["HLS"])
+    files = _files(streams, "private, " if guard.on else "")
+    routes.include_router(
+        files,
         prefix="/hls/{stream}",
-        tags=["HLS"],
         dependencies=[Depends(guard.needs("view"))],
         responses=responses(Unauthorized, Forbidden),
     )
+    routes.include_router(
+        files,
+        prefix="/hls/{stream}/{signature}",
+        dependencies=[Depends(guard.signed)],
+        responses=responses(InvalidPath),
+    )
+    return routes
+
+
+def _files(streams: Streams, private: str) -> APIRouter:
+    routes = APIRouter()
     described = responses(StreamNotFound, StreamFailed, NotReady)
 
     @routes.head("/index.m3u8", include_in_schema=False)
@@ -43,7 +58,7 @@ def router(streams: Streams, guard: Guard) -> APIRouter:
     async def multivariant_playlist(stream: str) -> Response:
         """The multivariant playlist, with which a player starts."""
         found = await _with_segments(streams, stream)
-        return _playlist(playlist.multivariant(found.outputs.hls))
+        return _playlist(playlist.multivariant(found.outputs.hls), private)
 
     @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
     @routes.get(
@@ -56,7 +71,7 @@ def router(streams: Streams, guard: Guard) -> APIRouter:
         found = await _with_segments(streams, stream)
         client = request.client.host if request.client else ""
         found.figures.hls_players.saw(f"{client} {request.headers.get('User-Agent', '')}", time.monotonic())
-        return _playlist(playlist.media(found.outputs.hls))
+        return _playlist(playlist.media(found.outputs.hls), private)
 
     @routes.head("/{segment}", include_in_schema=False)
     @routes.get(
@@ -72,7 +87,8 @@ def router(streams: Streams, guard: Guard) -> APIRouter:
             raise SegmentNotFound(f"stream {stream!r} has no segment {segment!r}, or has it no more")
         found.figures.metrics.hls_requests.inc()
         # The name is never given to other bytes.
-        return Response(data, media_type=MP4, headers={"Cache-Control": "public, max-age=3600, immutable"})
+        cached = f"{private or 'public, '}max-age=3600, immutable"
+        return Response(data, media_type=MP4, headers={"Cache-Control": cached})
 
     return routes
 
@@ -92,5 +108,5 @@ async def _with_segments(streams: Streams, stream_id: str) -> Stream:
     return stream
 
 
-def _playlist(text: str) -> Response:
-    return Response(text, media_type=PLAYLIST, headers={"Cache-Control": "no-cache"})
+def _playlist(text: str, private: str) -> Response:
+    return Response(text, media_type=PLAYLIST, headers={"Cache-Control": f"{private}no-cache"})

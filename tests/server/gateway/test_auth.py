@@ -1,15 +1,19 @@
 """Who may do what, of a real gateway: tokens, JWT and scopes."""
 
+import asyncio
 import base64
 import hmac
 import json
 import time
 
+import av
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 
+from server.gateway.auth.paths import PathSigner
 from server.gateway.auth.tokens import digest
+from server.gateway.errors import InvalidPath
 from tests.server.gateway.scripted_gateway import (  # noqa: F401
     Gateway,
     Script,
@@ -135,6 +139,76 @@ async def test_a_viewer_plays_over_whep_with_a_token():
             served.http.headers.pop("Authorization")
             assert (await served.http.delete(session)).status_code == 401
             assert (await served.http.delete(session, headers=bearer("viewer"))).status_code == 200
+
+
+async def signed_path(served: Gateway, token: str = "viewer") -> str:
+    answer = await served.http.post("/api/streams/demo/hls-path", headers=bearer(token))
+    assert answer.status_code == 200, answer.text
+    return answer.json()["url"]
+
+
+async def test_a_player_without_headers_plays_by_a_signed_path():
+    short = ScriptedPlacement(Script(gop_s=1.0))
+    async with gateway(short, hls={"segment_s": 1.0}, **EVERY_SCOPE) as served:
+        url = await signed_path(served)
+        playlist = await served.http.get(url, timeout=20)
+        assert playlist.status_code == 200
+        assert playlist.headers["Cache-Control"] == "private, no-cache"
+
+        def play() -> int:
+            with av.open(served.base + url, options={"live_start_index": "0"}) as container:
+                return sum(1 for _, _ in zip(container.decode(video=0), range(20), strict=False))
+
+        assert await asyncio.to_thread(play) == 20
+        folder = url.removesuffix("index.m3u8")
+        media = (await served.http.get(folder + "media.m3u8")).text
+        segment = media.splitlines()[-1]
+        got = await served.http.get(folder + segment)
+        assert got.status_code == 200
+        assert got.headers["Cache-Control"] == "private, max-age=3600, immutable"
+        assert (await served.http.get(f"/hls/demo/{segment}")).status_code == 401
+        with pytest.raises(av.error.HTTPUnauthorizedError):
+            await asyncio.to_thread(av.open, f"{served.base}/hls/demo/index.m3u8")
+
+
+async def test_a_signed_path_is_for_one_stream_and_ends():
+    async with gateway(quiet(), streams=("demo", "other"), **EVERY_SCOPE) as served:
+        url = await signed_path(served)
+        _, _, stream, signature, _ = url.split("/")
+        expires, _, mac = signature.partition(".")
+        assert int(expires) == pytest.approx(time.time() + 43_200, abs=60)
+
+        async def status(stream: str, signature: str) -> int:
+            return (await served.http.get(f"/hls/{stream}/{signature}/seg-0.m4s")).status_code
+
+        assert await status(stream, signature) == 404  # let in: the quiet stream has no segment
+        forged = (
+            f"{int(expires) + 1}.{mac}",
+            f"{expires}.{'A' * len(mac)}",
+            f"{expires}.",
+            *(mac, ".A", "é", "9" * 400, f"0{signature}", f"٣.{mac}"),
+        )
+        for wrong in forged:
+            assert await status(stream, wrong) == 403, wrong
+        assert await status("other", signature) == 403
+        refused = await served.http.post("/api/streams/other/hls-path", headers=bearer("viewer"))
+        assert refused.status_code == 403
+
+
+def test_an_expired_path_lets_nobody_in():
+    signer = PathSigner()
+    signature = signer.sign("demo", 1_000)
+    signer.check("demo", signature, 999.9)
+    with pytest.raises(InvalidPath, match="expired"):
+        signer.check("demo", signature, 1_000)
+    with pytest.raises(InvalidPath, match="not one that this service signed"):
+        PathSigner().check("demo", signature, 0)
+
+
+async def test_without_auth_the_path_is_the_plain_one():
+    async with gateway(quiet()) as served:
+        answer = await served.http.post("/api/streams/demo/hls-path")
+        assert answer.json() == {"url": "/hls/demo/index.m3u8", "expires": None}
 
 
 async def test_openapi_says_how_to_log_in():
