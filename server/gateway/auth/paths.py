@@ -1,6 +1,6 @@
 """Signed paths for HLS: players send no headers, so the path itself lets in, to one stream and for a time.
 
-The signature stands in front of the file's name: what a playlist names is relative to it, and carries it along.
+The signature stands in front of the file's name: what a playlist names is relative to it, so keeps it.
 """
 
 import base64

@@ -1,5 +1,7 @@
 // The gateway's REST interface, as far as this page needs it.
 
+import { withToken } from "./auth.js";
+
 export class ApiError extends Error {
   constructor(status, message) {
     super(message);
@@ -11,11 +13,13 @@ export const listStreams = () => call("GET", "/api/streams");
 export const showStream = (id) => call("GET", streamPath(id));
 export const createStream = (fields) => call("POST", "/api/streams", fields);
 export const deleteStream = (id) => call("DELETE", streamPath(id));
+// A path that a player can open, which sends no token.
+export const hlsPath = async (id) => (await call("POST", `${streamPath(id)}/hls-path`)).url;
 
 const streamPath = (id) => `/api/streams/${encodeURIComponent(id)}`;
 
 async function call(method, path, fields) {
-  const options = { method, headers: { accept: "application/json" }, cache: "no-store" };
+  const options = { method, headers: withToken({ accept: "application/json" }), cache: "no-store" };
   if (fields) {
     options.headers["content-type"] = "application/json";
     options.body = JSON.stringify(fields);

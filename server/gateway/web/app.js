@@ -1,7 +1,8 @@
 // Wires the page: which stream is shown (the address's #fragment), and what is asked of the server when.
 
 import { createStream, deleteStream, listStreams, showStream } from "./api.js";
-import { bindAdd, bindDelete } from "./dialogs.js";
+import { loggedIn, logIn, logOut, takeTokenFromAddress } from "./auth.js";
+import { bindAdd, bindDelete, bindLogin } from "./dialogs.js";
 import { byId, setText } from "./dom.js";
 import { showList } from "./streams.js";
 import { StreamView } from "./view.js";
@@ -39,14 +40,45 @@ function route() {
 }
 
 async function refreshList() {
+  if (byId("login-dialog").open) return;
   try {
     streams = await listStreams();
+    showWhoIsIn();
     byId("offline").hidden = true;
     route();
-  } catch {
-    byId("offline").hidden = false;
+  } catch (error) {
+    byId("offline").hidden = error.status === 401;
+    if (error.status === 401) askForToken(error);
   }
 }
+
+function showWhoIsIn() {
+  byId("logout").hidden = !loggedIn();
+  byId("metrics").hidden = loggedIn(); // a link sends no token
+}
+
+function askForToken({ message }) {
+  const why = loggedIn() ? message : "";
+  logOut();
+  showWhoIsIn();
+  streams = null;
+  view.select(null);
+  byId("stream").hidden = byId("empty").hidden = byId("gone").hidden = true;
+  showList(byId("streams"), [], "");
+  askToLogIn(why);
+}
+
+const askToLogIn = bindLogin(async (token) => {
+  logIn(token);
+  try {
+    streams = await listStreams();
+  } catch (error) {
+    logOut();
+    throw error;
+  }
+  showWhoIsIn();
+  route();
+});
 
 async function refreshStream() {
   const id = view.id;
@@ -78,10 +110,19 @@ bindDelete(byId("delete"), currentId, async (id) => {
   await refreshList();
 });
 
-addEventListener("hashchange", route);
+byId("logout").addEventListener("click", () => {
+  logOut();
+  location.reload();
+});
+
+addEventListener("hashchange", () => {
+  takeTokenFromAddress();
+  route();
+});
 document.addEventListener("visibilitychange", () => document.hidden || refreshList());
 addEventListener("pagehide", () => view.leave());
 addEventListener("pageshow", (event) => event.persisted && view.comeBack());
 
+takeTokenFromAddress();
 every(LIST_EVERY_MS, refreshList);
 every(SHOW_EVERY_MS, refreshStream);

@@ -1,4 +1,4 @@
-// The two dialogs: add a stream, delete a stream. Each shows the server's own words when it refuses.
+// The dialogs: add a stream, delete a stream, log in. Each shows the server's own words when it refuses.
 
 import { byId, setText } from "./dom.js";
 
@@ -8,7 +8,7 @@ function bindDialog(name, submit) {
   const form = byId(`${name}-form`);
   const error = byId(`${name}-error`);
   const button = form.querySelector("[type=submit]");
-  form.querySelector("[value=cancel]").addEventListener("click", () => dialog.close());
+  form.querySelector("[value=cancel]")?.addEventListener("click", () => dialog.close());
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
@@ -40,4 +40,16 @@ export function bindDelete(button, currentId, remove) {
     setText(byId("delete-id"), currentId());
     open();
   });
+}
+
+// `enter` gets the token. The dialog can't be left without one: there is nothing to see.
+export function bindLogin(enter) {
+  const dialog = byId("login-dialog");
+  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  const open = bindDialog("login", ({ token }) => enter(token.trim()));
+  return (why) => {
+    if (dialog.open) return;
+    open();
+    setText(byId("login-error"), why);
+  };
 }

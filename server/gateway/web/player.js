@@ -2,6 +2,7 @@
 //
 // Fires "change" whenever `status` is another.
 
+import { hlsPath } from "./api.js";
 import { HlsPlayback, HlsUnsupported } from "./hls.js";
 import { WhepRefused, WhepSession, WhepUnreachable } from "./whep.js";
 
@@ -34,7 +35,7 @@ export class Player extends EventTarget {
   play({ id, transport, compare }) {
     this.stop();
     this.#abort = new AbortController();
-    this.#run(encodeURIComponent(id), transport, compare, this.#abort.signal);
+    this.#run(id, transport, compare, this.#abort.signal);
   }
 
   stop() {
@@ -74,9 +75,9 @@ export class Player extends EventTarget {
   #stalled = () => {};
 
   async #run(id, transport, compare, signal) {
-    const whep = () => this.#whep(`/whep/${id}`, compare, signal);
+    const whep = () => this.#whep(`/whep/${encodeURIComponent(id)}`, compare, signal);
     let note = transport === "whep" ? await this.#keepPlaying(signal, "whep", whep) : "";
-    const hls = () => this.#hls(`/hls/${id}/index.m3u8`, note, signal);
+    const hls = () => this.#hls(id, note, signal);
     if (!signal.aborted) note = await this.#keepPlaying(signal, "hls", hls, note);
     if (!signal.aborted) this.#set({ phase: "stopped", note });
   }
@@ -122,7 +123,9 @@ export class Player extends EventTarget {
     });
   }
 
-  async #hls(url, note, signal) {
+  async #hls(id, note, signal) {
+    const url = await hlsPath(id);
+    signal.throwIfAborted();
     const playback = new HlsPlayback(this.#upscaled);
     this.#upscaled.srcObject = null;
     return this.#during(playback, signal, async () => {

@@ -2,6 +2,7 @@
 // https://datatracker.ietf.org/doc/draft-ietf-wish-whep/
 
 import { errorText } from "./api.js";
+import { withToken } from "./auth.js";
 
 const CONNECT_LIMIT_MS = 10_000;
 const DISCONNECTED_LIMIT_MS = 4_000;
@@ -53,7 +54,7 @@ export class WhepSession {
   async open(signal) {
     const pc = this.#pc;
     const offer = stereo(await pc.createOffer());
-    const headers = { "content-type": "application/sdp" };
+    const headers = withToken({ "content-type": "application/sdp" });
     const response = await fetch(this.#endpoint, { method: "POST", headers, body: offer.sdp, signal });
     if (!response.ok) throw new WhepRefused(response.status, await errorText(response));
     this.#location = new URL(response.headers.get("location"), response.url);
@@ -73,7 +74,7 @@ export class WhepSession {
     const credentials = ["a=ice-ufrag:", "a=ice-pwd:"].map((key) => lines.find((line) => line.startsWith(key)));
     const media = lines.find((line) => line.startsWith("m="));
     const body = [...credentials, media, `a=mid:${candidate.sdpMid}`, `a=${candidate.candidate}`, ""].join("\r\n");
-    const headers = { "content-type": "application/trickle-ice-sdpfrag" };
+    const headers = withToken({ "content-type": "application/trickle-ice-sdpfrag" });
     if (etag) headers["if-match"] = etag;
     fetch(this.#location, { method: "PATCH", headers, body }).catch(() => {});
   }
@@ -126,7 +127,8 @@ export class WhepSession {
   close() {
     this.#end("closed");
     if (this.#location) {
-      const options = { method: "DELETE", keepalive: true, signal: AbortSignal.timeout(LEAVE_LIMIT_MS) };
+      const signal = AbortSignal.timeout(LEAVE_LIMIT_MS);
+      const options = { method: "DELETE", headers: withToken({}), keepalive: true, signal };
       this.#leaving = fetch(this.#location, options) // keepalive: it may outlive the page
         .catch(() => {})
         .finally(() => this.#pc.close());
