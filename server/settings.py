@@ -121,8 +121,17 @@ class Server(_Table):
     open_to_the_world: bool = False
     # HOST:PORT of a listener with /metrics alone, which needs no token; empty: none.
     metrics_listener: str = ""
+    # Addresses of proxies whose word is taken for whom a request is from.
+    trusted_proxies: tuple[str, ...] = ()
     # Other sites whose pages may play: WHEP and HLS only, never the API.
     cors_origins: tuple[str, ...] = ("*",)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            ip_address(address)  # raises ValueError that names it
+        return addresses
 
     @field_validator("metrics_listener")
     @classmethod
@@ -226,6 +235,13 @@ class Limits(_Table):
     max_width: int = Field(default=1920, ge=16, le=8192)  # of a source picture
     max_height: int = Field(default=1080, ge=16, le=8192)
     max_viewers_per_stream: int = Field(default=200, ge=1)
+    max_connections: int = Field(default=4096, ge=1)
+    max_connections_per_address: int = Field(default=128, ge=1)
+    client_timeout_s: float = Field(default=10.0, gt=0, le=300)
+    max_header_bytes: int = Field(default=16_384, ge=1024, le=65_536)
+    max_body_bytes: int = Field(default=65_536, ge=4096)
+    hls_requests_per_s: float = Field(default=100.0, gt=0)  # of an address
+    failed_logins_per_min: float = Field(default=30.0, gt=0)  # of an address
 
 
 class GpuSharing(_Table):

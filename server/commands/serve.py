@@ -19,6 +19,8 @@ from engine.machine import Gpu, nvidia_gpus
 from server.gateway.app import create_app
 from server.gateway.auth.first_token import first_token
 from server.gateway.figures.metrics import Metrics
+from server.gateway.limits.connections import Connections, guarded
+from server.gateway.limits.refusals import Refusals
 from server.gateway.placement.local import LocalPlacement
 from server.gateway.routes.health import metrics_app
 from server.settings import Server as ServerSettings
@@ -65,17 +67,23 @@ def run(args: argparse.Namespace) -> int:
         page += f"#token={token}" if token else ""
     metrics = Metrics()
     app = create_app(settings, LocalPlacement(_gpus(), settings.gpu.slots), metrics)
+    refusals = Refusals(metrics.count_refusal)
+    protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once all is closed
-        served = _Server(_config(app), page)
+        served = _Server(_config(app, protocol, server), page)
         if metrics_listener is not None:
-            served.also(_config(metrics_app(metrics)), metrics_listener)
+            served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
         served.run(sockets=[listener])
     return 0
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
+def _config(app: ASGIApp, protocol: type[asyncio.Protocol], server: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=protocol,
+        ws="none",
+        proxy_headers=bool(server.trusted_proxies),
+        forwarded_allow_ips=list(server.trusted_proxies),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,

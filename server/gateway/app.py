@@ -15,6 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.gateway import errors
 from server.gateway.auth.guard import Guard
 from server.gateway.figures.metrics import Metrics
+from server.gateway.limits.bodies import BodyLimit
+from server.gateway.limits.refusals import Refusals
+from server.gateway.limits.requests import RequestLimits
 from server.gateway.placement import Placement
 from server.gateway.routes import api, health, hls, whep
 from server.gateway.streams.streams import Streams
@@ -35,7 +38,8 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
     metrics.watch_gpus(placement.gpu_slots)
     streams = Streams(settings, placement, metrics)
     sessions = whep.Sessions(settings, streams)
-    guard = Guard(settings.auth)
+    refusals = Refusals(metrics.count_refusal)
+    guard = Guard(settings.auth, settings.limits, refusals)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -57,6 +61,8 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
         redoc_url=None,
     )
     app.add_middleware(_PlayerCors, origins=settings.server.cors_origins)
+    app.add_middleware(BodyLimit, max_bytes=settings.limits.max_body_bytes)
+    app.add_middleware(RequestLimits, limits=settings.limits, refusals=refusals)
     errors.install(app)
     app.include_router(api.router(streams, settings, guard))
     app.include_router(whep.router(sessions, settings, guard))

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from server.settings import describe_error
 
@@ -50,6 +51,20 @@ class Forbidden(GatewayError):
     def headers(self) -> dict[str, str]:
         challenge = f'Bearer realm="livesr", error="insufficient_scope", scope="{self._scope}"'
         return {**super().headers(), "WWW-Authenticate": challenge}
+
+
+class TooManyRequests(GatewayError):
+    """More from one address than the operator's limits allow."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class HeadersTooLarge(GatewayError):
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
 class InvalidPath(GatewayError):
@@ -137,9 +152,14 @@ def _response(status: int, detail: str, headers: dict[str, str] | None = None) -
     )
 
 
+def answer(error: GatewayError) -> JSONResponse:
+    """The problem document that says it."""
+    return _response(error.status, str(error), error.headers())
+
+
 async def _on_gateway_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, GatewayError)
-    return _response(exc.status, str(exc), exc.headers())
+    return answer(exc)
 
 
 async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
@@ -152,6 +172,10 @@ async def _on_invalid_request(request: Request, exc: Exception) -> JSONResponse:
     return _response(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(map(describe_error, exc.errors())))
 
 
+async def _on_disconnect(request: Request, exc: Exception) -> JSONResponse:
+    return _response(HTTPStatus.BAD_REQUEST, "the client left")  # to nobody
+
+
 async def _on_bug(request: Request, exc: Exception) -> JSONResponse:
     return _response(HTTPStatus.INTERNAL_SERVER_ERROR, "the gateway failed; its log says why")
 
@@ -161,6 +185,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GatewayError, _on_gateway_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
 
 

@@ -1,5 +1,6 @@
 """The guard at the doors: from a request's headers to what its caller may do."""
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -11,8 +12,10 @@ from server.gateway.auth.jwt import InvalidJwt, JwtVerifier
 from server.gateway.auth.paths import PathSigner
 from server.gateway.auth.scopes import ANONYMOUS, EVERYONE, Action, Caller
 from server.gateway.auth.tokens import Tokens
-from server.gateway.errors import InvalidToken
-from server.settings import Auth
+from server.gateway.errors import InvalidToken, TooManyRequests
+from server.gateway.limits.rates import Rates, origin
+from server.gateway.limits.refusals import Refusals
+from server.settings import Auth, Limits
 
 _Credentials = Annotated[
     HTTPAuthorizationCredentials | None,
@@ -23,8 +26,11 @@ _Credentials = Annotated[
 class Guard:
     """Its methods are dependencies of routes. Raises ValueError where the settings' keys can't be read."""
 
-    def __init__(self, auth: Auth | None) -> None:
+    def __init__(self, auth: Auth | None, limits: Limits, refusals: Refusals) -> None:
         self._auth = auth
+        self._refusals = refusals
+        self._per_min = limits.failed_logins_per_min
+        self._failures = Rates(self._per_min / 60, self._per_min)
         self._tokens = Tokens(auth.tokens if auth else ())
         self._jwt = JwtVerifier(auth.jwt) if auth and auth.jwt else None
         self._paths = PathSigner()
@@ -40,7 +46,8 @@ class Guard:
             return EVERYONE
         if credentials is None:
             return ANONYMOUS
-        return self._verify(credentials.credentials)
+        client = request.client.host if request.client else ""
+        return self._verify(credentials.credentials, client)
 
     async def known(self, request: Request, credentials: _Credentials) -> Caller:
         """A caller with any token at all; raises Unauthorized."""
@@ -69,12 +76,21 @@ class Guard:
         """A dependency of paths with a signature; raises InvalidPath."""
         self._paths.check(stream, signature, time.time())
 
-    def _verify(self, token: str) -> Caller:
+    def _verify(self, token: str, client: str) -> Caller:
+        # First what costs nothing: neighbours behind one address can't lock out each other's tokens.
         if caller := self._tokens.find(token):
             return caller
-        if self._jwt is None:
-            raise InvalidToken("the token is none of the settings'")
+        who, now_s = origin(client), time.monotonic()
+        if wait_s := self._failures.wait_s(who, now_s):
+            self._refusals.add("failed_logins", client)
+            raise TooManyRequests(
+                f"too many wrong tokens; limits.failed_logins_per_min={self._per_min:g}",
+                retry_after_s=math.ceil(wait_s),
+            )
         try:
+            if self._jwt is None:
+                raise InvalidJwt("it is none of the settings'")
             return self._jwt.verify(token)
         except InvalidJwt as exc:
+            self._failures.take(who, now_s)
             raise InvalidToken(f"the token is not valid: {exc}") from exc

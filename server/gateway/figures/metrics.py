@@ -72,6 +72,12 @@ class Metrics:
         self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers")
         self.keyframe_requests = counter("keyframe_requests_total", "Key frames asked of the encoder")
         self.hls_requests = counter("hls_requests_total", "Playlists and segments served")
+        self.refused = Counter(
+            "livesr_refused_total",
+            "Requests and connections refused for a limit's sake",
+            ("reason",),
+            registry=registry,
+        )
         self.gpu_slots = Gauge(
             "livesr_gpu_slots", "Streams that may share the GPU", ("gpu",), registry=registry
         )
@@ -90,6 +96,9 @@ class Metrics:
         for place, use in enumerate(slots()):
             self.gpu_slots.labels(use.gpu.index).set(use.slots)
             self.gpu_slots_used.labels(use.gpu.index).set_function(partial(_used, slots, place))
+
+    def count_refusal(self, reason: str) -> None:
+        self.refused.labels(reason).inc()
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)

@@ -1,5 +1,7 @@
 """A rough count of HLS players: those that fetched the playlist lately, told apart by address and name."""
 
+import hashlib
+
 REMEMBERED_S = 10.0
 MOST = 4096
 
@@ -8,9 +10,11 @@ class Players:
     """HLS has no sessions; two like players behind one address count as one."""
 
     def __init__(self) -> None:
-        self._seen_s: dict[str, float] = {}
+        self._seen_s: dict[bytes, float] = {}
 
-    def saw(self, player: str, now_s: float) -> None:
+    def saw(self, name: str, now_s: float) -> None:
+        # Its hash: a name is as long as the player likes.
+        player = hashlib.blake2b(name.encode(), digest_size=16).digest()
         self._seen_s.pop(player, None)  # to the end: the dict is in the order of the last fetch
         self._seen_s[player] = now_s
         if len(self._seen_s) > MOST:

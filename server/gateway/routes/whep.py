@@ -28,7 +28,6 @@ from server.settings import IceServer, Settings
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
-MAX_BODY_BYTES = 64 << 10
 
 
 class Sessions:
@@ -157,11 +156,7 @@ async def _body(request: Request, content_type: str) -> str:
     given = request.headers.get("Content-Type", "")
     if given.partition(";")[0].strip().lower() != content_type:
         raise UnsupportedContentType(f"Content-Type {given!r} must be {content_type}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"the body is above {MAX_BODY_BYTES} bytes")
+    body = await request.body()
     try:
         return body.decode()
     except UnicodeDecodeError as exc:

@@ -187,6 +187,20 @@ def test_a_first_token_is_told_once_and_goes_on_letting_in(settings):
     assert "can't be kept there" in refused("--first-token", str(settings / "not-a-folder"))
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_only_a_trusted_proxy_says_whom_a_request_is_from(settings, trusted):
+    proxies = ["127.0.0.1"] if trusted else []
+    settings.write_text(
+        f"[server]\nport = 0\ntrusted_proxies = {proxies}\n[limits]\nhls_requests_per_s = 0.1\n"
+    )
+    with serving(settings) as (url, _):
+        statuses = [
+            httpx.get(url + "hls/none/x", headers={"X-Forwarded-For": f"192.0.2.{viewer}"}).status_code
+            for viewer in range(3)
+        ]
+    assert statuses == [404] * 3 if trusted else 429 in statuses
+
+
 def test_metrics_have_a_listener_of_their_own(settings):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

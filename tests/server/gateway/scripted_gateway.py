@@ -18,6 +18,8 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from msgspec.structs import replace
 
 from server.gateway.app import create_app
+from server.gateway.limits.connections import Connections, guarded
+from server.gateway.limits.refusals import Refusals
 from server.settings import Settings
 from server.wire.codec import Decoder, encode
 from server.wire.messages import (
@@ -310,14 +312,17 @@ async def gateway(
             **tables,
         }
     )
-    async with serving(create_app(settings, placement)) as base, httpx.AsyncClient(base_url=base) as http:
+    connections = Connections(settings.limits, Refusals(lambda reason: None), proxies=())
+    app = create_app(settings, placement)
+    async with serving(app, guarded(connections)) as base, httpx.AsyncClient(base_url=base) as http:
         yield Gateway(base, http, placement)
 
 
 @contextlib.asynccontextmanager
-async def serving(app) -> AsyncIterator[str]:
+async def serving(app, protocol="auto") -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+    config = uvicorn.Config(app, http=protocol, log_config=None, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await until(lambda: server.started or task.done(), "the gateway listens")

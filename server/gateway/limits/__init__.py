@@ -1,0 +1,1 @@
+"""What one client may take: connections, time, bytes and requests a second."""

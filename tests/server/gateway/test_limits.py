@@ -1,0 +1,252 @@
+"""What one client may take of a real gateway: bytes, time, connections and requests a second."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from server.gateway.figures.players import Players
+from server.gateway.limits.rates import MOST, Rates, origin
+from tests.server.gateway.scripted_gateway import (  # noqa: F401
+    Gateway,
+    Script,
+    ScriptedPlacement,
+    Viewer,
+    gateway,
+    loopback,
+    until,
+)
+from tests.server.gateway.test_auth import by_secret, tokens  # noqa: F401
+
+JSON = {"Content-Type": "application/json"}
+SDP = {"Content-Type": "application/sdp"}
+
+
+def quiet() -> ScriptedPlacement:
+    return ScriptedPlacement(Script(live=False))
+
+
+class Raw:
+    """A connection whose every byte the test decides on."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, served: Gateway, sent: bytes = b"", *, limit: int = 1 << 16) -> "Raw":
+        port = int(served.base.rpartition(":")[2])
+        raw = cls(*await asyncio.open_connection("127.0.0.1", port, limit=limit))
+        await raw.send(sent)
+        return raw
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def closed_after_s(self) -> float:
+        """Until the server ended it; reads whatever comes before."""
+        start_s = time.monotonic()
+        try:
+            while await asyncio.wait_for(self.reader.read(1 << 16), 20):
+                pass
+        except ConnectionError:
+            pass
+        return time.monotonic() - start_s
+
+    async def cut_off_after_s(self, data: bytes, every_s: float) -> float:
+        """Until the server ended it, while this is sent again and again and nothing is read."""
+        start_s = time.monotonic()
+        try:
+            while time.monotonic() - start_s < 20:
+                await asyncio.wait_for(self.send(data), 20)
+                await asyncio.sleep(every_s)
+        except ConnectionError:
+            pass
+        return time.monotonic() - start_s
+
+    def leave(self) -> None:
+        self.writer.transport.abort()
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
+@pytest.mark.parametrize("length", [True, False], ids=["length", "chunked"])
+@pytest.mark.parametrize("path", ["/api/streams", "/whep/demo"])
+async def test_a_body_above_the_limit_is_refused(method, length, path):
+    async with gateway(quiet()) as served:
+
+        async def chunks():
+            for _ in range(65):
+                yield b" " * 1024
+
+        content = b" " * 65 * 1024 if length else chunks()
+        headers = SDP if "whep" in path else JSON
+        answer = await served.http.request(method, path, content=content, headers=headers)
+        assert answer.status_code == 413
+        assert "limits.max_body_bytes=65536" in answer.json()["detail"]
+        assert (await served.http.get("/healthz")).status_code == 200
+
+
+async def test_a_body_that_goes_on_for_ever_takes_neither_memory_nor_time():
+    async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served:
+        head = b"POST /api/streams HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        raw = await Raw.open(served, head + b"Content-Length: 400000000\r\n\r\n")
+        assert await raw.cut_off_after_s(b" " * (1 << 20), 0.05) < 3
+        raw.leave()
+
+
+async def test_half_a_request_is_not_waited_for(caplog):
+    halves = (
+        b"",
+        b"GET / HT",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
+        b"POST /whep/demo HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
+        b"Content-Type: application/sdp\r\n\r\nv=0",
+        b"POST /api/streams HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        # a whole one, then half
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HT",
+    )
+    async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served:
+        raws = [await Raw.open(served, half) for half in halves]
+        took_s = await asyncio.gather(*(raw.closed_after_s() for raw in raws))
+        assert all(0.8 < seconds < 3 for seconds in took_s), took_s
+        for raw in raws:
+            raw.leave()
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_byte_now_and_then_does_not_help():
+    async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served:
+        raw = await Raw.open(served, b"GET /healthz HTTP/1.1\r\n")
+        assert await raw.cut_off_after_s(b"X: y\r\n", 0.1) < 3
+        raw.leave()
+
+
+async def test_an_answer_that_nobody_reads_is_not_kept():
+    async with gateway(
+        ScriptedPlacement(Script(width=640, height=480)), limits={"client_timeout_s": 1.0}
+    ) as served:
+        playlist = (await served.http.get("/hls/demo/media.m3u8", timeout=20)).text
+        segment = playlist.splitlines()[-1]
+        # Requests without end, and no reading: what is answered waits in the server.
+        raw = await Raw.open(served, limit=1)
+        request = f"GET /hls/demo/{segment} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        assert await raw.cut_off_after_s(request, 0.005) < 15
+        raw.leave()
+
+
+async def test_a_connection_between_requests_is_kept():
+    async with gateway(quiet(), limits={"client_timeout_s": 0.5}) as served:
+        raw = await Raw.open(served)
+        for _ in range(3):
+            await raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await raw.reader.readline()).startswith(b"HTTP/1.1 200")
+            await raw.reader.readuntil(b"}")
+            await asyncio.sleep(1)
+        raw.leave()
+
+
+async def test_one_address_holds_so_many_connections():
+    async with gateway(quiet(), limits={"max_connections_per_address": 5}) as served:
+        raws = [await Raw.open(served) for _ in range(5)]
+        with pytest.raises(httpx.TransportError):
+            await served.http.get("/healthz")
+        raws.pop().leave()
+
+        async def room() -> bool:
+            try:
+                return (await served.http.get("/healthz")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        await until(room, "one has left, one is let in")
+        for raw in raws:
+            raw.leave()
+
+
+async def test_all_addresses_together_hold_so_many_connections():
+    async with gateway(quiet(), limits={"max_connections": 3}) as served:
+        raws = [await Raw.open(served) for _ in range(3)]
+        with pytest.raises(httpx.TransportError):
+            await served.http.get("/healthz")
+        for raw in raws:
+            raw.leave()
+
+
+async def test_long_headers_are_refused():
+    async with gateway(quiet(), limits={"max_header_bytes": 4096}) as served:
+        for request in ({"headers": {"User-Agent": "x" * 5000}}, {"params": {"q": "x" * 5000}}):
+            answer = await served.http.get("/healthz", **request)
+            assert answer.status_code == 431
+            assert "limits.max_header_bytes=4096" in answer.json()["detail"]
+        assert (await served.http.get("/healthz", headers={"User-Agent": "x" * 3000})).status_code == 200
+
+
+async def test_so_many_hls_requests_a_second():
+    async with gateway(quiet(), limits={"hls_requests_per_s": 5}) as served:
+
+        async def statuses() -> list[int]:
+            return [(await served.http.get("/hls/demo/seg-1.m4s")).status_code for _ in range(20)]
+
+        assert set((await statuses())[:10]) == {404}
+        refused = await served.http.get("/hls/demo/seg-1.m4s")
+        assert refused.status_code == 429
+        assert refused.headers["Retry-After"] == "1"
+        assert "limits.hls_requests_per_s=5" in refused.json()["detail"]
+        assert (await served.http.get("/healthz")).status_code == 200
+        assert (await served.metrics())['livesr_refused_total{reason="hls_rate"}'] >= 1
+        await asyncio.sleep(1)
+        assert (await served.http.get("/hls/demo/seg-1.m4s")).status_code == 404
+
+
+async def test_so_many_wrong_tokens_a_minute():
+    limits = {"failed_logins_per_min": 5}
+    async with gateway(quiet(), limits=limits, **tokens(right=["admin"])) as served:
+
+        async def ask(token: str) -> httpx.Response:
+            return await served.http.get("/api/streams", headers={"Authorization": f"Bearer {token}"})
+
+        answers = [await ask(f"wrong-{number}") for number in range(6)]
+        assert [answer.status_code for answer in answers] == [401] * 5 + [429]
+        assert 1 <= int(answers[-1].headers["Retry-After"]) <= 12
+        assert "limits.failed_logins_per_min=5" in answers[-1].json()["detail"]
+        assert (await ask("right")).status_code == 200, "a neighbour's mistakes lock nobody out"
+        assert (await served.http.get("/api/streams")).status_code == 401, "no token is no wrong token"
+
+
+def test_players_names_take_no_room():
+    players = Players()
+    for number in range(1000):
+        players.saw(f"{number} " + "x" * 50_000, 1.0)
+    assert players.count(1.0) == 1000
+    assert sum(len(name) for name in players._seen_s) == 16_000
+
+
+def test_a_rate_is_a_burst_and_then_so_many_a_second():
+    rates = Rates(per_s=2.0, burst=4.0)
+    for _ in range(4):
+        assert rates.wait_s("a", 10.0) == 0
+        rates.take("a", 10.0)
+    assert rates.wait_s("a", 10.0) == 0.5
+    assert rates.wait_s("b", 10.0) == 0
+    assert rates.wait_s("a", 10.5) == 0
+    assert rates.wait_s("a", 1000.0) == 0
+    for number in range(2 * MOST):
+        rates.take(str(number), 1000.0)
+    assert len(rates._buckets) == MOST
+
+
+@pytest.mark.parametrize(
+    ("host", "counts_for"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("", ""),
+    ],
+)
+def test_an_address_counts_for_its_customer(host, counts_for):
+    assert origin(host) == counts_for
