@@ -124,7 +124,9 @@ class Server(_Table):
     # Addresses of proxies whose word is taken for whom a request is from.
     trusted_proxies: tuple[str, ...] = ()
     # Other sites whose pages may play: WHEP and HLS only, never the API.
-    cors_origins: tuple[str, ...] = ("*",)
+    cors_origins: tuple[str, ...] = ()
+    # Names by which browsers reach this service, beside localhost, `host` and every address; "*": any.
+    hosts: tuple[str, ...] = ()
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -132,6 +134,22 @@ class Server(_Table):
         for address in addresses:
             ip_address(address)  # raises ValueError that names it
         return addresses
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} must look like https://example.com, without a path; or *")
+        return origins
+
+    @field_validator("hosts")
+    @classmethod
+    def _names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if host != "*" and not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", host):
+                raise ValueError(f"{host!r} must be a name like video.example.com, without a port; or *")
+        return hosts
 
     @field_validator("metrics_listener")
     @classmethod

@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from server.gateway import errors
 from server.gateway.auth.guard import Guard
+from server.gateway.browsers import KnownHosts, PlayerCors, SafeHeaders
 from server.gateway.figures.metrics import Metrics
 from server.gateway.limits.bodies import BodyLimit
 from server.gateway.limits.refusals import Refusals
@@ -24,12 +24,11 @@ from server.gateway.streams.streams import Streams
 from server.settings import Settings
 
 WEB = Path(__file__).parent / "web"
-# Asked for anew each time, or a browser would mix modules of two versions; the policy is one that a page
-# cannot state of itself.
-_PAGE_HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": "frame-ancestors 'self'"}
+# Asked for anew each time, or a browser would mix modules of two versions.
+_PAGE_HEADERS = {"Cache-Control": "no-cache"}
 
 
-def create_app(settings: Settings, placement: Placement, metrics: Metrics | None = None) -> FastAPI:
+def create_app(settings: Settings, placement: Placement, metrics: Metrics | None = None) -> ASGIApp:
     """An application whose lifespan starts the settings' streams and ends every stream and viewer.
 
     `metrics` are given where somebody else serves them, too.
@@ -60,9 +59,11 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(_PlayerCors, origins=settings.server.cors_origins)
+    # The last one comes first.
+    app.add_middleware(PlayerCors, server=settings.server)
     app.add_middleware(BodyLimit, max_bytes=settings.limits.max_body_bytes)
     app.add_middleware(RequestLimits, limits=settings.limits, refusals=refusals)
+    app.add_middleware(KnownHosts, server=settings.server, refusals=refusals)
     errors.install(app)
     app.include_router(api.router(streams, settings, guard))
     app.include_router(whep.router(sessions, settings, guard))
@@ -75,7 +76,7 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
 
-    return app
+    return SafeHeaders(app, server=settings.server)
 
 
 class _Page(StaticFiles):
@@ -83,21 +84,3 @@ class _Page(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers.update(_PAGE_HEADERS)
         return response
-
-
-class _PlayerCors:
-    """Lets pages of other origins play: WHEP and HLS, but not the API, which starts and ends streams."""
-
-    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
-        self._app = app
-        self._open = CORSMiddleware(
-            app,
-            allow_origins=origins,
-            allow_methods=["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"],
-            allow_headers=["*"],
-            expose_headers=["Location", "ETag", "Link", "Accept-Patch", "Retry-After"],
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        playing = scope["type"] == "http" and scope["path"].startswith(("/whep/", "/hls/"))
-        await (self._open if playing else self._app)(scope, receive, send)

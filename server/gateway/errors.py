@@ -63,6 +63,12 @@ class TooManyRequests(GatewayError):
         self.retry_after_s = retry_after_s
 
 
+class UnknownHost(GatewayError):
+    """The request was meant for another host, or came by a name that isn't ours."""
+
+    status = HTTPStatus.MISDIRECTED_REQUEST
+
+
 class HeadersTooLarge(GatewayError):
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 

@@ -106,15 +106,20 @@ class Service:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Service]:
-    """Starts a service without streams on a free port; its process ends with the block."""
+def running(folder: Path, settings: str = "", token: str | None = None) -> Iterator[Service]:
+    """Starts a service without streams on a free port; its process ends with the block.
+
+    `settings` are further tables, `token` what it is asked with.
+    """
     port = free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
-    config.write_text(SETTINGS.format(port=port))
+    config.write_text(SETTINGS.format(port=port) + settings)
     command = [sys.executable, "-m", "server", "serve", "--config", str(config)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     service = Service(process, f"http://127.0.0.1:{port}/", log)
+    if token is not None:
+        service.http.headers["Authorization"] = f"Bearer {token}"
     try:
         until(lambda: _ready(service), "the service is ready")
         yield service

@@ -90,7 +90,7 @@ async def test_a_body_above_the_limit_is_refused(method, length, path):
 
 async def test_a_body_that_goes_on_for_ever_takes_neither_memory_nor_time():
     async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served:
-        head = b"POST /api/streams HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = b"POST /api/streams HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         raw = await Raw.open(served, head + b"Content-Length: 400000000\r\n\r\n")
         assert await raw.cut_off_after_s(b" " * (1 << 20), 0.05) < 3
         raw.leave()
@@ -100,12 +100,12 @@ async def test_half_a_request_is_not_waited_for(caplog):
     halves = (
         b"",
         b"GET / HT",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
-        b"POST /whep/demo HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /whep/demo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n"
         b"Content-Type: application/sdp\r\n\r\nv=0",
-        b"POST /api/streams HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"POST /api/streams HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
         # a whole one, then half
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HT",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HT",
     )
     async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served:
         raws = [await Raw.open(served, half) for half in halves]
@@ -131,7 +131,7 @@ async def test_an_answer_that_nobody_reads_is_not_kept():
         segment = playlist.splitlines()[-1]
         # Requests without end, and no reading: what is answered waits in the server.
         raw = await Raw.open(served, limit=1)
-        request = f"GET /hls/demo/{segment} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        request = f"GET /hls/demo/{segment} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         assert await raw.cut_off_after_s(request, 0.005) < 15
         raw.leave()
 
@@ -140,7 +140,7 @@ async def test_a_connection_between_requests_is_kept():
     async with gateway(quiet(), limits={"client_timeout_s": 0.5}) as served:
         raw = await Raw.open(served)
         for _ in range(3):
-            await raw.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            await raw.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await raw.reader.readline()).startswith(b"HTTP/1.1 200")
             await raw.reader.readuntil(b"}")
             await asyncio.sleep(1)

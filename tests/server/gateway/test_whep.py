@@ -228,8 +228,8 @@ async def test_candidates_may_trickle():
             await viewer.sees(3)
 
 
-async def test_other_sites_may_play_but_not_manage():
-    async with gateway() as served:
+async def test_named_sites_may_play_but_not_manage():
+    async with gateway(server={"cors_origins": ["*"]}) as served:
         ask = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
         assert (await served.http.options("/whep/demo", headers=ask)).headers[
             "Access-Control-Allow-Origin"
