@@ -9,7 +9,7 @@ from fractions import Fraction
 from server.wire.logs import Log
 from server.wire.messages import VIDEO_CLOCK_HZ, AudioFormat, DropReason, Message, Reconnecting, Stage
 from server.worker.encode.audio import AudioPublisher
-from server.worker.ingest.source import Source, SourceLost, SourceUnusable, Tracks
+from server.worker.ingest.source import PublisherLost, Source, SourceLost, SourceUnusable, Tracks
 from server.worker.ingest.timeline import Timeline
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture
@@ -64,17 +64,18 @@ class LiveIngest:
             except SourceLost as exc:
                 if self._stop.is_set():
                     return
-                retry_s = self._pause_s(time.monotonic() - started_s)
+                waited_s = time.monotonic() - started_s if isinstance(exc, PublisherLost) else 0.0
+                retry_s = self._pause_s(waited_s)
                 self._log.warning("source lost: %s; next try in %.1f s", exc, retry_s)
                 self._send(Reconnecting(reason=str(exc), retry_in_s=retry_s))
                 self._stop.wait(retry_s)
             finally:
                 self._source.close()
 
-    def _pause_s(self, tried_s: float) -> float:
-        """Pause until the next try. One that took long is followed at once, so that a publisher seldom finds
-        the port closed; and a server that answers nobody has been waited for."""
-        if tried_s > self._retry_s:
+    def _pause_s(self, waited_s: float) -> float:
+        """Pause until the next try. After a long wait for a publisher it is short, so that one seldom finds
+        the port closed; a server is called ever less often, however long it takes to refuse."""
+        if waited_s > self._retry_s:
             self._retry_s = _FIRST_RETRY_S
             return _LEAST_PAUSE_S
         # Jitter: a hundred streams of one lost server must not come back at the same moment.

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from server.wire.urls import find_scheme, mask_credentials, scheme
 from server.worker.ingest.container import Pacer, find_tracks, packets_of, tracks_of
-from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
+from server.worker.ingest.source import Arrival, PublisherLost, SourceLost, SourceUnusable, Tracks
 
 # Live protocols: what is in flight is enough to find the tracks; libav's 5 s of analysis would be latency.
 _LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "1000000"}
@@ -45,9 +45,9 @@ class NetworkSource:
         except av.error.ProtocolNotFoundError as exc:
             raise SourceUnusable(f"{self._shown}: this FFmpeg has no such protocol") from exc
         except av.FFmpegError as exc:
-            raise SourceLost(f"{self._shown}: {self._reason(exc)}") from exc
+            raise self._lost(self._reason(exc)) from exc
         except LookupError as exc:
-            raise SourceLost(f"{self._shown}: {exc}") from exc
+            raise self._lost(str(exc)) from exc
         return tracks_of(self._video, self._audio)
 
     def arrivals(self) -> Iterator[Arrival]:
@@ -65,13 +65,16 @@ class NetworkSource:
                     pacer.hold(float(packet.dts * packet.time_base))
                 yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns())
         except av.FFmpegError as exc:
-            raise SourceLost(f"{self._shown}: {self._reason(exc)}") from exc
-        raise SourceLost(f"{self._shown}: the stream ended")
+            raise self._lost(self._reason(exc)) from exc
+        raise self._lost("the stream ended")
 
     def close(self) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None
+
+    def _lost(self, reason: str) -> SourceLost:
+        return (PublisherLost if self._listen else SourceLost)(f"{self._shown}: {reason}")
 
     def _reason(self, exc: av.FFmpegError) -> str:
         if isinstance(exc, av.error.ExitError):  # libav's word for our timeout

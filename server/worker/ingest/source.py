@@ -17,6 +17,10 @@ class SourceLost(SourceError):
     """A source that is not there now, but may come back."""
 
 
+class PublisherLost(SourceLost):
+    """A listener that nobody publishes to now: nobody is called by listening again at once."""
+
+
 class SourceUnusable(SourceError):
     """It can never be a stream as it is."""
 

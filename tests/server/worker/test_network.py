@@ -4,6 +4,7 @@ import functools
 import http.server
 import logging
 import socket
+import socketserver
 import subprocess
 import threading
 import time
@@ -169,6 +170,21 @@ def test_who_waits_for_a_publisher_is_hardly_ever_deaf(ingest):
     source.until(lambda s: len(s.lost) >= 4)
     assert "no publisher" in source.lost[-1].reason
     assert max(lost.retry_in_s for lost in source.lost) < 0.1
+
+
+def test_a_server_that_takes_its_time_to_refuse_is_called_ever_less_often(ingest):
+    class Refuse(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            time.sleep(0.7)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refuse) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        source = ingest(f"rtsp://127.0.0.1:{server.server_address[1]}/cam")
+        source.until(lambda s: len(s.lost) >= 3)
+        server.shutdown()
+        thread.join()
+    assert source.lost[2].retry_in_s >= 1.5
 
 
 def publish_until_heard(publish, where: list[str], source: Ingest) -> subprocess.Popen:
