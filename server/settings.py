@@ -110,6 +110,7 @@ class StreamSettings(PipelineOptions):
             source=self.source,
             max_width=limits.max_width,
             max_height=limits.max_height,
+            worker_memory_bytes=limits.worker_memory_bytes,
             **options,
         )
 
@@ -260,6 +261,14 @@ class Limits(_Table):
     max_body_bytes: int = Field(default=65_536, ge=4096)
     hls_requests_per_s: float = Field(default=100.0, gt=0)  # of an address
     failed_logins_per_min: float = Field(default=30.0, gt=0)  # of an address
+    worker_memory_bytes: int = Field(default=8 << 30, ge=0)  # the largest model at 1080p takes 2.7 GB
+
+    @field_validator("worker_memory_bytes")
+    @classmethod
+    def _enough_to_start(cls, most: int) -> int:
+        if 0 < most < 1 << 29:
+            raise ValueError(f"must be 0 or at least {1 << 29}: a worker takes 0.35 GB for the least picture")
+        return most
 
 
 class GpuSharing(_Table):

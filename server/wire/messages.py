@@ -54,6 +54,7 @@ class WorkerJob(Message, frozen=True):
     keyframe_interval_s: float
     max_width: int  # of the source picture; larger fails the stream
     max_height: int
+    worker_memory_bytes: int  # private memory of the process; 0: as much as there is
     source_timeout_s: float
     engine_patience_s: float  # an engine that takes longer to load is stood in for by bicubic
 

@@ -35,6 +35,7 @@ from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceError
 from server.worker.live import LiveIngest
+from server.worker.memory import held_bytes, limit_memory
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.supply import LoadEngine, StandIn
@@ -75,7 +76,13 @@ class Worker:
                 log=log,
             )
             ingest = LiveIngest(
-                open_source(job.source, loop=job.loop, timeout_s=job.source_timeout_s, stop=self.stop),
+                open_source(
+                    job.source,
+                    loop=job.loop,
+                    max_size=(job.max_width, job.max_height),
+                    timeout_s=job.source_timeout_s,
+                    stop=self.stop,
+                ),
                 max_size=(job.max_width, job.max_height),
                 timeout_s=job.source_timeout_s,
                 send=connection.send,
@@ -207,6 +214,7 @@ def serve(gateway: socket.socket, load_by: LoadBy = engine_loader) -> int:
     if not isinstance(job, WorkerJob):
         return 1
     log = stream_log(job.stream)
+    limit_memory(job.worker_memory_bytes)
     try:
         worker = Worker(job, connection, log, load_by)
         threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True).start()
@@ -219,8 +227,13 @@ def serve(gateway: socket.socket, load_by: LoadBy = engine_loader) -> int:
         log.error("worker ends: %s", exc)
         connection.send(WorkerBroken(reason=str(exc)))
         return 70
+    except MemoryError:
+        reason = f"the worker needed more memory than limits.worker_memory_bytes={job.worker_memory_bytes}"
+        log.exception(reason)
+        connection.send(WorkerBroken(reason=reason))
+        return 70
     except Exception as exc:  # the boundary of the process: the gateway starts another one
-        log.exception("worker broke")
+        log.exception("worker broke, holding %d MB", held_bytes() >> 20)  # libraries hide a want of memory
         connection.send(WorkerBroken(reason=f"the worker broke: {type(exc).__name__}: {exc}"))
         return 70
     return 0

@@ -73,6 +73,7 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[defaults]\nmodel = 'live-x9'", ["defaults.model='live-x9'", "awsrn-live-x2", "path"]),
         ("[defaults]\nbackend = 'magic'", ["defaults.backend='magic'", "openvino"]),
         ("[limits]\nmax_streams = 0", ["limits.max_streams=0", "greater"]),
+        ("[limits]\nworker_memory_bytes = 1000", ["limits.worker_memory_bytes=1000", "at least"]),
         ("[[streams]]\nid = 'a'", ["streams.0.source", "required"]),
         ("[[streams]]\nid = 'a b'\nsource = 'demo:'", ["streams.0.id='a b'"]),
         ("[[streams]]\nid = 'a'\nsource = 'ftp://host/x'", ["streams.0.source", "'ftp'", "rtsp"]),

@@ -17,6 +17,8 @@ from server.worker.ingest.source import Tracks
 _STALL_S = 1.0
 
 
+_LARGEST_BLOCK = 128  # of AV1, in pixels
+
 # libav draws text files as pictures; nobody who names one as a source wants to watch it.
 _TEXT_CODECS = ("ansi", "bintext", "idf", "xbin")
 
@@ -33,6 +35,13 @@ def find_tracks(container: InputContainer) -> tuple[VideoStream, AudioStream | N
     sounds = [s for s in container.streams.audio if s.codec_context is not None]
     default = [s for s in sounds if s.disposition & Disposition.default] or sounds
     return usable[0], default[0] if default else None
+
+
+def pixel_limit(max_size: tuple[int, int]) -> dict[str, str]:
+    """libav's option by which a decoder refuses a picture from its header, before it has memory for one. It
+    leaves room for whole coded blocks: which sizes are above the limit is judged by `PictureDecoder`."""
+    width, height = (-(-side // _LARGEST_BLOCK) * _LARGEST_BLOCK for side in max_size)
+    return {"max_pixels": str(width * height)}
 
 
 def tracks_of(video: VideoStream, audio: AudioStream | None) -> Tracks:

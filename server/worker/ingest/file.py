@@ -12,14 +12,15 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from engine.frame import USUAL_FPS
-from server.worker.ingest.container import Pacer, find_tracks, packets_of, tracks_of
+from server.worker.ingest.container import Pacer, find_tracks, packets_of, pixel_limit, tracks_of
 from server.worker.ingest.source import Arrival, SourceUnusable, Tracks
 
 
 class FileSource:
-    def __init__(self, path: Path, *, loop: bool, stop: threading.Event) -> None:
+    def __init__(self, path: Path, *, loop: bool, max_size: tuple[int, int], stop: threading.Event) -> None:
         self._path = path
         self._loop = loop
+        self._options = pixel_limit(max_size)
         self._pacer = Pacer(stop)
         self._stop = stop
         self._container: InputContainer | None = None
@@ -32,8 +33,10 @@ class FileSource:
             raise SourceUnusable(f"{self._path}: {'is no file' if self._path.exists() else 'no such file'}")
         try:
             # The prefix keeps libav from reading a colon in the name as a protocol.
-            self._container = av.open(f"file:{self._path.absolute()}")
+            self._container = av.open(f"file:{self._path.absolute()}", options=self._options)
             self._video, self._audio = find_tracks(self._container)
+        except MemoryError:
+            raise
         except av.FFmpegError as exc:
             raise SourceUnusable(f"{self._path}: is no media file ({exc.strerror})") from exc
         except LookupError as exc:

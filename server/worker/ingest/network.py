@@ -11,7 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from server.wire.urls import find_scheme, mask_credentials, scheme
-from server.worker.ingest.container import Pacer, find_tracks, packets_of, tracks_of
+from server.worker.ingest.container import Pacer, find_tracks, packets_of, pixel_limit, tracks_of
 from server.worker.ingest.source import Arrival, PublisherLost, SourceLost, SourceUnusable, Tracks
 
 # Live protocols: what is in flight is enough to find the tracks; libav's 5 s of analysis would be latency.
@@ -21,14 +21,18 @@ _LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": 
 class NetworkSource:
     """`?listen=1` in an RTMP or RTSP URL waits at that address for a publisher instead of pulling from it."""
 
-    def __init__(self, url: str, *, timeout_s: float, stop: threading.Event) -> None:
+    def __init__(
+        self, url: str, *, max_size: tuple[int, int], timeout_s: float, stop: threading.Event
+    ) -> None:
         self._shown = mask_credentials(url)
         self._url, self._listen = without_listen(url)
         if self._listen and not find_scheme(url).listens:
             raise ValueError(f"source {self._shown!r}: listen=1 needs rtmp or rtsp, not {scheme(url)!r}")
         self._timeout_s = timeout_s
         self._stop = stop
-        self._options = _options(scheme(url), listen=self._listen, timeout_s=timeout_s)
+        self._options = pixel_limit(max_size) | _options(
+            scheme(url), listen=self._listen, timeout_s=timeout_s
+        )
         # HTTP hands over whole segments at once; what comes in bursts is played at its own pace.
         self._paced = scheme(url) in ("http", "https")
         self._container: InputContainer | None = None

@@ -12,18 +12,21 @@ from server.worker.ingest.synthetic import SyntheticSource, parse_synthetic
 DEMO_CLIP = Path(__file__).parents[2] / "demo" / "demo.mp4"
 
 
-def open_source(url: str, *, loop: bool, timeout_s: float, stop: threading.Event) -> Source:
-    """The source that a URL or path means. Waits inside it end soon after `stop` is set.
+def open_source(
+    url: str, *, loop: bool, max_size: tuple[int, int], timeout_s: float, stop: threading.Event
+) -> Source:
+    """The source that a URL or path means. Waits inside it end soon after `stop` is set. No picture far above
+    `max_size` is decoded to find out what the source is.
 
     Raises ValueError for a scheme that nothing here reads.
     """
     match find_scheme(url).reader:
         case "file":
             path = Path(url.removeprefix("file://").removeprefix("file:"))
-            return FileSource(path, loop=loop, stop=stop)
+            return FileSource(path, loop=loop, max_size=max_size, stop=stop)
         case "demo":
-            return FileSource(DEMO_CLIP, loop=True, stop=stop)
+            return FileSource(DEMO_CLIP, loop=True, max_size=max_size, stop=stop)
         case "synthetic":
             return SyntheticSource(parse_synthetic(url), stop=stop)
         case "network":
-            return NetworkSource(url, timeout_s=timeout_s, stop=stop)
+            return NetworkSource(url, max_size=max_size, timeout_s=timeout_s, stop=stop)

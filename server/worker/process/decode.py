@@ -15,6 +15,7 @@ from engine.frame import USUAL_FPS, usual_matrix
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import DropReason
+from server.worker.ingest.container import pixel_limit
 from server.worker.ingest.source import SourceUnusable, Tracks
 from server.worker.process.nvdec import NVDEC, open_nvdec, surface_of
 from server.worker.process.picture import (
@@ -48,9 +49,13 @@ class PictureDecoder:
         log: Log,
         on_gpu: bool = False,
     ) -> None:
-        """`on_gpu`: pictures stay in the GPU's memory if NVDEC takes the stream; else the log says why."""
+        """`on_gpu`: pictures stay in the GPU's memory if NVDEC takes the stream; else the log says why.
+
+        Raises SourceUnusable where the source says that its picture is above `max_size`.
+        """
         self._log = log
         self._context = tracks.video
+        self._max_size = max_size
         self._on_gpu = on_gpu
         if on_gpu:
             try:
@@ -58,11 +63,12 @@ class PictureDecoder:
             except LookupError as exc:
                 log.warning("decoding %s on the CPU: %s", tracks.video.name, exc)
                 self._on_gpu = False
+        self._refuse_above_limit(self._context.width, self._context.height)
+        self._context.options = {**self._context.options, **pixel_limit(max_size)}
         self._context.copy_opaque = True  # a frame knows when its packet arrived
         if self._context.name == "libdav1d":
             self._context.flags |= Flags.low_delay  # else it holds a frame back for each of its threads
         self._tracks = tracks
-        self._max_size = max_size
         self._stamp = stamp
         self._on_drop = on_drop
         self._reformatter = VideoReformatter()
@@ -81,13 +87,24 @@ class PictureDecoder:
             frames = self._context.decode(packet)
         except av.error.EOFError:
             return []
+        except MemoryError:
+            raise
+        except av.error.ArgumentError as exc:
+            if not self._context.width:  # libav's word for `pixel_limit`
+                width, height = self._max_size
+                raise SourceUnusable(f"its picture is above the limit of {width}×{height}") from exc
+            self._dropped(packet, exc)
+            return []
         except av.FFmpegError as exc:
-            # Who joins a live stream between two keyframes meets pictures that nobody could decode.
-            early = self._format is None and not packet.is_keyframe
-            self._on_drop("before_keyframe" if early else "corrupt")
-            self._log.debug("the packet at %s gave no picture: %s", packet.pts, exc.strerror)
+            self._dropped(packet, exc)
             return []
         return [self._picture(frame, arrival_ns) for frame in frames]
+
+    def _dropped(self, packet: "Packet[Any]", exc: av.FFmpegError) -> None:
+        # Who joins a live stream between two keyframes meets pictures that nobody could decode.
+        early = self._format is None and not packet.is_keyframe
+        self._on_drop("before_keyframe" if early else "corrupt")
+        self._log.debug("the packet at %s gave no picture: %s", packet.pts, exc.strerror)
 
     def _picture(self, frame: av.VideoFrame, flushed_ns: int) -> Picture:
         form = self._format_of(frame)
@@ -130,11 +147,7 @@ class PictureDecoder:
         seen = (frame.width, frame.height, name, decoder, *tags)
         if self._format is not None and seen == self._seen:
             return self._format
-        width, height = self._max_size
-        if frame.width > width or frame.height > height:
-            raise SourceUnusable(
-                f"picture of {frame.width}×{frame.height} is above the limit of {width}×{height}"
-            )
+        self._refuse_above_limit(frame.width, frame.height)
         # The container's word on the pixels' shape goes first; after a change only the decoder's is current.
         aspect = self._context.sample_aspect_ratio
         shape = (aspect.numerator, aspect.denominator) if aspect else (1, 1)
@@ -153,6 +166,13 @@ class PictureDecoder:
         )
         self._say_what_is_special(frame)
         return self._format
+
+    def _refuse_above_limit(self, width: int, height: int) -> None:
+        most_width, most_height = self._max_size
+        if width > most_width or height > most_height:
+            raise SourceUnusable(
+                f"picture of {width}×{height} is above the limit of {most_width}×{most_height}"
+            )
 
     def _say_what_is_special(self, frame: av.VideoFrame) -> None:
         if self._on_gpu:

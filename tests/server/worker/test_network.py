@@ -73,7 +73,7 @@ class Ingest:
         self.failure: Exception | None = None
         self.stop = threading.Event()
         self._ingest = LiveIngest(
-            open_source(url, loop=True, timeout_s=timeout_s, stop=self.stop),
+            open_source(url, loop=True, max_size=(1920, 1080), timeout_s=timeout_s, stop=self.stop),
             max_size=(1920, 1080),
             timeout_s=timeout_s,
             send=self.messages.append,

@@ -1,6 +1,9 @@
 import itertools
+import subprocess
+import sys
 import threading
 import time
+from fractions import Fraction
 
 import av
 import pytest
@@ -11,11 +14,12 @@ from server.worker.ingest.open import open_source
 from server.worker.ingest.source import Source, SourceLost, SourceUnusable
 from server.worker.ingest.synthetic import read_frame_number
 from server.worker.process.picture import plane_view
+from tests.conftest import ROOT
 from tests.server.clips import write_clip
 
 
 def opened(url: str, stop: threading.Event | None = None) -> Source:
-    return open_source(url, loop=True, timeout_s=1, stop=stop or threading.Event())
+    return open_source(url, loop=True, max_size=(1920, 1080), timeout_s=1, stop=stop or threading.Event())
 
 
 @pytest.mark.parametrize("url", ["gopher://host/x", "concat:a|b", "pipe:0", "lavfi:testsrc", "ftp://h/a.mp4"])
@@ -114,12 +118,51 @@ def test_file_comes_at_its_own_pace_and_loops_without_a_seam(tmp_path):
 
 def test_a_file_gives_its_last_pictures_where_its_sound_lies_first(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", frames=10, fps=50, audio="aac", audio_first=True, b_frames=2)
-    source = open_source(str(path), loop=False, timeout_s=1, stop=threading.Event())
+    source = open_source(str(path), loop=False, max_size=(1920, 1080), timeout_s=1, stop=threading.Event())
     tracks = source.open()
     pictures = [arrival.packet for arrival in source.arrivals() if arrival.video]
     source.close()
     frames = [frame for packet in pictures for frame in tracks.video.decode(packet)]
     assert [read_frame_number(plane_view(frame, 0)) for frame in frames] == list(range(10))
+
+
+# What a worker does with a file, and the most memory that it had meanwhile.
+OPEN_AND_DECODE = """
+import logging, re, sys, threading
+from server.worker.ingest.open import open_source
+from server.worker.ingest.source import SourceUnusable
+from server.worker.process.decode import PictureDecoder
+
+size = (1920, 1080)
+source = open_source(sys.argv[1], loop=False, max_size=size, timeout_s=1, stop=threading.Event())
+log = logging.LoggerAdapter(logging.getLogger("test"), {})
+try:
+    tracks = source.open()
+    decoder = PictureDecoder(tracks, max_size=size, stamp=lambda *_: (0, 0), on_drop=print, log=log)
+    for arrival in source.arrivals():
+        decoder.decode(arrival.packet, 0)
+except SourceUnusable as exc:
+    print(exc)
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+"""
+
+
+def test_a_picture_is_judged_before_there_is_memory_for_it(tmp_path):
+    """0.3 MB that would be 300 MB, whatever its container says: the picture's own header is believed."""
+    path = tmp_path / "bomb.mp4"
+    bomb = av.CodecContext.create("png", "w")
+    bomb.width, bomb.height, bomb.pix_fmt, bomb.time_base = 10_000, 10_000, "rgb24", Fraction(1)
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("png", rate=1)
+        video.width, video.height, video.pix_fmt = 160, 96, "rgb24"
+        for packet in bomb.encode(av.VideoFrame(10_000, 10_000, "rgb24")):
+            packet.stream = video
+            out.mux(packet)
+    command = [sys.executable, "-c", OPEN_AND_DECODE, str(path)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    reason, peak_kb = said.splitlines()
+    assert reason.endswith("above the limit of 1920×1080")
+    assert int(peak_kb) < 250_000
 
 
 def test_waiting_for_the_next_frame_ends_at_once_when_stopped(tmp_path):

@@ -30,6 +30,7 @@ from server.wire.messages import (
     SetPlain,
     Stop,
     VideoPacket,
+    WorkerBroken,
     WorkerJob,
 )
 from server.worker.ingest.synthetic import read_frame_number
@@ -50,6 +51,7 @@ JOB = WorkerJob(
     keyframe_interval_s=2.0,
     max_width=1920,
     max_height=1080,
+    worker_memory_bytes=8 << 30,
     source_timeout_s=3.0,
     engine_patience_s=60.0,
 )
@@ -58,11 +60,11 @@ JOB = WorkerJob(
 class WorkerProcess:
     """One `python -m server.worker.main` and what it has said."""
 
-    def __init__(self, job: WorkerJob) -> None:
+    def __init__(self, job: WorkerJob, module: str) -> None:
         self.socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server.worker.main", "--fd", str(theirs.fileno())],
+                [sys.executable, "-m", module, "--fd", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -108,8 +110,8 @@ class WorkerProcess:
 def start() -> Iterator[Callable[..., WorkerProcess]]:
     workers = []
 
-    def start(**changes) -> WorkerProcess:
-        workers.append(WorkerProcess(replace(JOB, **changes)))
+    def start(module: str = "server.worker.main", **changes) -> WorkerProcess:
+        workers.append(WorkerProcess(replace(JOB, **changes), module))
         return workers[-1]
 
     yield start
@@ -248,6 +250,13 @@ def test_a_picture_that_no_engine_takes_fails_with_the_reason(start, tmp_path):
         out.mux(video.encode(None))
     worker = start(source=str(path)).until(lambda w: w.of(JobImpossible))
     assert "width=8 must be" in worker.of(JobImpossible)[0].reason
+
+
+def test_a_worker_that_runs_away_with_memory_dies_alone_and_says_so(start):
+    worker = start(module="tests.server.worker.greedy_worker", worker_memory_bytes=1 << 30)
+    worker.until(lambda w: w.of(WorkerBroken))
+    assert "limits.worker_memory_bytes=1073741824" in worker.of(WorkerBroken)[0].reason
+    assert worker.ended()[0] == 70
 
 
 def test_a_source_that_comes_back_starts_with_an_idr(start, tmp_path):
