@@ -1,5 +1,6 @@
 """What the operator decides: one TOML file, read once at start and passed down."""
 
+import os
 import re
 import tomllib
 from ipaddress import ip_address
@@ -19,6 +20,7 @@ from pydantic import (
 
 from engine.load import BACKENDS, zoo
 from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, WorkerJob
+from server.wire.source_policy import SourcePolicy, check_text, parse_network
 from server.wire.urls import SCHEMES, find_scheme, mask_credentials
 
 T = TypeVar("T", bound=BaseModel)
@@ -102,12 +104,13 @@ class StreamSettings(PipelineOptions):
             raise ValueError("must name a host")
         return source
 
-    def job(self, limits: "Limits") -> WorkerJob:
-        """What the stream's worker is told."""
+    def job(self, limits: "Limits", policy: SourcePolicy | None = None) -> WorkerJob:
+        """What the stream's worker is told; `policy` is None for a stream of the settings."""
         options = self.model_dump(include=set(PipelineOptions.model_fields))
         return WorkerJob(
             stream=self.id,
             source=self.source,
+            policy=policy,
             max_width=limits.max_width,
             max_height=limits.max_height,
             worker_memory_bytes=limits.worker_memory_bytes,
@@ -271,6 +274,45 @@ class Limits(_Table):
         return most
 
 
+class Sources(_Table):
+    """What streams that the API makes may read; those of the settings may read anything."""
+
+    schemes: tuple[str, ...] = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "synthetic", "demo")
+    hosts: tuple[str, ...] = ()  # names, addresses and networks beside public addresses
+    folders: tuple[str, ...] = ()  # that files may lie in
+    listen_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()  # of listen=1 and UDP
+
+    @field_validator("schemes")
+    @classmethod
+    def _known(cls, schemes: tuple[str, ...]) -> tuple[str, ...]:
+        for name in schemes:
+            if name not in SCHEMES:
+                raise ValueError(f"{name!r} must be one of {', '.join(SCHEMES)}")
+        return schemes
+
+    @field_validator("hosts")
+    @classmethod
+    def _names_or_networks(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if parse_network(host) is None and not re.fullmatch(r"[\w.-]+", host):
+                raise ValueError(f"{host!r} must be a name, an address or a network such as 10.0.0.0/8")
+        return hosts
+
+    @field_validator("folders")
+    @classmethod
+    def _absolute(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        for folder in folders:
+            if not Path(folder).is_absolute():
+                raise ValueError(f"{folder!r} must be absolute")
+        return tuple(map(os.path.normpath, folders))
+
+    def policy(self) -> SourcePolicy:
+        """These rules, as a worker is told them."""
+        return SourcePolicy(
+            schemes=self.schemes, hosts=self.hosts, folders=self.folders, listen_ports=self.listen_ports
+        )
+
+
 class GpuSharing(_Table):
     slots: int = Field(default=4, ge=1, le=64)  # streams that share one GPU
 
@@ -288,6 +330,7 @@ class Settings(_Table):
     webrtc: WebRtc = WebRtc()
     defaults: PipelineOptions = PipelineOptions()
     limits: Limits = Limits()
+    sources: Sources = Sources()
     gpu: GpuSharing = GpuSharing()
     hls: Hls = Hls()
     streams: tuple[StreamSettings, ...] = ()
@@ -316,6 +359,16 @@ class Settings(_Table):
     def stream(self, **fields: Any) -> StreamSettings:
         """A stream with these fields, the rest from `[defaults]`; raises pydantic.ValidationError."""
         return StreamSettings(**self.defaults.model_dump() | fields)
+
+    def check_stranger(self, stream: StreamSettings) -> None:
+        """Raises ValueError, naming key, value and rule, for a stream that the API may not make."""
+        try:
+            check_text(stream.source, self.sources.policy())
+        except ValueError as exc:
+            raise ValueError(f"source={mask_credentials(stream.source)!r}: {exc}") from None
+        own = {self.defaults.model, *(own.model for own in self.streams)}
+        if stream.model not in zoo() and stream.model not in own:
+            raise ValueError(f"model={stream.model!r}: must be one of {', '.join(zoo())}, or in the settings")
 
 
 def load(path: Path) -> Settings:

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from server.wire.source_policy import SourcePolicy
+
 VIDEO_CLOCK_HZ = 90_000
 AUDIO_CLOCK_HZ = 48_000
 DEFAULT_KEYFRAME_INTERVAL_S = 2.0
@@ -42,7 +44,8 @@ class WorkerJob(Message, frozen=True):
     """Gateway → worker, first message: everything a worker needs to run one stream."""
 
     stream: Text
-    source: Text  # URL or path, as the operator wrote it
+    source: Text  # URL or path, as it was written
+    policy: SourcePolicy | None  # what the source may be; None: the operator's own, which may be anything
     loop: bool  # a file starts again at its end
     model: Text  # zoo name, artifact or checkpoint path
     backend: Text | None  # None: the best of this machine

@@ -78,6 +78,7 @@ class Worker:
             ingest = LiveIngest(
                 open_source(
                     job.source,
+                    policy=job.policy,
                     loop=job.loop,
                     max_size=(job.max_width, job.max_height),
                     timeout_s=job.source_timeout_s,

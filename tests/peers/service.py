@@ -27,6 +27,11 @@ host_addresses = ["127.0.0.1"]
 preset = "ultrafast"
 keyframe_interval_s = 1.0
 engine_patience_s = 60.0  # of a busy machine: what the peers are to see is the network's picture
+[sources]
+schemes = ["rtsp", "rtmp", "http", "udp", "file", "synthetic", "demo"]
+hosts = ["127.0.0.0/8"]
+folders = ["/"]
+listen_ports = {listen_ports}
 [hls]
 segment_s = 1.0
 """
@@ -113,7 +118,7 @@ def running(folder: Path, settings: str = "", token: str | None = None) -> Itera
     """
     port = free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
-    config.write_text(SETTINGS.format(port=port) + settings)
+    config.write_text(SETTINGS.format(port=port, listen_ports=list(range(1024, 65536))) + settings)
     command = [sys.executable, "-m", "server", "serve", "--config", str(config)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)

@@ -51,7 +51,11 @@ def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
             merged = settings.stream(**wanted.model_dump(exclude_unset=True))
         except ValidationError as exc:
             raise RequestValidationError(exc.errors()) from exc
-        stream = streams.create(merged)
+        try:
+            settings.check_stranger(merged)
+        except ValueError as exc:
+            raise InvalidStream(str(exc)) from exc
+        stream = streams.create(merged, settings.sources.policy())
         response.headers["Location"] = f"/api/streams/{stream.id}"
         return stream.view()
 

@@ -34,6 +34,7 @@ from server.wire.messages import (
     SetPlain,
     VideoPacket,
 )
+from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,14 @@ class Stream:
     """Hears its worker (`Supervised`) and passes on what comes. Started and closed by the registry."""
 
     def __init__(
-        self, settings: StreamSettings, *, limits: Limits, hls: Hls, placement: Placement, metrics: Metrics
+        self,
+        settings: StreamSettings,
+        *,
+        policy: SourcePolicy | None,
+        limits: Limits,
+        hls: Hls,
+        placement: Placement,
+        metrics: Metrics,
     ) -> None:
         self.settings = settings
         self.id = settings.id
@@ -59,7 +67,7 @@ class Stream:
         self._created = datetime.now(UTC)
         self._opened: Opened | None = None
         self._engine_load: EngineLoad | None = None
-        self._supervisor = Supervisor(placement, settings.job(limits), self)
+        self._supervisor = Supervisor(placement, settings.job(limits, policy), self)
         self._task: asyncio.Task[None] | None = None
         self._enter("starting")
 

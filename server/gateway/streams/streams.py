@@ -7,6 +7,7 @@ from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Placement
 from server.gateway.streams.stream import Stream
 from server.settings import Settings, StreamSettings
+from server.wire.source_policy import SourcePolicy
 
 
 class Streams:
@@ -26,8 +27,9 @@ class Streams:
     def all(self) -> list[Stream]:
         return list(self._streams.values())
 
-    def create(self, settings: StreamSettings) -> Stream:
-        """Raises StreamExists, or LimitReached."""
+    def create(self, settings: StreamSettings, policy: SourcePolicy | None = None) -> Stream:
+        """`policy` binds the source, except that of the settings' own stream. Raises StreamExists, or
+        LimitReached."""
         limits = self._settings.limits
         if settings.id in self._streams:
             raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
@@ -37,6 +39,7 @@ class Streams:
             raise LimitReached(f"{len(self._streams)} streams run; limits.max_streams={limits.max_streams}")
         stream = Stream(
             settings,
+            policy=policy,
             limits=limits,
             hls=self._settings.hls,
             placement=self._placement,

@@ -12,13 +12,23 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from engine.frame import USUAL_FPS
+from server.wire.source_policy import SourcePolicy, allows_file
 from server.worker.ingest.container import Pacer, find_tracks, packets_of, pixel_limit, tracks_of
 from server.worker.ingest.source import Arrival, SourceUnusable, Tracks
 
 
 class FileSource:
-    def __init__(self, path: Path, *, loop: bool, max_size: tuple[int, int], stop: threading.Event) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        policy: SourcePolicy | None,
+        loop: bool,
+        max_size: tuple[int, int],
+        stop: threading.Event,
+    ) -> None:
         self._path = path
+        self._policy = policy
         self._loop = loop
         self._options = pixel_limit(max_size)
         self._pacer = Pacer(stop)
@@ -29,6 +39,8 @@ class FileSource:
 
     def open(self) -> Tracks:
         """Raises SourceUnusable where there is no such file, or it holds no video."""
+        if self._policy is not None and not allows_file(self._path, self._policy):
+            raise SourceUnusable(f"{self._path}: does not lie in one of sources.folders")
         if not self._path.is_file():
             raise SourceUnusable(f"{self._path}: {'is no file' if self._path.exists() else 'no such file'}")
         try:

@@ -10,9 +10,15 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from server.wire.source_policy import SourcePolicy
 from server.wire.urls import find_scheme, mask_credentials, scheme
 from server.worker.ingest.container import Pacer, find_tracks, packets_of, pixel_limit, tracks_of
+from server.worker.ingest.dial import Dialer, Refused
+from server.worker.ingest.relay import Relay
 from server.worker.ingest.source import Arrival, PublisherLost, SourceLost, SourceUnusable, Tracks
+from server.worker.ingest.web import Web
+
+_PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
 
 # Live protocols: what is in flight is enough to find the tracks; libav's 5 s of analysis would be latency.
 _LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "1000000"}
@@ -22,13 +28,23 @@ class NetworkSource:
     """`?listen=1` in an RTMP or RTSP URL waits at that address for a publisher instead of pulling from it."""
 
     def __init__(
-        self, url: str, *, max_size: tuple[int, int], timeout_s: float, stop: threading.Event
+        self,
+        url: str,
+        *,
+        policy: SourcePolicy | None,
+        max_size: tuple[int, int],
+        timeout_s: float,
+        stop: threading.Event,
     ) -> None:
         self._shown = mask_credentials(url)
         self._url, self._listen = without_listen(url)
         if self._listen and not find_scheme(url).listens:
             raise ValueError(f"source {self._shown!r}: listen=1 needs rtmp or rtsp, not {scheme(url)!r}")
+        self._policy = policy
         self._timeout_s = timeout_s
+        self._dialer = Dialer(policy, timeout_s=timeout_s)
+        self._relay: Relay | None = None
+        self._web = Web(url, self._dialer, timeout_s=timeout_s) if scheme(url) in ("http", "https") else None
         self._stop = stop
         self._options = pixel_limit(max_size) | _options(
             scheme(url), listen=self._listen, timeout_s=timeout_s
@@ -42,17 +58,31 @@ class NetworkSource:
     def open(self) -> Tracks:
         """Raises SourceLost where nobody answers or sends video within the timeout."""
         try:
-            self._container = av.open(
-                self._url, options=self._options, timeout=(self._timeout_s, self._timeout_s)
-            )
+            self._container = self._opened()
             self._video, self._audio = find_tracks(self._container)
         except av.error.ProtocolNotFoundError as exc:
             raise SourceUnusable(f"{self._shown}: this FFmpeg has no such protocol") from exc
+        except MemoryError:
+            raise
+        except Refused as exc:
+            raise self._lost(str(exc)) from exc
         except av.FFmpegError as exc:
             raise self._lost(self._reason(exc)) from exc
         except LookupError as exc:
             raise self._lost(str(exc)) from exc
         return tracks_of(self._video, self._audio)
+
+    def _opened(self) -> InputContainer:
+        timeout = (self._timeout_s, self._timeout_s)
+        if self._web is not None:
+            self._web.begin()
+            container = av.open(self._web.url, options=self._options, timeout=timeout, io_open=self._web.open)
+            self._web.begun()
+            return container
+        if self._policy is None or self._listen or scheme(self._url) == "udp":
+            return av.open(self._url, options=self._options, timeout=timeout)
+        self._relay, url, options = relayed(self._url, self._dialer)
+        return av.open(url, options=self._options | options, timeout=timeout)
 
     def arrivals(self) -> Iterator[Arrival]:
         """Never ends by itself: where the stream does, SourceLost is raised."""
@@ -68,23 +98,48 @@ class NetworkSource:
                 if pacer and packet.dts is not None:
                     pacer.hold(float(packet.dts * packet.time_base))
                 yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns())
+        except MemoryError:
+            raise
+        except Refused as exc:
+            raise self._lost(str(exc)) from exc
         except av.FFmpegError as exc:
             raise self._lost(self._reason(exc)) from exc
-        raise self._lost("the stream ended")
+        raise self._lost((self._web and self._web.failure) or "the stream ended")
 
     def close(self) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
 
     def _lost(self, reason: str) -> SourceLost:
         return (PublisherLost if self._listen else SourceLost)(f"{self._shown}: {reason}")
 
     def _reason(self, exc: av.FFmpegError) -> str:
+        if self._web and self._web.failure:
+            return self._web.failure
+        if self._relay and (failure := self._relay.failure):
+            return str(failure.strerror if isinstance(failure, OSError) and failure.strerror else failure)
         if isinstance(exc, av.error.ExitError):  # libav's word for our timeout
             who = "no publisher" if self._listen and self._container is None else "nothing arrived"
             return f"{who} within {self._timeout_s:g} s"
         return exc.strerror or type(exc).__name__
+
+
+def relayed(url: str, dialer: Dialer) -> tuple[Relay, str, dict[str, str]]:
+    """A relay to where an RTSP or RTMP URL leads, and the URL and options by which libav goes through it."""
+    parts, name = urlsplit(url), scheme(url)
+    host, port = parts.hostname or "", parts.port or _PORTS[name]
+    relay = Relay(lambda: dialer.dial(host, port, tls=name.endswith("s")), rtsp=name.startswith("rtsp"))
+    user, at, _ = parts.netloc.rpartition("@")
+    inner = parts._replace(scheme=name.removesuffix("s"), netloc=f"{user}{at}127.0.0.1:{relay.port}")
+    if name.startswith("rtsp"):
+        # Over UDP a server may have packets sent to any address.
+        return relay, urlunsplit(inner), {"rtsp_transport": "tcp"}
+    app = parts.path.strip("/").partition("/")[0]
+    return relay, urlunsplit(inner), {"rtmp_tcurl": f"{name}://{host}:{port}/{app}"}
 
 
 def without_listen(url: str) -> tuple[str, bool]:
@@ -113,9 +168,11 @@ def _options(name: str, *, listen: bool, timeout_s: float) -> dict[str, str]:
         case "udp":
             return _LOW_LATENCY | {"timeout": micros, "fifo_size": "50000", "overrun_nonfatal": "1"}
         case _:
-            # A playlist from the network may name only what is on the network.
+            # What it reads comes through `Web`: libav opens nothing by itself, whatever a playlist names, and
+            # can't reuse connections that it does not know.
             return {
-                "protocol_whitelist": "http,https,tls,tcp,crypto,httpproxy",
-                "rw_timeout": micros,
+                "protocol_whitelist": "none",
+                "http_persistent": "0",
+                "http_multiple": "0",
                 "live_start_index": "-2",
             }

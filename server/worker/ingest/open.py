@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+from server.wire.source_policy import SourcePolicy, check_text, file_path
 from server.wire.urls import find_scheme
 from server.worker.ingest.file import FileSource
 from server.worker.ingest.network import NetworkSource
@@ -13,20 +14,27 @@ DEMO_CLIP = Path(__file__).parents[2] / "demo" / "demo.mp4"
 
 
 def open_source(
-    url: str, *, loop: bool, max_size: tuple[int, int], timeout_s: float, stop: threading.Event
+    url: str,
+    *,
+    policy: SourcePolicy | None,
+    loop: bool,
+    max_size: tuple[int, int],
+    timeout_s: float,
+    stop: threading.Event,
 ) -> Source:
     """The source that a URL or path means. Waits inside it end soon after `stop` is set. No picture far above
     `max_size` is decoded to find out what the source is.
 
-    Raises ValueError for a scheme that nothing here reads.
+    Raises ValueError for a scheme that nothing here reads, or a URL that `policy` forbids; None forbids none.
     """
+    if policy is not None:
+        check_text(url, policy)
     match find_scheme(url).reader:
         case "file":
-            path = Path(url.removeprefix("file://").removeprefix("file:"))
-            return FileSource(path, loop=loop, max_size=max_size, stop=stop)
+            return FileSource(file_path(url), policy=policy, loop=loop, max_size=max_size, stop=stop)
         case "demo":
-            return FileSource(DEMO_CLIP, loop=True, max_size=max_size, stop=stop)
+            return FileSource(DEMO_CLIP, policy=None, loop=True, max_size=max_size, stop=stop)
         case "synthetic":
             return SyntheticSource(parse_synthetic(url), stop=stop)
         case "network":
-            return NetworkSource(url, max_size=max_size, timeout_s=timeout_s, stop=stop)
+            return NetworkSource(url, policy=policy, max_size=max_size, timeout_s=timeout_s, stop=stop)

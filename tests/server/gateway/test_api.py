@@ -15,7 +15,7 @@ def quiet(*first) -> ScriptedPlacement:
 async def test_a_stream_is_created_listed_shown_and_deleted():
     async with gateway(streams=()) as served:
         assert (await served.http.get("/api/streams")).json() == []
-        body = {"id": "cam-1", "source": "rtsp://user:secret@127.0.0.1:1/x?token=t", "lanes": 3}
+        body = {"id": "cam-1", "source": "rtsp://user:secret@camera.example:1/x?token=t", "lanes": 3}
         created = await served.http.post("/api/streams", json=body)
         assert created.status_code == 201, created.text
         assert created.headers["Location"] == "/api/streams/cam-1"
@@ -88,6 +88,11 @@ async def test_a_failed_stream_says_why_and_leaves_the_others_alone():
         ({"id": "x", "source": "rtsp://"}, 422, ["source", "host"]),
         ({"id": "x"}, 422, ["source", "required"]),
         ({"id": "../x", "source": "demo:"}, 422, ["id='../x'"]),
+        ({"id": "x", "source": "/etc/passwd"}, 422, ["source='/etc/passwd'", "sources.schemes"]),
+        ({"id": "x", "source": "/no/such"}, 422, ["source='/no/such'", "sources.schemes"]),
+        ({"id": "x", "source": "http://169.254.169.254/"}, 422, ["169.254.169.254", "sources.hosts"]),
+        ({"id": "x", "source": "rtmp://0.0.0.0/live/k?listen=1"}, 422, ["source", "sources.listen_ports"]),
+        ({"id": "x", "source": "demo:", "model": "/etc/passwd"}, 422, ["model='/etc/passwd'"]),
         ({"id": "x", "source": "a\nb"}, 422, ["control"]),
         ({"id": "x", "source": "demo:", "lanes": 99}, 422, ["lanes=99", "16"]),
         ({"id": "x", "source": "demo:", "lane": 1}, 422, ["lane", "not permitted"]),

@@ -17,6 +17,7 @@ import imageio_ffmpeg
 import pytest
 
 from server.wire.messages import AudioPacket, Message, Reconnecting
+from server.wire.source_policy import SourcePolicy
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceUnusable
 from server.worker.ingest.synthetic import read_frame_number
@@ -66,14 +67,16 @@ def publish(clip) -> Iterator[Callable[..., subprocess.Popen]]:
 class Ingest:
     """A live source running in a thread, and what came of it."""
 
-    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 5.0, policy: SourcePolicy | None = None) -> None:
         self.pictures: list[Picture] = []
         self.messages: list[Message] = []
         self.drops: Counter[str] = Counter()
         self.failure: Exception | None = None
         self.stop = threading.Event()
         self._ingest = LiveIngest(
-            open_source(url, loop=True, max_size=(1920, 1080), timeout_s=timeout_s, stop=self.stop),
+            open_source(
+                url, policy=policy, loop=True, max_size=(1920, 1080), timeout_s=timeout_s, stop=self.stop
+            ),
             max_size=(1920, 1080),
             timeout_s=timeout_s,
             send=self.messages.append,

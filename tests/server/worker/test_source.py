@@ -19,7 +19,9 @@ from tests.server.clips import write_clip
 
 
 def opened(url: str, stop: threading.Event | None = None) -> Source:
-    return open_source(url, loop=True, max_size=(1920, 1080), timeout_s=1, stop=stop or threading.Event())
+    return open_source(
+        url, policy=None, loop=True, max_size=(1920, 1080), timeout_s=1, stop=stop or threading.Event()
+    )
 
 
 @pytest.mark.parametrize("url", ["gopher://host/x", "concat:a|b", "pipe:0", "lavfi:testsrc", "ftp://h/a.mp4"])
@@ -118,7 +120,9 @@ def test_file_comes_at_its_own_pace_and_loops_without_a_seam(tmp_path):
 
 def test_a_file_gives_its_last_pictures_where_its_sound_lies_first(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", frames=10, fps=50, audio="aac", audio_first=True, b_frames=2)
-    source = open_source(str(path), loop=False, max_size=(1920, 1080), timeout_s=1, stop=threading.Event())
+    source = open_source(
+        str(path), policy=None, loop=False, max_size=(1920, 1080), timeout_s=1, stop=threading.Event()
+    )
     tracks = source.open()
     pictures = [arrival.packet for arrival in source.arrivals() if arrival.video]
     source.close()
@@ -134,7 +138,7 @@ from server.worker.ingest.source import SourceUnusable
 from server.worker.process.decode import PictureDecoder
 
 size = (1920, 1080)
-source = open_source(sys.argv[1], loop=False, max_size=size, timeout_s=1, stop=threading.Event())
+source = open_source(sys.argv[1], policy=None, loop=False, max_size=size, timeout_s=1, stop=threading.Event())
 log = logging.LoggerAdapter(logging.getLogger("test"), {})
 try:
     tracks = source.open()

@@ -40,6 +40,7 @@ from tests.server.clips import write_clip
 JOB = WorkerJob(
     stream="test",
     source="synthetic:?size=160x96&fps=25",
+    policy=None,
     loop=True,
     model=DEFAULT_MODEL,
     backend=None,
