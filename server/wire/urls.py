@@ -50,10 +50,14 @@ def find_scheme(url: str) -> Scheme:
 
 
 def mask_credentials(text: str) -> str:
-    """The text with the user, password and query of every URL in it hidden: for logs and the API."""
+    """The text for logs and the API: of every URL in it the user, password and query are hidden, and the key
+    of a listening source, which is the last part of its path."""
     return re.sub(r"(\w://)([^\s/?'\"]+@)?([^\s?'\"]*)(\?[^\s'\"]*)?", _masked, text)
 
 
 def _masked(url: re.Match[str]) -> str:
     prefix, user, rest, query = url.groups()
+    host, *path = rest.split("/")
+    if path and query and re.search(r"[?&]listen=1\b", query):
+        rest = "/".join([host, *path[:-1], "***"])
     return f"{prefix}{'***@' if user else ''}{rest}{'?***' if query else ''}"
