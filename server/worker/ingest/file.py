@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from engine.frame import USUAL_FPS
 from server.wire.source_policy import SourcePolicy, allows_file
 from server.worker.ingest.container import Pacer, find_tracks, packets_of, pixel_limit, tracks_of
-from server.worker.ingest.source import Arrival, SourceUnusable, Tracks
+from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
 
 
 class FileSource:
@@ -34,6 +34,7 @@ class FileSource:
         self._pacer = Pacer(stop)
         self._stop = stop
         self._container: InputContainer | None = None
+        self._coding: list[tuple[str, bytes | None]] = []
         self._video: VideoStream
         self._audio: AudioStream | None = None
 
@@ -53,6 +54,8 @@ class FileSource:
             raise SourceUnusable(f"{self._path}: is no media file ({exc.strerror})") from exc
         except LookupError as exc:
             raise SourceUnusable(f"{self._path}: {exc}") from exc
+        coders = [track.codec_context for track in (self._video, self._audio) if track is not None]
+        self._coding = [(coder.name, coder.extradata) for coder in coders]
         return tracks_of(self._video, self._audio)
 
     def arrivals(self) -> Iterator[Arrival]:
@@ -67,7 +70,10 @@ class FileSource:
                 raise SourceUnusable(f"{self._path}: no packet could be read")
             offset_s += span.length_s
             self.close()
+            before = self._coding
             self.open()  # not a seek, which elementary streams and some damaged files can't do
+            if self._coding != before:  # decoders in use are the first file's
+                raise SourceLost(f"{self._path}: was replaced by one that is coded otherwise")
 
     def _pass(self, offset_s: float, span: "_Span") -> Iterator[Arrival]:
         """The file once, `offset_s` later than its timestamps say; `span` learns how long it is."""

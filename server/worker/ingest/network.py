@@ -79,7 +79,9 @@ class NetworkSource:
             container = av.open(self._web.url, options=self._options, timeout=timeout, io_open=self._web.open)
             self._web.begun()
             return container
-        if self._policy is None or self._listen or scheme(self._url) == "udp":
+        if scheme(self._url) == "udp":  # whoever sends decides the bytes, not the format that reads them
+            return av.open(self._url, format="mpegts", options=self._options, timeout=timeout)
+        if self._policy is None or self._listen:
             return av.open(self._url, options=self._options, timeout=timeout)
         self._relay, url, options = relayed(self._url, self._dialer)
         return av.open(url, options=self._options | options, timeout=timeout)

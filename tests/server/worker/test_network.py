@@ -211,6 +211,23 @@ def test_mpeg_ts_over_udp(ingest, publish):
     assert_plays(source)
 
 
+def test_udp_is_read_as_mpeg_ts_and_as_nothing_else(ingest, publish):
+    port = free_port(socket.SOCK_DGRAM)
+    source = ingest(f"udp://127.0.0.1:{port}", timeout_s=2.0)
+    publish("-f", "flv", f"udp://127.0.0.1:{port}?pkt_size=1316")
+    source.until(lambda s: len(s.lost) >= 2)
+    assert not source.pictures
+
+
+def test_a_file_that_is_replaced_while_it_loops_gets_a_decoder_of_its_own(ingest, tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", width=160, height=96, frames=10)
+    source = ingest(str(path))
+    source.until(lambda s: s.pictures)
+    write_clip(tmp_path / "next.mkv", width=200, height=120, frames=10, codec="libvpx-vp9").replace(path)
+    source.until(lambda s: s.pictures[-1].format.width == 200)
+    assert "was replaced" in source.lost[0].reason
+
+
 def test_silence_is_noticed_and_reported(ingest, publish):
     port = free_port(socket.SOCK_DGRAM)
     source = ingest(f"udp://127.0.0.1:{port}", timeout_s=1.5)
