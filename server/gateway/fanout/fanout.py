@@ -1,9 +1,18 @@
 """From one encoder to every reader: a short ring for each, so that none waits for another."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
+
+from server.gateway.fanout.budget import Budget
+
+# A key frame costs every viewer of the stream, so each may ask for a few at once, and then this seldom; in
+# between there are those that come anyway.
+KEYFRAMES_AT_ONCE = 4
+KEYFRAME_EVERY_S = 4.0
+_ASK_AGAIN_S = 0.5  # a request can get lost with its worker
 
 
 class Packet(Protocol):
@@ -30,7 +39,9 @@ class Fanout(Generic[P]):
         on_need_keyframe: Callable[[], None] = lambda: None,
         on_drop: Callable[[int], None] = lambda count: None,
         on_readers: Callable[[int], None] = lambda count: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self._capacity = capacity
         self._on_need_keyframe = on_need_keyframe
         self._on_drop = on_drop
@@ -49,7 +60,7 @@ class Fanout(Generic[P]):
             return reader
         self._readers.add(reader)
         self._on_readers(len(self._readers))
-        self._on_need_keyframe()
+        reader.ask_keyframe()
         return reader
 
     def publish(self, packet: P) -> None:
@@ -57,7 +68,13 @@ class Fanout(Generic[P]):
             if dropped := reader.offer(packet, self._capacity):
                 self._on_drop(dropped)
             if reader.waits_for_keyframe:
-                self._on_need_keyframe()
+                reader.ask_keyframe()
+
+    def dropped(self, count: int) -> None:
+        self._on_drop(count)
+
+    def need_keyframe(self) -> None:
+        self._on_need_keyframe()
 
     def leave(self, reader: "Reader[P]") -> None:
         if reader in self._readers:
@@ -80,6 +97,8 @@ class Reader(Generic[P]):
         self._changed = asyncio.Event()
         self._closed = False
         self._started = False
+        self._keyframes = Budget(capacity=KEYFRAMES_AT_ONCE, per_s=1 / KEYFRAME_EVERY_S)
+        self._asked_s = float("-inf")
         self.waits_for_keyframe = True
 
     def offer(self, packet: P, capacity: int) -> int:
@@ -105,6 +124,22 @@ class Reader(Generic[P]):
             self._changed.clear()
             await self._changed.wait()
         return self._ring.popleft()
+
+    def ask_keyframe(self) -> None:
+        """Passes the wish on, as often as one reader may."""
+        now_s = self._fanout.clock()
+        if now_s - self._asked_s >= _ASK_AGAIN_S and self._keyframes.take(1, now_s):
+            self._asked_s = now_s
+            self._fanout.need_keyframe()
+
+    def skip(self) -> None:
+        """Goes on at the next keyframe; what the ring holds is lost."""
+        if not self.waits_for_keyframe:
+            self.waits_for_keyframe = True
+            if self._ring:
+                self._fanout.dropped(len(self._ring))
+            self._ring.clear()
+            self.ask_keyframe()
 
     def close(self) -> None:
         self._closed = True

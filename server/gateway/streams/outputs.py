@@ -69,10 +69,6 @@ class Outputs:
         """A reader of this rendition; None is the sound."""
         return self.audio.join() if rendition is None else self._video(rendition).fanout.join()
 
-    def ask_keyframe(self, rendition: Rendition | None) -> None:
-        if rendition is not None:
-            self._video(rendition).keyframes.ask()
-
     def publish_video(self, packet: VideoPacket) -> None:
         self._video(packet.rendition).publish(packet)
         if packet.rendition == "upscaled":

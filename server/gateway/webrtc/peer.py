@@ -9,7 +9,6 @@ import logging
 import secrets
 import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
 from ipaddress import ip_address
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from aiortc.rtcicetransport import RTCIceCandidate
 from server.gateway.fanout.fanout import Reader, ReaderClosed
 from server.gateway.webrtc.negotiate import Line, Offer, Sources, answer_sdp
 from server.gateway.webrtc.rtp import RtpFrame
-from server.gateway.webrtc.rtp_sender import RtpSender
+from server.gateway.webrtc.rtp_sender import FeedbackRouter, RtpSender
 from server.settings import IceServer
 from server.wire.messages import Rendition
 
@@ -32,8 +31,6 @@ class Media(Protocol):
     """What a viewer is sent, line by line of the offer; None is the sound."""
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]: ...
-
-    def ask_keyframe(self, rendition: Rendition | None) -> None: ...
 
 
 class Peer:
@@ -57,6 +54,7 @@ class Peer:
         self._ice = RTCIceTransport(self._gatherer)
         self._dtls = RTCDtlsTransport(self._ice, [RTCCertificate.generateCertificate()])
         self._dtls._set_role(offer.dtls_role)
+        self._dtls._rtp_router = FeedbackRouter()
         cname = str(uuid.uuid4())
         self._sources = {
             line.mid: Sources(ssrc=secrets.randbits(32), rtx_ssrc=secrets.randbits(32), cname=cname)
@@ -152,7 +150,6 @@ class Peer:
             sources=self._sources[line.mid],
             transport=self._dtls,
             reader=self._media.join(line.rendition),
-            on_need_keyframe=partial(self._media.ask_keyframe, line.rendition),
         )
         try:
             await sender.run()

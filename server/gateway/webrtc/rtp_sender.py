@@ -10,15 +10,18 @@ import contextlib
 import random
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 
-from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpReceiver, RtpRouter
+from aiortc.rtcdtlstransport import RtpSender as AnySender
 from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from aiortc.rtp import (
+    RTCP_PSFB_FIR,
     RTCP_PSFB_PLI,
     RTCP_RTPFB_NACK,
     AnyRtcpPacket,
     RtcpPsfbPacket,
+    RtcpRrPacket,
     RtcpRtpfbPacket,
     RtcpSdesPacket,
     RtcpSenderInfo,
@@ -28,9 +31,9 @@ from aiortc.rtp import (
 
 from server.gateway.fanout.fanout import Reader
 from server.gateway.webrtc.negotiate import Line, Sources
+from server.gateway.webrtc.resend import Resends, Sent, TooLossy
 from server.gateway.webrtc.rtp import RtpFrame
 
-HISTORY_PACKETS = 1024  # two large key frames; the payloads are shared by all viewers
 BURST_PACKETS = 16
 BURST_PAUSE_S = 0.001  # a key frame in one burst would overflow a receiver's socket buffer
 _NTP_EPOCH_S = 2_208_988_800
@@ -48,15 +51,14 @@ class RtpSender:
         sources: Sources,
         transport: RTCDtlsTransport,
         reader: Reader[RtpFrame],
-        on_need_keyframe: Callable[[], None],
     ) -> None:
         self._line = line
         self._ssrc = sources.ssrc
         self._sources = sources
         self._transport = transport
         self._reader = reader
-        self._on_need_keyframe = on_need_keyframe
-        self._history: list[tuple[int, int, bool, bytes] | None] = [None] * HISTORY_PACKETS
+        self._resends = Resends()
+        self._skipping = False
         # From the lower half, as a wrap soon after the start breaks SRTP.
         self._sequence = random.randrange(1 << 15)
         self._rtx_sequence = random.randrange(1 << 15)
@@ -79,20 +81,28 @@ class RtpSender:
             self._reader.close()
 
     async def _send(self, frame: RtpFrame) -> None:
+        if self._skipping:
+            self._skipping = False
+            self._resends.start_over(sum(map(len, frame.payloads)))
         timestamp = (self._timestamp_origin + frame.timestamp) & 0xFFFFFFFF
         last = len(frame.payloads) - 1
         for index, payload in enumerate(frame.payloads):
             if index and index % BURST_PACKETS == 0:
                 await asyncio.sleep(BURST_PAUSE_S)
-            sequence, marker = self._sequence, index == last
-            self._sequence = (sequence + 1) & 0xFFFF
-            self._history[sequence % HISTORY_PACKETS] = (sequence, timestamp, marker, payload)
-            packet = self._packet(
-                self._line.codec.payloadType, marker, sequence, timestamp, self._ssrc, payload
-            )
-            await self._transport._send_rtp(packet)
+                if self._skipping:
+                    return
+            sent = Sent(sequence=self._sequence, timestamp=timestamp, marker=index == last, payload=payload)
+            self._sequence = (self._sequence + 1) & 0xFFFF
+            self._resends.sent(sent)
+            await self._transport._send_rtp(self._original(sent))
             self._packets += 1
             self._octets += len(payload)
+
+    def _original(self, sent: Sent) -> bytes:
+        payload_type = self._line.codec.payloadType
+        return self._packet(
+            payload_type, sent.marker, sent.sequence, sent.timestamp, self._ssrc, sent.payload
+        )
 
     def _packet(
         self, payload_type: int | None, marker: bool, sequence: int, timestamp: int, ssrc: int, payload: bytes
@@ -103,39 +113,49 @@ class RtpSender:
         return header + self._extension + payload
 
     async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
-        if isinstance(packet, RtcpRtpfbPacket) and packet.fmt == RTCP_RTPFB_NACK:
-            for sequence in packet.lost:
-                await self._retransmit(sequence)
-        elif isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_PLI:
-            self._on_need_keyframe()
+        match packet:
+            case RtcpRtpfbPacket(fmt=fmt, lost=lost) if fmt == RTCP_RTPFB_NACK:
+                await self._on_lost(lost)
+            case RtcpPsfbPacket(fmt=fmt) if fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+                self._reader.ask_keyframe()
+            case RtcpRrPacket(reports=reports):
+                for report in reports:
+                    if report.ssrc == self._ssrc and report.lsr:
+                        ticks = (_ntp(time.time()) >> 16) - report.lsr - report.dlsr + (1 << 31)
+                        self._resends.measured((ticks % (1 << 32) - (1 << 31)) / (1 << 16))
 
-    async def _retransmit(self, sequence: int) -> None:
-        sent = self._history[sequence % HISTORY_PACKETS]
-        if sent is None or sent[0] != sequence:
+    async def _on_lost(self, sequences: Iterable[int]) -> None:
+        if self._skipping:
             return
-        _, timestamp, marker, payload = sent
+        try:
+            again = self._resends.lost(sequences, time.monotonic())
+        except TooLossy:
+            self._skipping = True
+            self._reader.skip()
+            return
+        for sent in again:
+            await self._transport._send_rtp(self._again(sent))
+
+    def _again(self, sent: Sent) -> bytes:
         if self._line.rtx is None:
-            packet = self._packet(
-                self._line.codec.payloadType, marker, sequence, timestamp, self._ssrc, payload
-            )
-        else:  # RFC 4588: a stream of its own, the lost number in front
-            payload = struct.pack("!H", sequence) + payload
-            rtx_sequence, self._rtx_sequence = self._rtx_sequence, (self._rtx_sequence + 1) & 0xFFFF
-            ssrc = self._sources.rtx_ssrc
-            packet = self._packet(self._line.rtx.payloadType, marker, rtx_sequence, timestamp, ssrc, payload)
-        await self._transport._send_rtp(packet)
+            return self._original(sent)
+        # RFC 4588: a stream of its own, the lost number in front.
+        payload = struct.pack("!H", sent.sequence) + sent.payload
+        sequence, self._rtx_sequence = self._rtx_sequence, (self._rtx_sequence + 1) & 0xFFFF
+        payload_type, ssrc = self._line.rtx.payloadType, self._sources.rtx_ssrc
+        return self._packet(payload_type, sent.marker, sequence, sent.timestamp, ssrc, payload)
 
     async def _report(self) -> None:
         """Sender reports that put this line's clock beside the wall clock, for lip sync (RFC 3550, 6.4.1)."""
         while True:
             await asyncio.sleep(0.5 + random.random())
             # Every line's timestamps are of CLOCK_MONOTONIC, so "now" is the same moment on all of them.
-            now_s = time.time() + _NTP_EPOCH_S
+            now_s = time.time()
             timestamp = self._timestamp_origin + int(time.monotonic() * self._line.clock_hz)
             report = RtcpSrPacket(
                 ssrc=self._ssrc,
                 sender_info=RtcpSenderInfo(
-                    ntp_timestamp=int(now_s * (1 << 32)),
+                    ntp_timestamp=_ntp(now_s),
                     rtp_timestamp=timestamp & 0xFFFFFFFF,
                     packet_count=self._packets & 0xFFFFFFFF,
                     octet_count=self._octets & 0xFFFFFFFF,
@@ -144,6 +164,24 @@ class RtpSender:
             name = RtcpSourceInfo(ssrc=self._ssrc, items=[(_CNAME, self._sources.cname.encode())])
             with contextlib.suppress(ConnectionError):  # the sending of frames finds out as well
                 await self._transport._send_rtp(bytes(report) + bytes(RtcpSdesPacket(chunks=[name])))
+
+
+def _ntp(unix_s: float) -> int:
+    """NTP's 64 bits, of which reports give back the middle ones."""
+    return int((unix_s + _NTP_EPOCH_S) * (1 << 32))
+
+
+class FeedbackRouter(RtpRouter):
+    """Finds the senders of a FIR: they stand in its entries, its media source is 0 (RFC 5104, 4.3.1)."""
+
+    def route_rtcp(self, packet: AnyRtcpPacket) -> set[RtpReceiver | AnySender]:
+        recipients = super().route_rtcp(packet)
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_FIR:
+            for offset in range(0, len(packet.fci) - 7, 8):
+                (ssrc,) = struct.unpack_from("!I", packet.fci, offset)
+                if ssrc in self.senders:
+                    recipients.add(self.senders[ssrc])
+        return recipients
 
 
 def _mid_extension(line: Line) -> bytes:

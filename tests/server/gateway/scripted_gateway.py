@@ -60,7 +60,8 @@ async def until(condition, what: str, timeout_s: float = TIMEOUT_S):
 class Encoder:
     """x264 as the worker uses it: no B-frames, no delay, SPS and PPS in front of every IDR."""
 
-    def __init__(self, width: int, height: int, gop_s: float) -> None:
+    def __init__(self, width: int, height: int, gop_s: float, noise_bps: int) -> None:
+        self.noise = np.random.default_rng(1) if noise_bps else None
         self.codec = av.CodecContext.create("libx264", "w")
         self.codec.width, self.codec.height = width, height
         self.codec.pix_fmt = "yuv420p"
@@ -68,12 +69,17 @@ class Encoder:
         self.codec.framerate = Fraction(FPS)
         self.codec.gop_size = round(gop_s * FPS)
         self.codec.options = {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1"}
+        if noise_bps:
+            self.codec.bit_rate = noise_bps
+            self.codec.options |= {"maxrate": str(noise_bps), "bufsize": str(noise_bps // 2)}
         self.size = width, height
         self.force = False
 
     def encode(self, number: int, pts: int) -> tuple[bytes, bool]:
         width, height = self.size
         luma = (np.arange(width)[None, :] * 2 + np.arange(height)[:, None] + number * 4) % 200 + 20
+        if self.noise is not None:
+            luma = luma + self.noise.integers(-20, 20, luma.shape)
         frame = av.VideoFrame.from_ndarray(
             np.concatenate(
                 [luma.astype(np.uint8).ravel(), np.full(width * height // 2, 128, np.uint8)]
@@ -141,6 +147,7 @@ class Script:
     width: int = 160
     height: int = 120
     gop_s: float = 2.0
+    noise_bps: int = 0  # the upscaled picture is noisy, and takes that much
     audio: bool = True
     video_delay_s: float = 0.0  # how far the picture lags its timestamps, and the sound
     live: bool = True  # encodes and sends in real time; else the test says what is sent
@@ -219,7 +226,10 @@ class ScriptedWorker:
         sound = Sound() if script.audio else None
         self.say(opened(script.width, script.height, sound.format if sound else None))
         sizes = {"upscaled": (script.width, script.height), "plain": (script.width // 2, script.height // 2)}
-        self._encoders = {name: Encoder(*size, script.gop_s) for name, size in sizes.items()}
+        self._encoders = {
+            name: Encoder(*size, script.gop_s, script.noise_bps if name == "upscaled" else 0)
+            for name, size in sizes.items()
+        }
         self._encoders["plain"].force = True
         started_s = time.monotonic()
         origin = {"opus": int(started_s * 48_000), "aac": int(started_s * 48_000)}
@@ -357,12 +367,15 @@ class Viewer:
 
     async def __aenter__(self) -> "Viewer":
         response = await self.gateway.http.post(
-            f"/whep/{self.stream}", content=await self.offer(), headers={"Content-Type": "application/sdp"}
+            f"/whep/{self.stream}",
+            content=self.to_gateway(await self.offer()),
+            headers={"Content-Type": "application/sdp"},
         )
         assert response.status_code == 201, response.text
         self.response = response
         self.location = response.headers["Location"]
-        await self.pc.setRemoteDescription(RTCSessionDescription(response.text, "answer"))
+        answer = await self.from_gateway(response.text)
+        await self.pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         videos = [r.track for r in self.pc.getReceivers() if r.track.kind == "video"]
         for track, frames in zip(videos, self.frames, strict=True):
             self._tasks.append(asyncio.create_task(self._watch(track, frames)))
@@ -376,6 +389,12 @@ class Viewer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pc.close()
+
+    def to_gateway(self, offer: str) -> str:
+        return offer
+
+    async def from_gateway(self, answer: str) -> str:
+        return answer
 
     async def _watch(self, track, frames: list) -> None:
         while True:

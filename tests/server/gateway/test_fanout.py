@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from server.gateway.fanout.fanout import Fanout, ReaderClosed
+from server.gateway.fanout.fanout import KEYFRAME_EVERY_S, KEYFRAMES_AT_ONCE, Fanout, ReaderClosed
 from server.gateway.fanout.keyframes import MIN_INTERVAL_S, KeyframeRequests
 from tests.server.gateway.scripted_gateway import until
 
@@ -23,11 +23,13 @@ class Encoder:
         self.asked = 0
         self.lost = 0
         self.readers: list[int] = []
+        self.now_s = 0.0
         self.fanout: Fanout[Frame] = Fanout(
             capacity=capacity,
             on_need_keyframe=self._ask,
             on_drop=self._lose,
             on_readers=self.readers.append,
+            clock=lambda: self.now_s,
         )
 
     def _ask(self) -> None:
@@ -38,6 +40,7 @@ class Encoder:
 
     def send(self, *frames: Frame) -> None:
         for frame in frames:
+            self.now_s += 0.5
             self.fanout.publish(frame)
 
 
@@ -61,7 +64,18 @@ async def test_a_slow_reader_skips_to_the_next_keyframe_while_another_sees_all()
     assert seen == list(range(12))
     assert [(await slow.next()).number for _ in range(3)] == [9, 10, 11]
     assert encoder.lost == 9  # 0, 1 and 2 with the ring, then all up to the keyframe
-    assert encoder.asked > 2
+    assert encoder.asked > 2  # both joined, the slow one again
+
+
+async def test_a_reader_that_keeps_losing_asks_for_few_keyframes():
+    encoder = Encoder(capacity=3)
+    reader = encoder.fanout.join()
+    for number in range(400):
+        encoder.send(Frame(number, keyframe=number % 4 == 0))
+        reader.skip()
+        reader.ask_keyframe()
+    assert encoder.asked <= KEYFRAMES_AT_ONCE + encoder.now_s / KEYFRAME_EVERY_S
+    assert encoder.asked > 10
 
 
 async def test_a_reader_waits_for_each_packet():
