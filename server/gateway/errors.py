@@ -136,6 +136,13 @@ class LimitReached(GatewayError):
     retry_after_s = 5
 
 
+class AddressLimitReached(GatewayError):
+    """One address already has its share of the viewers."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    retry_after_s = 5
+
+
 class NotReady(GatewayError):
     """There, but without a picture yet."""
 

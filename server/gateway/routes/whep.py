@@ -2,11 +2,13 @@
 
 import asyncio
 from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from server.gateway.auth.guard import Guard
 from server.gateway.errors import (
+    AddressLimitReached,
     BodyTooLarge,
     Forbidden,
     InvalidOffer,
@@ -38,22 +40,26 @@ class Sessions:
         self._streams = streams
         self._peers: dict[str, tuple[Stream, Peer]] = {}
 
-    async def open(self, stream_id: str, sdp: str) -> tuple[Peer, str]:
-        """A new viewer, and the answer to it."""
+    async def open(self, stream_id: str, sdp: str, client: str) -> tuple[Peer, str]:
+        """A new viewer from that address, and the answer to it."""
         stream = self._streams.get(stream_id)
         offer = parse_offer(sdp)
-        limit = self._settings.limits.max_viewers_per_stream
+        limits = self._settings.limits
         if stream.state == "failed":
             raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
         if self._streams.closing:
             raise LimitReached("the service is shutting down")
-        if stream.figures.whep_viewers >= limit:
-            raise LimitReached(f"stream {stream_id!r} is full; limits.max_viewers_per_stream={limit}")
-        webrtc = self._settings.webrtc
+        if stream.figures.whep_viewers >= limits.max_viewers_per_stream:
+            raise LimitReached(
+                f"stream {stream_id!r} is full; limits.max_viewers_per_stream={limits.max_viewers_per_stream}"
+            )
+        address = _network(client)
+        self._check_share(address)
         peer = Peer(
             offer,
-            ice_servers=webrtc.ice_servers,
-            host_addresses=webrtc.host_addresses,
+            address=address,
+            webrtc=self._settings.webrtc,
+            limits=limits,
             media=stream.outputs,
             on_closed=self._forget,
         )
@@ -64,6 +70,22 @@ class Sessions:
         except BaseException:
             await peer.close()
             raise
+
+    def _check_share(self, address: str) -> None:
+        """Raises AddressLimitReached where one address would have more than its share."""
+        limits = self._settings.limits
+        theirs = [peer for _, peer in self._peers.values() if peer.address == address]
+        if len(theirs) >= limits.max_viewers_per_address:
+            raise AddressLimitReached(
+                f"{address} has {len(theirs)} viewers; "
+                f"limits.max_viewers_per_address={limits.max_viewers_per_address}"
+            )
+        pending = sum(peer.pending for peer in theirs)
+        if pending >= limits.max_pending_per_address:
+            raise AddressLimitReached(
+                f"{address} has {pending} viewers that have yet to connect; "
+                f"limits.max_pending_per_address={limits.max_pending_per_address}"
+            )
 
     def get(self, stream_id: str, session_id: str) -> Peer:
         """Raises SessionNotFound."""
@@ -98,14 +120,16 @@ def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
             201: {"content": {SDP: {}}, "description": "The answer; Location is the viewer's resource"},
             **responses(
                 *(InvalidOffer, StreamNotFound, StreamFailed, BodyTooLarge),
-                *(UnsupportedContentType, LimitReached),
+                *(UnsupportedContentType, LimitReached, AddressLimitReached),
             ),
         },
         openapi_extra={"requestBody": {"required": True, "content": {SDP: {"schema": {"type": "string"}}}}},
     )
     async def watch(stream: str, request: Request) -> Response:
         """Starts a WebRTC viewer. A second video m-line in the offer gets the plain picture."""
-        peer, answer = await sessions.open(stream, await _body(request, SDP))
+        peer, answer = await sessions.open(
+            stream, await _body(request, SDP), request.client.host if request.client else ""
+        )
         headers = {
             "Location": f"/whep/{stream}/{peer.id}",
             "ETag": peer.etag,
@@ -150,6 +174,18 @@ def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
         return Response()
 
     return routes
+
+
+def _network(client: str) -> str:
+    """Whom an address stands for: in IPv6 one household or machine has a whole /64."""
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return client
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped) if mapped else str(ip_network((address, 64), strict=False))
+    return str(address)
 
 
 async def _body(request: Request, content_type: str) -> str:

@@ -8,23 +8,23 @@ import asyncio
 import logging
 import secrets
 import uuid
-from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceServer, RTCIceTransport
+from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceTransport
 from aiortc.rtcicetransport import RTCIceCandidate
 
 from server.gateway.fanout.fanout import Reader, ReaderClosed
+from server.gateway.webrtc.ice import Gatherer, RemoteCandidates
 from server.gateway.webrtc.negotiate import Line, Offer, Sources, answer_sdp
 from server.gateway.webrtc.rtp import RtpFrame
 from server.gateway.webrtc.rtp_sender import FeedbackRouter, RtpSender
-from server.settings import IceServer
+from server.settings import Limits, WebRtc
 from server.wire.messages import Rendition
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S = 20.0
+DTLS_TIMEOUT_S = 10.0
 
 
 class Media(Protocol):
@@ -40,17 +40,23 @@ class Peer:
         self,
         offer: Offer,
         *,
-        ice_servers: Sequence[IceServer],
-        host_addresses: Sequence[str],
+        address: str,
+        webrtc: WebRtc,
+        limits: Limits,
         media: Media,
         on_closed: Callable[["Peer"], None],
     ) -> None:
         self.id = secrets.token_urlsafe(18)
         self.etag = f'"{secrets.token_hex(8)}"'
+        self.address = address
         self._offer = offer
         self._media = media
         self._on_closed = on_closed
-        self._gatherer = _Gatherer(ice_servers, host_addresses)
+        self._limits = limits
+        self._remote_candidates = RemoteCandidates(limits.max_candidates)
+        self._gatherer = Gatherer(
+            webrtc.ice_servers, webrtc.host_addresses, max_candidates=limits.max_candidates
+        )
         self._ice = RTCIceTransport(self._gatherer)
         self._dtls = RTCDtlsTransport(self._ice, [RTCCertificate.generateCertificate()])
         self._dtls._set_role(offer.dtls_role)
@@ -80,13 +86,17 @@ class Peer:
         )
 
     @property
+    def pending(self) -> bool:
+        """Whether it has yet to connect."""
+        return self._dtls.state != "connected"
+
+    @property
     def remote_ufrag(self) -> str | None:
         return self._offer.ice.usernameFragment
 
     async def add_candidates(self, candidates: Sequence[RTCIceCandidate], *, last: bool) -> None:
-        for candidate in candidates:
-            if _is_usable(candidate):
-                await self._ice.addRemoteCandidate(candidate)
+        for candidate in self._remote_candidates.choose(candidates, loopback=self._gatherer.at_loopback):
+            await self._ice.addRemoteCandidate(candidate)
         if last:
             await self._ice.addRemoteCandidate(None)
 
@@ -117,16 +127,9 @@ class Peer:
 
     async def _connect(self) -> bool:
         """Whether the viewer is connected; not, where it goes or stays unreachable."""
-        connecting = asyncio.create_task(self._handshake())
-        ended = asyncio.create_task(self._ended.wait())
-        try:
-            await asyncio.wait(
-                [connecting, ended], timeout=CONNECT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            connecting.cancel()
-            ended.cancel()
-            await asyncio.wait([connecting, ended])
+        await self._within(self._limits.ice_timeout_s, self._ice.start(self._offer.ice))
+        if self._ice.state == "completed":
+            await self._within(DTLS_TIMEOUT_S, self._dtls.start(self._offer.dtls))
         if self._dtls.state != "connected":
             if not self._ended.is_set():
                 log.info(
@@ -139,10 +142,15 @@ class Peer:
         self._dtls.on("statechange", self._ended.set)  # from connected there is only the end
         return True
 
-    async def _handshake(self) -> None:
-        await self._ice.start(self._offer.ice)
-        if self._ice.state == "completed":
-            await self._dtls.start(self._offer.dtls)
+    async def _within(self, timeout_s: float, step: Coroutine[Any, Any, None]) -> None:
+        """Takes the step, unless it takes too long or the viewer goes."""
+        tasks = [asyncio.create_task(step), asyncio.create_task(self._ended.wait())]
+        try:
+            await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def _send(self, line: Line) -> None:
         sender = RtpSender(
@@ -155,33 +163,3 @@ class Peer:
             await sender.run()
         except (ConnectionError, ReaderClosed):
             self._ended.set()
-
-
-def _is_usable(candidate: RTCIceCandidate) -> bool:
-    """An address that packets can be sent to. A browser's .local names would need multicast to resolve, and
-    nothing is lost without them: its checks reach us, and we learn the address from those."""
-    try:
-        ip_address(candidate.ip)
-    except ValueError:
-        return False
-    return candidate.protocol.lower() == "udp" and 0 < candidate.port < 1 << 16
-
-
-def _rtc_ice_server(server: IceServer) -> RTCIceServer:
-    return RTCIceServer(urls=list(server.urls), username=server.username, credential=server.credential)
-
-
-class _Gatherer(RTCIceGatherer):
-    """Gathers at the given addresses, where there are any: aioice never offers 127.0.0.1 by itself."""
-
-    def __init__(self, servers: Sequence[IceServer], addresses: Sequence[str]) -> None:
-        super().__init__(iceServers=[_rtc_ice_server(server) for server in servers])
-        if addresses:
-            connection = self._connection
-            gather = connection.get_component_candidates
-
-            def gather_at_ours(component: int, addresses: list[str], timeout: int = 5) -> Any:
-                return gather(component=component, addresses=ours, timeout=timeout)
-
-            ours = list(addresses)
-            connection.get_component_candidates = gather_at_ours  # type: ignore[method-assign]
