@@ -20,6 +20,7 @@ from aiortc.rtp import (
     RTCP_PSFB_PLI,
     RTCP_RTPFB_NACK,
     AnyRtcpPacket,
+    RtcpByePacket,
     RtcpPsfbPacket,
     RtcpRrPacket,
     RtcpRtpfbPacket,
@@ -79,6 +80,7 @@ class RtpSender:
             reports.cancel()
             self._transport._unregister_rtp_sender(self)
             self._reader.close()
+            await self._say_goodbye()
 
     async def _send(self, frame: RtpFrame) -> None:
         if self._skipping:
@@ -149,21 +151,30 @@ class RtpSender:
         """Sender reports that put this line's clock beside the wall clock, for lip sync (RFC 3550, 6.4.1)."""
         while True:
             await asyncio.sleep(0.5 + random.random())
-            # Every line's timestamps are of CLOCK_MONOTONIC, so "now" is the same moment on all of them.
-            now_s = time.time()
-            timestamp = self._timestamp_origin + int(time.monotonic() * self._line.clock_hz)
-            report = RtcpSrPacket(
-                ssrc=self._ssrc,
-                sender_info=RtcpSenderInfo(
-                    ntp_timestamp=_ntp(now_s),
-                    rtp_timestamp=timestamp & 0xFFFFFFFF,
-                    packet_count=self._packets & 0xFFFFFFFF,
-                    octet_count=self._octets & 0xFFFFFFFF,
-                ),
-            )
-            name = RtcpSourceInfo(ssrc=self._ssrc, items=[(_CNAME, self._sources.cname.encode())])
             with contextlib.suppress(ConnectionError):  # the sending of frames finds out as well
-                await self._transport._send_rtp(bytes(report) + bytes(RtcpSdesPacket(chunks=[name])))
+                await self._transport._send_rtp(self._report_now())
+
+    def _report_now(self) -> bytes:
+        # Every line's timestamps are of CLOCK_MONOTONIC, so "now" is the same moment on all of them.
+        now_s = time.time()
+        timestamp = self._timestamp_origin + int(time.monotonic() * self._line.clock_hz)
+        report = RtcpSrPacket(
+            ssrc=self._ssrc,
+            sender_info=RtcpSenderInfo(
+                ntp_timestamp=_ntp(now_s),
+                rtp_timestamp=timestamp & 0xFFFFFFFF,
+                packet_count=self._packets & 0xFFFFFFFF,
+                octet_count=self._octets & 0xFFFFFFFF,
+            ),
+        )
+        name = RtcpSourceInfo(ssrc=self._ssrc, items=[(_CNAME, self._sources.cname.encode())])
+        return bytes(report) + bytes(RtcpSdesPacket(chunks=[name]))
+
+    async def _say_goodbye(self) -> None:
+        """Tells the viewer that the line is over, so that it waits for nothing more (RFC 3550, 6.6)."""
+        sources = [self._ssrc] if self._line.rtx is None else [self._ssrc, self._sources.rtx_ssrc]
+        with contextlib.suppress(ConnectionError):
+            await self._transport._send_rtp(self._report_now() + bytes(RtcpByePacket(sources=sources)))
 
 
 def _ntp(unix_s: float) -> int:

@@ -3,10 +3,11 @@
 import itertools
 import time
 
+import aioice.ice
 import httpx
 import pytest
 from aiortc import RTCRtpReceiver
-from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket
+from aiortc.rtp import RtcpByePacket, RtcpSenderInfo, RtcpSrPacket
 from aiortc.sdp import SessionDescription
 
 from tests.server.gateway.scripted_gateway import (  # noqa: F401
@@ -154,6 +155,39 @@ async def test_a_viewer_that_just_goes_is_forgotten():
 
         await until(nobody, "the viewer is forgotten")
         assert (await served.metrics())['livesr_viewers{protocol="whep",stream="demo"}'] == 0
+
+
+async def test_a_viewer_that_vanishes_is_given_up_when_its_consent_expires(monkeypatch):
+    """Its machine lost power: no DTLS alert, no DELETE, no answer to checks (RFC 7675)."""
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)
+    async with gateway() as served, Viewer(served) as viewer:
+        await viewer.sees(3)
+        for protocol in viewer.pc.getReceivers()[0].transport.transport._connection._protocols:
+            protocol.transport.abort()
+
+        async def nobody() -> bool:
+            return (await served.stream())["viewers"]["whep"] == 0
+
+        await until(nobody, "the viewer is given up")
+
+
+async def test_the_end_of_a_session_is_said_by_rtcp_bye():
+    async with gateway() as served, Viewer(served) as viewer:
+        await viewer.sees(3)
+        over: list[int] = []
+        for receiver in viewer.pc.getReceivers():
+            handle = receiver._handle_rtcp_packet
+
+            async def on_rtcp(packet, handle=handle) -> None:
+                if isinstance(packet, RtcpByePacket):
+                    over.extend(packet.sources)
+                await handle(packet)
+
+            receiver._handle_rtcp_packet = on_rtcp
+        assert (await served.http.delete(viewer.location)).status_code == 200
+        media = SessionDescription.parse(viewer.response.text).media
+        lines = {source.ssrc for line in media for source in line.ssrc}
+        await until(lambda: set(over) == lines, "each source says goodbye")
 
 
 async def test_a_session_may_end_before_it_is_connected():
