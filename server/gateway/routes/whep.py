@@ -43,7 +43,7 @@ class Sessions:
     async def open(self, stream_id: str, sdp: str, client: str) -> tuple[Peer, str]:
         """A new viewer from that address, and the answer to it."""
         stream = self._streams.get(stream_id)
-        offer = parse_offer(sdp)
+        offer = parse_offer(sdp, stream.outputs.profile_levels())
         limits = self._settings.limits
         if stream.state == "failed":
             raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")

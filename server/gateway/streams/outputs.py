@@ -5,6 +5,7 @@ from collections.abc import Callable
 from server.gateway.fanout.fanout import Fanout, Reader
 from server.gateway.fanout.keyframes import KeyframeRequests
 from server.gateway.hls.segments import Segments
+from server.gateway.webrtc.profile import ProfileLevel
 from server.gateway.webrtc.rtp import RtpFrame, h264_frame, opus_frame
 from server.settings import Hls
 from server.wire.messages import AudioPacket, Rendition, VideoPacket
@@ -31,10 +32,12 @@ class VideoOutput:
             on_drop=on_drop,
             on_readers=on_readers,
         )
+        self.profile_level: ProfileLevel | None = None  # as of the last keyframe
 
     def publish(self, packet: VideoPacket) -> None:
         if packet.keyframe:
             self.keyframes.satisfied()
+            self.profile_level = ProfileLevel.of(packet.payload) or self.profile_level
         if len(self.fanout):
             self.fanout.publish(h264_frame(packet))
 
@@ -68,6 +71,16 @@ class Outputs:
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]:
         """A reader of this rendition; None is the sound."""
         return self.audio.join() if rendition is None else self._video(rendition).fanout.join()
+
+    def profile_levels(self) -> dict[Rendition, ProfileLevel]:
+        """What the renditions are encoded as, where that is known."""
+        upscaled = self.upscaled.profile_level
+        # The plain picture is made only while it is watched. The same encoder makes it, and it is smaller.
+        sent: dict[Rendition, ProfileLevel | None] = {
+            "upscaled": upscaled,
+            "plain": self.plain.profile_level or upscaled,
+        }
+        return {name: level for name, level in sent.items() if level is not None}
 
     def publish_video(self, packet: VideoPacket) -> None:
         self._video(packet.rendition).publish(packet)

@@ -1,8 +1,8 @@
 """From a viewer's SDP offer to the lines we answer: which codec, rendition and transport (RFC 9429)."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from aiortc.rtcdtlstransport import RTCDtlsParameters
 from aiortc.rtcicetransport import RTCIceCandidate, RTCIceParameters
@@ -16,13 +16,16 @@ from aiortc.sdp import (
 )
 
 from server.gateway.errors import InvalidOffer
+from server.gateway.webrtc.profile import ProfileLevel
 from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, Rendition
 
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 MAX_LINES = 8
 _FEEDBACK = (RTCRtcpFeedback(type="nack"), RTCRtcpFeedback(type="nack", parameter="pli"))
-# Best first. Whatever is answered, High is what every decoder of the last decade plays.
+# Best first, where what is sent isn't known or nothing offered fits: whatever is answered, High is what every
+# decoder of the last decade plays.
 _H264_PROFILES = ("64", "4d", "42")
+_UNSAID = ProfileLevel(idc=0x42, constraints=0xE0, level=31)  # what browsers take the absence of a word for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +66,11 @@ class Sources:
     cname: str
 
 
-def parse_offer(sdp: str) -> Offer:
-    """Raises InvalidOffer where this is no SDP, or no offer of a viewer we could serve."""
+def parse_offer(sdp: str, sent: Mapping[Rendition, ProfileLevel] | None = None) -> Offer:
+    """`sent` is what the renditions are encoded as, where it is known.
+
+    Raises InvalidOffer where this is no SDP, or no offer of a viewer we could serve.
+    """
     try:
         session = SessionDescription.parse(sdp)
     except (
@@ -81,7 +87,7 @@ def parse_offer(sdp: str) -> Offer:
         raise InvalidOffer("the offer has no m-line")
     if len(session.media) > MAX_LINES:
         raise InvalidOffer(f"the offer has {len(session.media)} m-lines; {MAX_LINES} are the limit")
-    lines = tuple(_lines(session))
+    lines = tuple(_lines(session, sent or {}))
     if not any(line.rendition == "upscaled" for line in lines):
         raise InvalidOffer("the offer has no video m-line with H264/90000 that may receive")
     primary = session.media[lines[0].index]
@@ -100,13 +106,13 @@ def parse_offer(sdp: str) -> Offer:
     )
 
 
-def _lines(session: SessionDescription) -> Iterator[Line]:
+def _lines(session: SessionDescription, sent: Mapping[Rendition, ProfileLevel]) -> Iterator[Line]:
     renditions: Iterator[Rendition] = iter(("upscaled", "plain"))
     audio_taken = False
     bundle: list[int | str] | None = None
     bundles = next((g.items for g in session.group if g.semantic == "BUNDLE"), [])
     for index, media in enumerate(session.media):
-        codec = _choose(media)
+        codec = _choose(media, None)
         mid = media.rtp.muxId or str(index)
         # Lines outside the first one's bundle would want transports of their own.
         apart = bundle is not None and mid not in bundle
@@ -117,6 +123,7 @@ def _lines(session: SessionDescription) -> Iterator[Line]:
             rendition = next(renditions, None)
             if rendition is None:
                 continue
+            codec = _choose(media, sent.get(rendition)) or codec
         elif audio_taken:
             continue
         else:
@@ -136,7 +143,7 @@ def _lines(session: SessionDescription) -> Iterator[Line]:
         )
 
 
-def _choose(media: MediaDescription) -> RTCRtpCodecParameters | None:
+def _choose(media: MediaDescription, sent: ProfileLevel | None) -> RTCRtpCodecParameters | None:
     """The codec of this line that we send, None where it has none."""
     if media.port == 0:
         return None
@@ -145,15 +152,45 @@ def _choose(media: MediaDescription) -> RTCRtpCodecParameters | None:
         return next(opus, None)
     if media.kind == "video":
         h264 = [c for c in media.rtp.codecs if c.name.lower() == "h264" and c.clockRate == VIDEO_CLOCK_HZ]
-        return min(h264, key=_h264_rank, default=None)
+        best = min(h264, key=lambda codec: _h264_rank(codec, sent), default=None)
+        return best and _as_sent(best, sent)
     return None
 
 
-def _h264_rank(codec: RTCRtpCodecParameters) -> tuple[bool, int]:
+def _h264_rank(codec: RTCRtpCodecParameters, sent: ProfileLevel | None) -> tuple[bool, int, bool, int]:
     # Mode 0 has no fragments, so our packets break its word; but peers that leave the mode out take them.
     single_nal = str(codec.parameters.get("packetization-mode", "0")) != "1"
-    profile = str(codec.parameters.get("profile-level-id") or "42e01f")[:2].lower()
-    return single_nal, _H264_PROFILES.index(profile) if profile in _H264_PROFILES else len(_H264_PROFILES)
+    offered = _profile_level(codec) or _UNSAID
+    profile = f"{offered.idc:02x}"
+    place = _H264_PROFILES.index(profile) if profile in _H264_PROFILES else len(_H264_PROFILES)
+    if sent is None:
+        return single_nal, 0, False, place
+    distance = offered.distance(sent)
+    return (
+        single_nal,
+        len(_H264_PROFILES) + 1 if distance is None else distance,
+        offered.level < sent.level,
+        place,
+    )
+
+
+def _profile_level(codec: RTCRtpCodecParameters) -> ProfileLevel | None:
+    try:
+        return ProfileLevel.parse(str(codec.parameters.get("profile-level-id", "")))
+    except ValueError:
+        return None
+
+
+def _as_sent(codec: RTCRtpCodecParameters, sent: ProfileLevel | None) -> RTCRtpCodecParameters:
+    """The codec with the level that is sent. Its profile is the offer's to say, and so is the highest level
+    unless it allows asymmetry (RFC 6184, section 8.2.2)."""
+    offered = _profile_level(codec)
+    if offered is None or sent is None:
+        return codec
+    free = str(codec.parameters.get("level-asymmetry-allowed", "0")) == "1"
+    level = sent.level if free else min(sent.level, offered.level)
+    answered = str(replace(offered, level=level))
+    return replace(codec, parameters={**codec.parameters, "profile-level-id": answered})
 
 
 def _rtx(media: MediaDescription, codec: RTCRtpCodecParameters) -> RTCRtpCodecParameters | None:

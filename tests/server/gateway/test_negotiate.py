@@ -1,5 +1,8 @@
 """What is answered to an offer, and what is refused: a browser's, GStreamer's, mangled ones."""
 
+import re
+import time
+
 import pytest
 from aiortc.rtcdtlstransport import RTCDtlsParameters
 from aiortc.rtcicetransport import RTCIceParameters
@@ -9,8 +12,18 @@ from hypothesis import strategies as st
 
 from server.gateway.errors import InvalidOffer
 from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_offer
-from server.wire.messages import JobImpossible
-from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback  # noqa: F401
+from server.gateway.webrtc.profile import ProfileLevel
+from server.wire.messages import JobImpossible, Trace, VideoPacket
+from tests.server.gateway.scripted_gateway import (  # noqa: F401
+    Encoder,
+    Script,
+    ScriptedPlacement,
+    Viewer,
+    gateway,
+    loopback,
+    opened,
+    until,
+)
 
 SDP = {"Content-Type": "application/sdp"}
 
@@ -108,19 +121,23 @@ a=sctp-port:5000
 
 async def test_a_browsers_offer_is_answered_in_its_own_terms():
     async with gateway() as served:
+        await served.in_state("running")
         response = await served.http.post(
             "/whep/demo", content=CHROMIUM_OFFER.replace("\n", "\r\n"), headers=SDP
         )
         assert response.status_code == 201, response.text
         video, data = SessionDescription.parse(response.text).media
-        assert [c.payloadType for c in video.rtp.codecs] == [
-            112,
-            113,
-        ]  # High, fragments allowed, retransmission
-        assert video.rtp.codecs[0].parameters["profile-level-id"] == "64001f"
+        # Baseline, which plays the constrained baseline of the scripted encoder; fragments; retransmission.
+        assert [c.payloadType for c in video.rtp.codecs] == [102, 103]
+        assert video.rtp.codecs[0].parameters["profile-level-id"][:4] == "4200"
         assert [e.id for e in video.rtp.headerExtensions] == [4]
         assert data.port == 0
         assert "a=group:BUNDLE 0\r\n" in response.text
+
+
+def test_of_a_stream_that_is_yet_unknown_the_best_profile_is_taken():
+    (line,) = parse_offer(CHROMIUM_OFFER).lines
+    assert (line.codec.payloadType, line.rtx.payloadType) == (112, 113)  # High, fragments allowed
 
 
 async def test_candidates_that_nobody_can_reach_are_passed_over():
@@ -150,6 +167,73 @@ def test_gstreamers_h264_without_parameters_is_taken():
     ]
     (line,) = parse_offer("\r\n".join(lines)).lines
     assert line.codec.payloadType in (102, 104)
+
+
+SIX_PROFILES = ("42001f", "42e01f", "4d001f", "640c1f", "64001f")
+
+
+def offer_of(*profiles: str, asymmetry: int = 1) -> str:
+    """Chromium's, with these profiles instead; payload types count from 40."""
+    lines = [line for line in CHROMIUM_OFFER.splitlines() if not re.match("a=(fmtp|rtpmap|rtcp-fb):", line)]
+    types = range(40, 40 + len(profiles))
+    words = [f"a=rtpmap:{t} H264/90000" for t in types]
+    words += [
+        f"a=fmtp:{t} level-asymmetry-allowed={asymmetry};packetization-mode=1;profile-level-id={profile}"
+        for t, profile in zip(types, profiles, strict=True)
+    ]
+    at = lines.index("a=rtcp-mux") + 1
+    text = "\n".join([*lines[:at], *words, *lines[at:]])
+    return text.replace("96 97 102 103 104 105 112 113", " ".join(map(str, types)))
+
+
+@pytest.mark.parametrize(
+    ("sent", "offered", "asymmetry", "answered"),
+    [
+        ("42c033", SIX_PROFILES, 1, "42e033"),  # constrained baseline 5.1, which may exceed the offer's level
+        ("42c00d", SIX_PROFILES, 1, "42e00d"),
+        ("4d4028", SIX_PROFILES, 1, "4d0028"),
+        ("640028", SIX_PROFILES, 1, "640028"),
+        ("640c28", SIX_PROFILES, 1, "640c28"),
+        ("42c01f", ("64001f", "4d001f"), 1, "4d001f"),  # the least that plays it
+        ("42c01e", ("64001f",), 0, "64001e"),
+        ("640033", ("64001f",), 0, "64001f"),  # the offer's level is the highest that an answer may say
+        ("640028", ("42e01f", "64001f", "640033"), 0, "640028"),  # the one that takes the level
+        ("640028", ("42001f", "42e01f"), 1, "420028"),  # nothing fits: the profile is the offer's to say
+        ("640028", ("64001f", "nonsense"), 1, "640028"),
+    ],
+)
+def test_the_answer_says_what_is_sent(sent, offered, asymmetry, answered):
+    offer = offer_of(*offered, asymmetry=asymmetry)
+    (line,) = parse_offer(offer, {"upscaled": ProfileLevel.parse(sent)}).lines
+    assert line.codec.parameters["profile-level-id"] == answered
+
+
+async def test_the_answer_says_what_the_stream_is_encoded_as():
+    """x264's ultrafast makes constrained baseline, and of 2160p level 5.1 or more."""
+    placement = ScriptedPlacement(Script(width=3840, height=2160, audio=False, live=False))
+    async with gateway(placement) as served:
+        await until(lambda: placement.workers, "a worker")
+        payload, keyframe = Encoder(3840, 2160, 2.0, 0).encode(0, 0)
+        now_ns = time.monotonic_ns()
+        served.worker.say(opened(3840, 2160))
+        served.worker.say(
+            VideoPacket(
+                rendition="upscaled",
+                pts=0,
+                duration=3600,
+                keyframe=keyframe,
+                arrival_ns=now_ns,
+                sent_ns=now_ns,
+                trace=Trace(decode=0.0, queue=0.0, upscale=0.0, encode=0.0),
+                payload=payload,
+            )
+        )
+        await served.in_state("running")
+        response = await served.http.post("/whep/demo", content=offer_of(*SIX_PROFILES), headers=SDP)
+        (codec,) = SessionDescription.parse(response.text).media[0].rtp.codecs
+        answered = ProfileLevel.parse(codec.parameters["profile-level-id"])
+        assert answered.profile == "constrained baseline"
+        assert answered.level == ProfileLevel.of(payload).level >= 50
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)

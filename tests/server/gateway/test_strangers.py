@@ -34,8 +34,9 @@ async def an_offer(candidates: list[str]) -> str:
     return offer.replace("a=ice-ufrag", "\r\n".join([*candidates, "a=ice-ufrag"]), 1)
 
 
-def candidates(count: int, port: int) -> list[str]:
-    return [f"a=candidate:{i} 1 udp 99 127.0.{i >> 8}.{i & 255} {port} typ host" for i in range(1, count + 1)]
+def candidates(count: int, port: int, first: int = 1) -> list[str]:
+    numbers = range(first, first + count)
+    return [f"a=candidate:{i} 1 udp 99 127.0.{i >> 8}.{i & 255} {port} typ host" for i in numbers]
 
 
 async def test_a_thousand_candidates_cause_few_packets():
@@ -63,13 +64,13 @@ async def test_a_thousand_candidates_cause_few_packets():
 async def test_fragments_full_of_candidates_keep_nobody_waiting():
     async with gateway() as served:
         offer = await served.http.post("/whep/demo", content=await an_offer([]), headers=SDP)
-        fragment = "\r\n".join(candidates(1000, 9))
+        fragments = ["\r\n".join(candidates(1000, 9, 1 + 1000 * i)) for i in range(5)]
         location, slowest_s, done = offer.headers["Location"], 0.0, False
 
         async def trickle() -> None:
             nonlocal done
             await asyncio.gather(
-                *(served.http.patch(location, content=fragment, headers=FRAGMENT) for _ in range(5))
+                *(served.http.patch(location, content=f, headers=FRAGMENT) for f in fragments)
             )
             done = True
 
