@@ -1,6 +1,7 @@
 """WHEP: a viewer posts an offer, gets an answer and a resource to end it by (draft-ietf-wish-whep)."""
 
 import asyncio
+import secrets
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 
@@ -24,8 +25,10 @@ from server.gateway.errors import (
 )
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
+from server.gateway.webrtc.ice import Network
 from server.gateway.webrtc.negotiate import parse_fragment, parse_offer
 from server.gateway.webrtc.peer import Peer
+from server.gateway.webrtc.turn import issue
 from server.settings import IceServer, Settings
 
 SDP = "application/sdp"
@@ -38,6 +41,7 @@ class Sessions:
     def __init__(self, settings: Settings, streams: Streams) -> None:
         self._settings = settings
         self._streams = streams
+        self._network = Network(settings.webrtc)
         self._peers: dict[str, tuple[Stream, Peer]] = {}
 
     async def open(self, stream_id: str, sdp: str, client: str) -> tuple[Peer, str]:
@@ -58,7 +62,7 @@ class Sessions:
         peer = Peer(
             offer,
             address=address,
-            webrtc=self._settings.webrtc,
+            network=self._network,
             limits=limits,
             media=stream.outputs,
             on_closed=self._forget,
@@ -109,8 +113,11 @@ def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
         dependencies=[Depends(guard.needs("view"))],
         responses=responses(Unauthorized, Forbidden),
     )
-    links = {"Link": ", ".join(_link(server) for server in settings.webrtc.ice_servers)}
-    links = links if settings.webrtc.ice_servers else {}
+
+    def links() -> dict[str, str]:
+        """The ICE servers, with credentials for whoever asks."""
+        servers = issue(settings.webrtc.ice_servers, secrets.token_hex(3))
+        return {"Link": ", ".join(map(_link, servers))} if servers else {}
 
     @routes.post(
         "",
@@ -134,14 +141,14 @@ def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
             "Location": f"/whep/{stream}/{peer.id}",
             "ETag": peer.etag,
             "Accept-Patch": FRAGMENT,
-            **links,
+            **links(),
         }
         return Response(answer, status_code=HTTPStatus.CREATED, media_type=SDP, headers=headers)
 
     @routes.options("", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
     async def describe(stream: str) -> Response:
         """What this endpoint takes, and the ICE servers to use."""
-        headers = {"Allow": "OPTIONS, POST", "Accept-Post": SDP, **links}
+        headers = {"Allow": "OPTIONS, POST", "Accept-Post": SDP, **links()}
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
 
     @routes.patch(

@@ -1,69 +1,75 @@
-"""How a viewer and we find each other (RFC 8445), and what a stranger's candidates may cost."""
+"""Where viewers can reach us: sockets, addresses outside NAT, STUN and TURN (RFC 8445)."""
 
+import asyncio
+import errno
 import logging
-from collections.abc import Iterable, Sequence
+import random
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
 from aioice import Candidate, Connection, stun
-from aioice.ice import StunProtocol
+from aioice.candidate import candidate_foundation, candidate_priority
+from aioice.ice import StunProtocol, relayed_candidate, server_reflexive_candidate
+from aioice.turn import UDP_SOCKET_BUFFER_SIZE
 from aiortc import RTCIceGatherer, RTCIceServer
 from aiortc.rtcicetransport import RTCIceCandidate, connection_kwargs
 
-from server.settings import IceServer
+from server.gateway.errors import LimitReached
+from server.gateway.webrtc.turn import issue
+from server.settings import IceServer, WebRtc
 
 log = logging.getLogger(__name__)
 
+# The answer carries every candidate of ours, so it waits for the STUN and TURN servers: this long, and for
+# one that was silent not again before this time is over.
+SERVER_PATIENCE_S = 1.0
+SERVER_FORGIVEN_S = 60.0
 
-class RemoteCandidates:
-    """Chooses from a viewer's candidates those worth packets, up to a limit for the whole session."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._seen: set[tuple[str, int]] = set()
-        self._full = False
+class Network:
+    """How the gateway is reached, by the settings and by what its STUN and TURN servers have been like."""
 
-    def choose(self, candidates: Iterable[RTCIceCandidate], *, loopback: bool) -> list[RTCIceCandidate]:
-        """`loopback`: whether we are to be reached there, and so may send there."""
-        chosen = []
+    def __init__(self, settings: WebRtc) -> None:
+        self.addresses = list(settings.host_addresses)
+        self.ports = settings.udp_ports
+        self._announced = settings.announced_addresses
+        self._servers = settings.ice_servers
+        self._silent_until_s: dict[str, float] = {}
+
+    def gatherer(self, who: str, *, max_candidates: int) -> "Gatherer":
+        """For one viewer; `who` names it to the TURN server."""
+        return Gatherer(self, issue(self._servers, who), max_candidates=max_candidates)
+
+    def announce(self, candidates: Iterable[RTCIceCandidate]) -> Iterator[RTCIceCandidate]:
+        """The candidates as viewers are told them: behind NAT, with the addresses outside of it."""
         for candidate in candidates:
-            if len(self._seen) >= self._limit:
-                if not self._full:
-                    log.info("a viewer has more candidates than limits.max_candidates=%d", self._limit)
-                self._full = True
-                break
-            key = candidate.ip, candidate.port
-            if key not in self._seen and _is_usable(candidate, loopback):
-                self._seen.add(key)
-                chosen.append(candidate)
-        return chosen
+            address = ip_address(candidate.ip)
+            outside = [a for a in self._announced if ip_address(a).version == address.version]
+            if candidate.type == "host" and address.is_private and outside:
+                yield from (replace(candidate, ip=a) for a in outside)
+            else:
+                yield candidate
 
+    def answers(self, server: str) -> bool:
+        """Whether to ask that server now."""
+        return time.monotonic() >= self._silent_until_s.get(server, 0.0)
 
-def _is_usable(candidate: RTCIceCandidate, loopback: bool) -> bool:
-    """An address of one machine. A browser's .local names would need multicast to resolve, and nothing is
-    lost without them: its checks reach us, and we learn the address from those."""
-    try:
-        address = ip_address(candidate.ip)
-    except ValueError:
-        return False
-    return (
-        candidate.component == 1
-        and candidate.protocol.lower() == "udp"
-        and 0 < candidate.port < 1 << 16
-        and not (address.is_multicast or address.is_unspecified or address.is_link_local)
-        and (loopback if address.is_loopback else not address.is_reserved)
-    )
+    def was_silent(self, server: str) -> None:
+        self._silent_until_s[server] = time.monotonic() + SERVER_FORGIVEN_S
+        log.warning("the %s server is silent: not asked again for %g s", server, SERVER_FORGIVEN_S)
 
 
 class Gatherer(RTCIceGatherer):
-    """Gathers at the given addresses, where there are any: aioice never offers 127.0.0.1 by itself."""
+    """Our own addresses, for one viewer."""
 
-    def __init__(
-        self, servers: Sequence[IceServer], addresses: Sequence[str], *, max_candidates: int
-    ) -> None:
+    def __init__(self, network: Network, servers: Sequence[IceServer], *, max_candidates: int) -> None:
         super().__init__(iceServers=[])
         self._connection = _Connection(
-            addresses,
+            network,
             max_candidates=max_candidates,
             **connection_kwargs([_rtc_ice_server(server) for server in servers]),
         )
@@ -78,9 +84,11 @@ def _rtc_ice_server(server: IceServer) -> RTCIceServer:
 
 
 class _Connection(Connection):
-    def __init__(self, addresses: Sequence[str], *, max_candidates: int, **options: Any) -> None:
+    """aioice's, at addresses and ports of our choice (it never offers 127.0.0.1), with less patience."""
+
+    def __init__(self, network: Network, *, max_candidates: int, **options: Any) -> None:
         super().__init__(ice_controlling=False, **options)
-        self._addresses = list(addresses)
+        self._network = network
         self._max_remote = 2 * max_candidates  # those we are told, and those we learn
 
     async def get_component_candidates(
@@ -89,7 +97,70 @@ class _Connection(Connection):
         addresses: list[str],
         timeout: int = 5,  # noqa: ASYNC109
     ) -> list[Candidate]:
-        return await super().get_component_candidates(component, self._addresses or addresses, timeout)
+        for address in self._network.addresses or addresses:
+            await self._bind(component, address)
+        own = list(self._protocols)
+        return [protocol.local_candidate for protocol in own] + await self._ask_servers(component, own)
+
+    async def _bind(self, component: int, address: str) -> None:
+        """A socket at that address; none where this machine hasn't got it."""
+        try:
+            bound = _bound_socket(address, self._network.ports)
+        except OSError as exc:
+            log.warning("no UDP socket at %s: %s", address, exc)
+            return
+        loop = asyncio.get_running_loop()
+        _, protocol = await loop.create_datagram_endpoint(lambda: StunProtocol(self), sock=bound)
+        protocol.local_candidate = Candidate(
+            foundation=candidate_foundation("host", "udp", address),
+            component=component,
+            transport="udp",
+            priority=candidate_priority(component, "host"),
+            host=address,
+            port=bound.getsockname()[1],
+            type="host",
+        )
+        self._protocols.append(protocol)
+
+    async def _ask_servers(self, component: int, own: Sequence[StunProtocol]) -> list[Candidate]:
+        """Candidates of the STUN and TURN servers, of those that answer in time."""
+        tasks: dict[asyncio.Task[tuple[Candidate, StunProtocol | None]], str] = {}
+        if self.stun_server and self._network.answers("STUN"):
+            for protocol in own:
+                if ip_address(protocol.local_candidate.host).version == 4:
+                    ask = server_reflexive_candidate(protocol, self.stun_server)
+                    tasks[asyncio.create_task(ask)] = "STUN"
+        if self.turn_server and self._network.answers("TURN"):
+            allocate = relayed_candidate(
+                component=component,
+                hide_related_address=False,
+                protocol_factory=lambda: StunProtocol(self),
+                turn_server=self.turn_server,
+                turn_username=self.turn_username,
+                turn_password=self.turn_password,
+                turn_ssl=self.turn_ssl,
+                turn_transport=self.turn_transport,
+            )
+            tasks[asyncio.create_task(allocate)] = "TURN"
+        if not tasks:
+            return []
+        done, silent = await asyncio.wait(tasks, timeout=SERVER_PATIENCE_S)
+        for task in silent:
+            task.cancel()
+        if silent:
+            await asyncio.wait(silent)
+        for server in {tasks[task] for task in silent}:
+            self._network.was_silent(server)
+        found = []
+        for task in done:
+            if (error := task.exception()) is not None:
+                log.warning("the %s server gave no address: %s", tasks[task], error)
+                continue
+            candidate, relay = task.result()
+            found.append(candidate)
+            if relay is not None:
+                self._protocols.append(relay)
+        return found
 
     def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
         # Each check from a new address is answered by checks of ours: seven packets for one, to an address
@@ -97,3 +168,23 @@ class _Connection(Connection):
         known = any((c._network_host, c.port) == addr for c in self._remote_candidates)
         if known or len(self._remote_candidates) < self._max_remote:
             super().check_incoming(message, addr, protocol)
+
+
+def _bound_socket(address: str, ports: tuple[int, int] | None) -> socket.socket:
+    """Raises LimitReached where every port is taken, OSError where the address isn't this machine's."""
+    first, last = ports or (0, 0)
+    count = last - first + 1
+    start = random.randrange(count)
+    for step in range(count):
+        bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            bound.bind((address, first + (start + step) % count))
+        except OSError as exc:
+            bound.close()
+            if exc.errno != errno.EADDRINUSE:
+                raise
+            continue
+        bound.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_SOCKET_BUFFER_SIZE)
+        return bound
+    raise LimitReached(f"every port at {address} is taken; webrtc.udp_ports={[first, last]}")

@@ -15,11 +15,12 @@ from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceTransport
 from aiortc.rtcicetransport import RTCIceCandidate
 
 from server.gateway.fanout.fanout import Reader, ReaderClosed
-from server.gateway.webrtc.ice import Gatherer, RemoteCandidates
+from server.gateway.webrtc.candidates import RemoteCandidates
+from server.gateway.webrtc.ice import Network
 from server.gateway.webrtc.negotiate import Line, Offer, Sources, answer_sdp
 from server.gateway.webrtc.rtp import RtpFrame
 from server.gateway.webrtc.rtp_sender import FeedbackRouter, RtpSender
-from server.settings import Limits, WebRtc
+from server.settings import Limits
 from server.wire.messages import Rendition
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Peer:
         offer: Offer,
         *,
         address: str,
-        webrtc: WebRtc,
+        network: Network,
         limits: Limits,
         media: Media,
         on_closed: Callable[["Peer"], None],
@@ -54,9 +55,8 @@ class Peer:
         self._on_closed = on_closed
         self._limits = limits
         self._remote_candidates = RemoteCandidates(limits.max_candidates)
-        self._gatherer = Gatherer(
-            webrtc.ice_servers, webrtc.host_addresses, max_candidates=limits.max_candidates
-        )
+        self._network = network
+        self._gatherer = network.gatherer(self.id[:6], max_candidates=limits.max_candidates)
         self._ice = RTCIceTransport(self._gatherer)
         self._dtls = RTCDtlsTransport(self._ice, [RTCCertificate.generateCertificate()])
         self._dtls._set_role(offer.dtls_role)
@@ -80,7 +80,7 @@ class Peer:
             self._offer,
             session_id=secrets.randbits(62),
             ice=self._gatherer.getLocalParameters(),
-            candidates=self._gatherer.getLocalCandidates(),
+            candidates=list(self._network.announce(self._gatherer.getLocalCandidates())),
             dtls=self._dtls.getLocalParameters(),
             sources=self._sources,
         )

@@ -17,12 +17,10 @@ class SlowLink:
         self._free_s = 0.0
         self._viewer: tuple[str, int] | None = None
 
-    async def open(self, gateway: tuple[str, int]) -> int:
+    async def open(self, gateway: tuple[str, int], at: tuple[str, int] = ("127.0.0.1", 0)) -> int:
         """The port that stands for the gateway's."""
         loop = asyncio.get_running_loop()
-        self._to_viewer, _ = await loop.create_datagram_endpoint(
-            lambda: _Side(self._upstream), local_addr=("127.0.0.1", 0)
-        )
+        self._to_viewer, _ = await loop.create_datagram_endpoint(lambda: _Side(self._upstream), local_addr=at)
         self._to_gateway, _ = await loop.create_datagram_endpoint(
             lambda: _Side(self._downstream), remote_addr=gateway
         )

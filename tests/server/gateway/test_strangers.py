@@ -8,7 +8,7 @@ import pytest
 from aioice import stun
 from aiortc.rtcicetransport import RTCIceCandidate
 
-from server.gateway.webrtc.ice import RemoteCandidates
+from server.gateway.webrtc.candidates import RemoteCandidates
 from server.settings import Limits
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
 
