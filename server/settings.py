@@ -283,8 +283,8 @@ class Limits(_Table):
     hls_requests_per_s: float = Field(default=100.0, gt=0)  # of an address
     failed_logins_per_min: float = Field(default=30.0, gt=0)  # of an address
     # One address may be an office or a proxy, but must not take every seat, nor hold many without connecting.
-    max_viewers_per_address: int = Field(default=64, ge=1)
-    max_pending_per_address: int = Field(default=16, ge=1)
+    max_viewers_per_address: int = Field(default=100, ge=1)
+    max_pending_per_address: int = Field(default=32, ge=1)
     # Of one WebRTC viewer. Each makes us send packets to an address that the viewer chooses.
     max_candidates: int = Field(default=20, ge=1, le=100)
     ice_timeout_s: float = Field(default=8.0, gt=0, le=60)  # a viewer unreachable for so long loses its seat
