@@ -11,7 +11,7 @@
 #   docker run --network host --gpus all -v livesr-artifacts:/var/cache/livesr livesr:gpu
 #
 # Viewers' media is UDP on ports of the system's choice, which no list of published ports can name: hence the
-# host's network. With your own settings: docker run … -v ./livesr.toml:/etc/livesr/livesr.toml:ro livesr
+# host's network (docs/ports.md has the other way). With your own settings: docker run … -v ./livesr.toml:/etc/livesr/livesr.toml:ro livesr
 ARG BASE=python:3.11-slim-bookworm
 ARG NODE=node:22-bookworm-slim
 
