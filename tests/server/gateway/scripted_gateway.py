@@ -60,7 +60,7 @@ async def until(condition, what: str, timeout_s: float = TIMEOUT_S):
 class Encoder:
     """x264 as the worker uses it: no B-frames, no delay, SPS and PPS in front of every IDR."""
 
-    def __init__(self, width: int, height: int, gop_s: float, noise_bps: int) -> None:
+    def __init__(self, width: int, height: int, gop_s: float, noise_bps: int = 0) -> None:
         self.noise = np.random.default_rng(1) if noise_bps else None
         self.codec = av.CodecContext.create("libx264", "w")
         self.codec.width, self.codec.height = width, height

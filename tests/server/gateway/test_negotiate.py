@@ -213,7 +213,7 @@ async def test_the_answer_says_what_the_stream_is_encoded_as():
     placement = ScriptedPlacement(Script(width=3840, height=2160, audio=False, live=False))
     async with gateway(placement) as served:
         await until(lambda: placement.workers, "a worker")
-        payload, keyframe = Encoder(3840, 2160, 2.0, 0).encode(0, 0)
+        payload, keyframe = Encoder(3840, 2160, 2.0).encode(0, 0)
         now_ns = time.monotonic_ns()
         served.worker.say(opened(3840, 2160))
         served.worker.say(
