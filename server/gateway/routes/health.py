@@ -32,8 +32,7 @@ class Readiness(BaseModel):
 
 def router(streams: Streams, metrics: Metrics, settings: Settings, guard: Guard) -> APIRouter:
     routes = APIRouter(tags=["Operation"])
-    configured = {stream.id for stream in settings.streams}
-    started: set[str] = set()
+    starting = {stream.id for stream in settings.streams}
 
     @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz")
@@ -46,9 +45,8 @@ def router(streams: Streams, metrics: Metrics, settings: Settings, guard: Guard)
     async def readyz(response: Response, caller: Annotated[Caller, Depends(guard.caller)]) -> Readiness:
         """Whether to send viewers here. A stream that failed or lost its source does not change it."""
         states = {stream.id: stream.state for stream in streams.all()}
-        started.update(stream for stream, state in states.items() if state != "starting")
-        waiting = (configured & states.keys()) - started
-        ready = not waiting and not streams.closing
+        starting.intersection_update(stream for stream, state in states.items() if state == "starting")
+        ready = not starting and not streams.closing
         if not ready:
             response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         visible = {stream: state for stream, state in states.items() if caller.may("view", stream)}

@@ -1,0 +1,46 @@
+"""Readiness holds on to nothing of streams that are gone."""
+
+import gc
+import weakref
+from dataclasses import dataclass, field
+
+from fastapi import Response
+
+from server.gateway.figures.metrics import Metrics
+from server.gateway.routes.health import router
+from server.settings import Settings
+
+
+class Id(str):
+    """A string that tells when nobody has it any more."""
+
+
+@dataclass
+class FakeStream:
+    id: str
+    state: str = "running"
+
+
+@dataclass
+class FakeStreams:
+    streams: list[FakeStream] = field(default_factory=list)
+    closing: bool = False
+
+    def all(self) -> list[FakeStream]:
+        return self.streams
+
+
+async def test_a_stream_that_is_gone_is_forgotten():
+    streams = FakeStreams()
+    [readyz] = [
+        route.endpoint
+        for route in router(streams, Metrics(), Settings()).routes
+        if route.path == "/readyz" and "GET" in route.methods
+    ]
+    streams.streams = [FakeStream(Id("cam-1"))]
+    forgotten = weakref.ref(streams.streams[0].id)
+    assert (await readyz(Response())).ready
+    streams.streams = []
+    assert (await readyz(Response())).streams == {}
+    gc.collect()
+    assert forgotten() is None
