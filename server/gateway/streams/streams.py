@@ -18,6 +18,7 @@ class Streams:
         self._placement = placement
         self._metrics = metrics
         self._streams: dict[str, Stream] = {}
+        self._ending: set[str] = set()  # deleted, their workers still there
         self._closing = False
 
     @property
@@ -33,6 +34,9 @@ class Streams:
         limits = self._settings.limits
         if settings.id in self._streams:
             raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
+        # The old one still has its metrics, its source's port and its GPU.
+        if settings.id in self._ending:
+            raise StreamExists(f"id={settings.id!r}: the stream of that name is being deleted")
         if self._closing:
             raise LimitReached("the service is shutting down")
         if len(self._streams) >= limits.max_streams:
@@ -60,7 +64,11 @@ class Streams:
         """Returns when its worker has ended; raises StreamNotFound."""
         found = self.get(stream)
         del self._streams[stream]
-        await found.close()
+        self._ending.add(stream)
+        try:
+            await found.close()
+        finally:
+            self._ending.remove(stream)
 
     async def close(self) -> None:
         """Ends every stream; none can be created from here on."""

@@ -1,11 +1,19 @@
 """`/api/streams`, health and the page, of a real gateway."""
 
+import asyncio
 import json
 
 import pytest
 
-from server.wire.messages import Dropped, Heartbeat, JobImpossible, Reconnecting
-from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, gateway, opened, until
+from server.wire.messages import Dropped, Heartbeat, JobImpossible, Reconnecting, Stop
+from tests.server.gateway.scripted_gateway import (
+    Script,
+    ScriptedPlacement,
+    ScriptedWorker,
+    gateway,
+    opened,
+    until,
+)
 
 
 def quiet(*first) -> ScriptedPlacement:
@@ -192,6 +200,47 @@ async def test_metrics_of_a_stream_come_and_go_with_it():
         await served.http.delete("/api/streams/demo")
         text = (await served.http.get("/metrics")).text
         assert "demo" not in text
+
+
+class SlowToStop(ScriptedWorker):
+    """Ends once it is let go."""
+
+    let_go: asyncio.Event
+
+    async def stop(self, *, at_once: bool = False) -> str:
+        self.received.append(Stop())
+        await self.let_go.wait()
+        return await super().stop(at_once=at_once)
+
+
+class SlowPlacement(ScriptedPlacement):
+    """Its first worker is slow to stop."""
+
+    async def start(self, job) -> ScriptedWorker:
+        if self.workers:
+            return await super().start(job)
+        worker = SlowToStop(job, self.script)
+        worker.let_go = asyncio.Event()
+        self.workers.append(worker)
+        return worker
+
+
+async def test_an_id_is_free_again_once_its_stream_is_deleted_and_no_sooner():
+    body = {"id": "demo", "source": "demo:"}
+    async with gateway(SlowPlacement(Script(live=False))) as served:
+        await until(lambda: served.placement.workers, "a worker")
+        [old] = served.placement.workers
+        deletion = asyncio.create_task(served.http.delete("/api/streams/demo"))
+        await until(lambda: old.received, "the worker is told to stop")
+        early = await served.http.post("/api/streams", json=body)
+        again = await served.http.delete("/api/streams/demo")
+        old.let_go.set()
+        assert early.status_code == 409
+        assert "is being deleted" in early.json()["detail"]
+        assert again.status_code == 404
+        assert (await deletion).status_code == 204
+        assert (await served.http.post("/api/streams", json=body)).status_code == 201
+        assert 'livesr_stream_state{state="starting",stream="demo"}' in await served.metrics()
 
 
 async def test_openapi_describes_it_and_no_page_asks_elsewhere():
