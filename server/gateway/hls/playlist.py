@@ -48,6 +48,8 @@ def media(segments: Segments) -> str:
             f"#EXTINF:{segment.duration_s:.5f},",
             segment.name,
         )
+    if segments.ended:
+        lines.append("#EXT-X-ENDLIST")
     return "\n".join((*lines, ""))
 
 

@@ -63,7 +63,8 @@ class Segments:
 
     def __init__(self, settings: Hls, *, on_need_keyframe: Callable[[], None]) -> None:
         self.settings = settings
-        self.first = asyncio.Event()  # a segment is there
+        self.first = asyncio.Event()  # a segment is there, or none will come
+        self.ended = False  # no segment follows those that there are
         self.listed: deque[Segment] = deque()
         self.media_sequence = 0
         self.discontinuity_sequence = 0
@@ -109,6 +110,12 @@ class Segments:
             self._growing = None
         self._audio.clear()
         self._interrupted = True
+
+    def end(self) -> None:
+        """What was begun becomes the last segment."""
+        self.interrupt()
+        self.ended = True
+        self.first.set()
 
     def find(self, name: str) -> bytes | None:
         """The bytes of a segment or an init segment of that name."""

@@ -97,13 +97,14 @@ async def _with_segments(streams: Streams, stream_id: str) -> Stream:
     """The stream, once it has a segment; raises StreamNotFound, StreamFailed or NotReady."""
     stream = streams.get(stream_id)
     segments = stream.outputs.hls
-    if stream.state == "failed" and not segments.first.is_set():
-        raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
     try:
         async with asyncio.timeout(FIRST_SEGMENT_TIMEOUT_S):
             await segments.first.wait()
     except TimeoutError:
         raise NotReady(f"stream {stream_id!r} is {stream.state} and has no segment yet") from None
+    if not segments.listed:
+        streams.get(stream_id)  # it may have been deleted meanwhile
+        raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
     stream.figures.metrics.hls_requests.inc()
     return stream
 

@@ -94,7 +94,8 @@ class Outputs:
             self.audio.publish(opus_frame(packet))
 
     def close(self) -> None:
-        """Ends every reader; their peers close themselves."""
+        """Ends HLS with what was begun, and every reader; their peers close themselves."""
+        self.hls.end()
         for fanout in (self.upscaled.fanout, self.plain.fanout, self.audio):
             fanout.close()
 

@@ -80,7 +80,7 @@ class Stream:
             await self._supervisor.run()
         except Exception:  # a bug of ours ends this stream, and no other
             log.exception("stream %s: the gateway failed", self.id)
-            self._enter("failed", "the gateway failed; its log says why")
+            self._fail("the gateway failed; its log says why")
 
     async def close(self) -> None:
         """Ends the worker and every viewer; the stream's metrics go with it."""
@@ -118,7 +118,7 @@ class Stream:
                 self.outputs.hls.interrupt()
                 self._enter("reconnecting", f"{message.reason}; trying again in {message.retry_in_s:.1f} s")
             case JobImpossible():
-                self._enter("failed", message.reason)
+                self._fail(message.reason)
             case _:
                 log.warning("stream %s: unexpected %s of the worker", self.id, type(message).__name__)
 
@@ -130,6 +130,11 @@ class Stream:
 
     def on_no_worker(self, reason: str, retry_in_s: float) -> None:
         self._enter("starting", f"{reason}; trying again in {retry_in_s:.1f} s", logged=True)
+
+    def _fail(self, reason: str) -> None:
+        """Nothing follows: who watches is told so, instead of being left to wait."""
+        self._enter("failed", reason)
+        self.outputs.close()
 
     def _on_video(self, packet: VideoPacket) -> None:
         self.outputs.publish_video(packet)

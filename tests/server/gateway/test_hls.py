@@ -7,7 +7,7 @@ import av
 import pytest
 
 from server.wire.messages import JobImpossible
-from tests.server.gateway.scripted_gateway import Gateway, Script, ScriptedPlacement, gateway, until
+from tests.server.gateway.scripted_gateway import FPS, Gateway, Script, ScriptedPlacement, gateway, until
 from tests.server.gateway.test_segments import Media
 
 
@@ -115,3 +115,16 @@ async def test_a_stream_without_a_picture_says_so():
         response = await served.http.get("/hls/demo/index.m3u8")
         assert response.status_code == 409
         assert "no video" in response.json()["detail"]
+
+
+async def test_a_stream_that_ends_gives_its_tail_and_says_that_it_was_the_last():
+    async with gateway(**one_second()) as served:
+        await segments(served, 2)
+        assert "#EXT-X-ENDLIST" not in (await served.http.get("/hls/demo/media.m3u8")).text
+        served.worker.hang()
+        served.worker.say(JobImpossible(reason="the source has ended"))
+        stream = await served.in_state("failed")
+        response = await served.http.get("/hls/demo/media.m3u8")
+        assert response.text.endswith("#EXT-X-ENDLIST\n")
+        listed_s = sum(entry.duration_s for entry in Media.parse(response.text).entries)
+        assert listed_s * FPS == pytest.approx(stream["frames"]["total"], abs=0.1)

@@ -10,6 +10,7 @@ from aiortc import RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtcpSenderInfo, RtcpSrPacket
 from aiortc.sdp import SessionDescription
 
+from server.wire.messages import JobImpossible
 from tests.server.gateway.scripted_gateway import (  # noqa: F401
     Gateway,
     Script,
@@ -274,3 +275,12 @@ async def test_named_sites_may_play_but_not_manage():
             "Access-Control-Allow-Origin"
             not in (await served.http.options("/api/streams", headers=ask)).headers
         )
+
+
+async def test_a_stream_that_ends_closes_its_viewers():
+    async with gateway() as served, Viewer(served) as viewer:
+        await viewer.sees(5)
+        served.worker.hang()
+        served.worker.say(JobImpossible(reason="the source has ended"))
+        await until(lambda: viewer.pc.connectionState == "closed", "the viewer is told", timeout_s=10)
+        assert (await served.stream())["viewers"]["whep"] == 0
