@@ -31,7 +31,7 @@ def media(segments: Segments) -> str:
     lines = [
         "#EXTM3U",
         "#EXT-X-VERSION:7",
-        f"#EXT-X-TARGETDURATION:{target_duration_s(segments)}",
+        f"#EXT-X-TARGETDURATION:{segments.target_duration_s}",
         f"#EXT-X-MEDIA-SEQUENCE:{segments.media_sequence}",
         f"#EXT-X-DISCONTINUITY-SEQUENCE:{segments.discontinuity_sequence}",
         "#EXT-X-INDEPENDENT-SEGMENTS",
@@ -51,11 +51,6 @@ def media(segments: Segments) -> str:
     if segments.ended:
         lines.append("#EXT-X-ENDLIST")
     return "\n".join((*lines, ""))
-
-
-def target_duration_s(segments: Segments) -> int:
-    """Target duration: at least every segment's duration rounded (section 4.4.3.1); it never falls."""
-    return max(math.ceil(segments.settings.segment_s), math.floor(segments.longest_s + 0.5))
 
 
 def _date(moment: datetime) -> str:

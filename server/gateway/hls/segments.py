@@ -1,6 +1,7 @@
 """One stream cut into HLS segments, in memory: from keyframe to keyframe, the last few kept."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -57,6 +58,12 @@ class _Growing:
         last = self.frames[-1][0]
         return last.pts + last.duration
 
+    @property
+    def step(self) -> int:
+        """Time from picture to picture, as it is now."""
+        last = self.frames[-1][0]
+        return last.pts - self.frames[-2][0].pts if len(self.frames) > 1 else last.duration
+
 
 class Segments:
     """Fed with a stream's packets by the event loop; each costs it some tens of microseconds."""
@@ -68,7 +75,9 @@ class Segments:
         self.listed: deque[Segment] = deque()
         self.media_sequence = 0
         self.discontinuity_sequence = 0
-        self.longest_s = settings.segment_s
+        # RFC 8216, 6.2.1: it must not change. 4.3.3.1: no segment's duration may round to more.
+        self.target_duration_s = math.ceil(settings.segment_s)
+        self._limit = math.ceil((self.target_duration_s + 0.5) * VIDEO_CLOCK_HZ) - 1
         self._on_need_keyframe = on_need_keyframe
         # Names that no earlier run of the service has given out: caches keep segments.
         self._run = f"{time.time_ns() // 1_000_000:x}"
@@ -88,7 +97,10 @@ class Segments:
 
     def video(self, packet: VideoPacket) -> None:
         sample, parameter_sets = to_sample(packet.payload)
-        if self._growing is not None and packet.pts - self._growing.end > HOLE_TICKS:
+        growing = self._growing
+        if growing is not None and (
+            packet.pts - growing.end > HOLE_TICKS or packet.pts - growing.start > self._limit
+        ):
             self.interrupt()
         if packet.keyframe and parameter_sets is not None:
             self._on_keyframe(packet.pts, parameter_sets)
@@ -97,7 +109,9 @@ class Segments:
             self._on_need_keyframe()
             return
         growing.frames.append((packet, sample))
-        if packet.pts - growing.start >= self.settings.segment_s * VIDEO_CLOCK_HZ:
+        long_enough = packet.pts - growing.start >= self.settings.segment_s * VIDEO_CLOCK_HZ
+        # Asked for here, a keyframe is the next picture at the earliest.
+        if long_enough or self._is_last_chance(growing, packet.pts + growing.step):
             self._on_need_keyframe()
 
     def audio(self, packet: AudioPacket) -> None:
@@ -106,7 +120,7 @@ class Segments:
     def interrupt(self) -> None:
         """The timeline ends here and goes on elsewhere: at a new worker, or a source that came back."""
         if self._growing is not None:
-            self._finish(self._growing, self._growing.end)
+            self._finish(self._growing, min(self._growing.end, self._growing.start + self._limit))
             self._growing = None
         self._audio.clear()
         self._interrupted = True
@@ -137,7 +151,8 @@ class Segments:
                 self._audio.popleft()
         else:
             elapsed_s = (pts - growing.start) / VIDEO_CLOCK_HZ
-            if not changed and elapsed_s < EARLY_SHARE * self.settings.segment_s:
+            early = elapsed_s < EARLY_SHARE * self.settings.segment_s
+            if early and not changed and not self._is_last_chance(growing, pts):
                 return  # a keyframe that some viewer asked for
             self._finish(growing, pts)
         last = self._kept[-1].init if self._kept else None
@@ -145,6 +160,10 @@ class Segments:
         discontinuity = changed or (self._interrupted and last is not None)
         self._interrupted = False
         self._growing = _Growing(init, discontinuity, pts)
+
+    def _is_last_chance(self, growing: _Growing, pts: int) -> bool:
+        """Whether the segment would be too long if it didn't end at this picture but at the next one."""
+        return pts + growing.step - growing.start > self._limit
 
     def _tracks(self, parameter_sets: ParameterSets) -> tuple[VideoTrack, AudioTrack | None] | None:
         opened = self._opened
@@ -185,7 +204,6 @@ class Segments:
         )
         self._kept.append(segment)
         self.listed.append(segment)
-        self.longest_s = max(self.longest_s, segment.duration_s)
         if len(self.listed) > self.settings.segments:
             self.media_sequence += 1
             self.discontinuity_sequence += self.listed.popleft().discontinuity

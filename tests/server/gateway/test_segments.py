@@ -259,19 +259,32 @@ def test_a_new_size_is_a_discontinuity_with_an_init_of_its_own():
     assert "RESOLUTION=96x64" in playlist.multivariant(source.segments)
 
 
-def test_a_slow_source_makes_longer_segments_and_says_so():
+@pytest.mark.parametrize("step_s", [0.3, 0.7, 0.9])
+def test_a_slow_source_makes_segments_no_longer_than_was_promised(step_s):
     source = Source()
     source.encoder = Encoder(160, 120, 1000.0)
-    for number in range(12):  # a picture every 0.9 s
+    for number in range(40):
         payload, keyframe = source.encoder.encode(number, source.pts)
         source.segments.video(video(source.pts, payload, keyframe))
-        source.pts += 81_000
-    assert source.media().target_s == 4
-    assert len(source.media().entries) >= 2
-    source.encoder = Encoder(160, 120, 2.0)
-    source.run(20.0)
-    assert {entry.duration_s for entry in source.media().entries} == {2.0}
-    assert source.media().target_s == 4, "what players were told stays true"
+        source.pts += round(step_s * 90_000)
+    media = source.media()
+    assert media.target_s == 2
+    assert len(media.entries) == 4
+    assert not any(entry.discontinuity for entry in media.entries)
+
+
+def test_a_keyframe_that_comes_too_late_costs_pictures_and_no_promise():
+    source = Source(gop_s=1000.0)
+    source.segments._on_need_keyframe = lambda: None  # the worker is too slow to answer
+    source.run(4.0)
+    source.encoder.force = True
+    source.run(1.0)
+    source.segments.end()
+    media = source.media()
+    assert media.target_s == 2
+    assert [entry.discontinuity for entry in media.entries] == [False, True]
+    assert media.entries[0].duration_s == pytest.approx(2.5, abs=0.05)
+    assert media.entries[1].duration_s == pytest.approx(1.0)
 
 
 def test_sound_lies_beside_the_picture():
