@@ -16,7 +16,7 @@ from typing import Any
 from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
 from engine.load import load_engine
 from server.offline.file_reader import WholeFile
-from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, VIDEO_CLOCK_HZ
+from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, VIDEO_CLOCK_HZ, Message
 from server.worker.connection import Connection
 from server.worker.encode.h264 import choose_encoder
 from server.worker.encode.video import VideoPublisher
@@ -98,7 +98,7 @@ def bench_pipeline(
                 preset=preset,
                 bitrate_bps=0,
                 keyframe_interval_s=DEFAULT_KEYFRAME_INTERVAL_S,
-                send=drain.connection.send,
+                send=drain.send,
                 audio_format=lambda: None,
                 log=_LOG,
             )
@@ -201,11 +201,14 @@ class _Drain:
 
     def __enter__(self) -> "_Drain":
         self._ours, theirs = socket.socketpair()
-        self.connection = Connection(theirs)
+        self._connection = Connection(theirs)
         self._theirs = theirs
         self._thread = threading.Thread(target=self._read, name="drain")
         self._thread.start()
         return self
+
+    def send(self, message: Message) -> None:
+        self._connection.send(message)
 
     def _read(self) -> None:
         buffer = bytearray(1 << 20)
@@ -213,6 +216,7 @@ class _Drain:
             pass
 
     def __exit__(self, *_: object) -> None:
+        self._connection.close()
         self._theirs.close()
         self._thread.join()
         self._ours.close()

@@ -20,6 +20,7 @@ DropReason = Literal[
     "audio_corrupt",
     "audio_overlap",
     "slow_viewer",
+    "slow_gateway",
 ]
 LoadState = Literal["loading", "ready", "failed"]
 BICUBIC = "bicubic"  # the backend that stands in for a network's

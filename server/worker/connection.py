@@ -1,29 +1,31 @@
 """The worker's end of the socket to the gateway."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
-from server.wire.codec import Decoder, encode
+from server.wire.codec import Decoder
 from server.wire.messages import Message
+from server.worker.outbox import Outbox
 
 _READ_BYTES = 1 << 16
 
 
 class Connection:
-    """`send`, for any thread, blocks while the gateway is slow: the mailboxes before the encoder drop then,
-    and nothing piles up behind it."""
+    """`send` is for any thread. Only pictures wait for a slow gateway."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._lock = threading.Lock()
+        self._outbox = Outbox(connection)
 
-    def send(self, message: Message) -> None:
-        """Sends, or does nothing once the gateway has gone: the reader sees it and ends the process."""
-        data = encode(message)
-        with self._lock, suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(data)
+    def send(self, message: Message) -> bool:
+        """False where sound is dropped because the gateway is slow. Does nothing once the gateway has gone:
+        the reader sees it and ends the process."""
+        return self._outbox.put(message)
+
+    def close(self) -> None:
+        """Returns once all that was said has left, or the gateway has gone."""
+        self._outbox.close()
 
     def messages(self) -> Iterator[Message]:
         """Messages until the gateway has gone. Raises ProtocolError."""

@@ -96,9 +96,11 @@ class LiveIngest:
             log=self._log,
             on_gpu=self._on_gpu,
         )
-        seen_s = time.monotonic()
+        waited_s = 0.0  # for the source alone: what holds us up is no fault of its
+        asked_s = time.monotonic()
         pictures = 0
         for arrival in self._source.arrivals():
+            waited_s += time.monotonic() - asked_s
             if self._stop.is_set():
                 return
             if not arrival.video:
@@ -109,9 +111,10 @@ class LiveIngest:
                     put(picture)
                     pictures += 1
                     self._retry_s = _FIRST_RETRY_S
-                    seen_s = time.monotonic()
-            if time.monotonic() - seen_s > self._timeout_s:
+                    waited_s = 0.0
+            if waited_s > self._timeout_s:
                 raise SourceLost(f"no picture could be decoded for {self._timeout_s:g} s")
+            asked_s = time.monotonic()
         if not pictures and not self._stop.is_set():
             raise SourceUnusable("no picture could be decoded")
 

@@ -71,7 +71,7 @@ class Worker:
                 preset=job.preset,
                 bitrate_bps=job.bitrate_bps,
                 keyframe_interval_s=job.keyframe_interval_s,
-                send=connection.send,
+                send=self._send,
                 audio_format=lambda: ingest.audio_format(),
                 log=log,
             )
@@ -86,7 +86,7 @@ class Worker:
                 ),
                 max_size=(job.max_width, job.max_height),
                 timeout_s=job.source_timeout_s,
-                send=connection.send,
+                send=self._send,
                 on_drop=self._drops.add,
                 on_open=self._on_open,
                 stop=self.stop,
@@ -128,6 +128,10 @@ class Worker:
                 case Stop():
                     break
         self.stop.set()
+
+    def _send(self, message: Message) -> None:
+        if not self._connection.send(message):
+            self._drops.add("publish", "slow_gateway")
 
     def _on_open(self) -> None:
         self.publisher.request_keyframe("upscaled")
@@ -216,28 +220,29 @@ def serve(gateway: socket.socket, load_by: LoadBy = engine_loader) -> int:
         return 1
     log = stream_log(job.stream)
     limit_memory(job.worker_memory_bytes)
+    last_word: JobImpossible | WorkerBroken
     try:
         worker = Worker(job, connection, log, load_by)
         threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True).start()
         worker.run()
     except (JobError, SourceError, EngineError) as exc:
         log.error("stream failed: %s", exc)
-        connection.send(JobImpossible(reason=str(exc)))
-        return 1
+        last_word, status = JobImpossible(reason=str(exc)), 1
     except DeviceFailed as exc:
         log.error("worker ends: %s", exc)
-        connection.send(WorkerBroken(reason=str(exc)))
-        return 70
+        last_word, status = WorkerBroken(reason=str(exc)), 70
     except MemoryError:
         reason = f"the worker needed more memory than limits.worker_memory_bytes={job.worker_memory_bytes}"
         log.exception(reason)
-        connection.send(WorkerBroken(reason=reason))
-        return 70
+        last_word, status = WorkerBroken(reason=reason), 70
     except Exception as exc:  # the boundary of the process: the gateway starts another one
         log.exception("worker broke, holding %d MB", held_bytes() >> 20)  # libraries hide a want of memory
-        connection.send(WorkerBroken(reason=f"the worker broke: {type(exc).__name__}: {exc}"))
-        return 70
-    return 0
+        last_word, status = WorkerBroken(reason=f"the worker broke: {type(exc).__name__}: {exc}"), 70
+    else:
+        return 0
+    connection.send(last_word)
+    connection.close()
+    return status
 
 
 def _rss_bytes() -> int:

@@ -240,6 +240,35 @@ def test_silence_is_noticed_and_reported(ingest, publish):
     assert f"udp://127.0.0.1:{port}" in source.lost[-1].reason
 
 
+def test_a_gateway_that_stalls_costs_no_source(clip):
+    """The file has a picture every 40 ms; each packet of sound takes far longer to be sent at first."""
+    stop = threading.Event()
+    messages: list[Message] = []
+    pictures: list[Picture] = []
+
+    def send(message: Message) -> None:
+        if isinstance(message, AudioPacket) and len(messages) < 3:
+            time.sleep(0.4)
+        messages.append(message)
+
+    def put(picture: Picture) -> None:
+        pictures.append(picture)
+        if len(pictures) > 40:
+            stop.set()
+
+    LiveIngest(
+        open_source(str(clip), loop=True, timeout_s=0.3, stop=stop),
+        max_size=(1920, 1080),
+        timeout_s=0.3,
+        send=send,
+        on_drop=lambda stage, reason: None,
+        on_open=lambda: None,
+        stop=stop,
+        log=logging.LoggerAdapter(logging.getLogger("test"), {}),
+    ).run(put)
+    assert not [m for m in messages if isinstance(m, Reconnecting)]
+
+
 @pytest.fixture
 def web(tmp_path) -> Iterator[tuple[Path, str]]:
     """A folder and the address it is served at."""
