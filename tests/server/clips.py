@@ -26,6 +26,7 @@ def write_clip(
     audio: str | None = None,
     audio_first: bool = False,
     audio_s: float | None = None,
+    layout: str = "stereo",
     gop: int = 10,
     b_frames: int = 0,
     tags: tuple[int, int, int, int] | None = None,
@@ -34,7 +35,7 @@ def write_clip(
     an encoder, such as aac; its track before the picture's with `audio_first`, as long as the picture without
     `audio_s`."""
     with av.open(str(path), "w") as out:
-        sound = out.add_stream(audio, rate=48_000, layout="stereo") if audio and audio_first else None
+        sound = out.add_stream(audio, rate=48_000, layout=layout) if audio and audio_first else None
         video = out.add_stream(codec, rate=fps)
         context = video.codec_context
         context.width, context.height, context.pix_fmt = width, height, pixel_format
@@ -46,7 +47,7 @@ def write_clip(
         if codec == "libx264":
             video.options = {"preset": "ultrafast", "crf": "12"}
         if audio and not audio_first:
-            sound = out.add_stream(audio, rate=48_000, layout="stereo")
+            sound = out.add_stream(audio, rate=48_000, layout=layout)
         form = SyntheticFormat(width=width + width % 2, height=height + height % 2)
         for number in range(frames):
             frame = numbered(number, form, width, height, pixel_format)
@@ -72,7 +73,7 @@ def _write_tone(out, sound, seconds: float) -> None:
     samples = round(seconds * 48_000)
     phase = np.arange(samples) * (2 * np.pi * 440 / 48_000)
     tone = np.repeat((8000 * np.sin(phase)).astype("<i2"), 2)[None]
-    resampler = av.AudioResampler(sound.format.name, "stereo", 48_000, sound.frame_size or 1024)
+    resampler = av.AudioResampler(sound.format.name, sound.layout.name, 48_000, sound.frame_size or 1024)
     frame = av.AudioFrame.from_ndarray(tone, "s16", "stereo")
     frame.sample_rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
     for block in [*resampler.resample(frame), *resampler.resample(None)]:

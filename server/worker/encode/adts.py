@@ -1,5 +1,7 @@
 """AAC as containers need it: AudioSpecificConfig (ISO/IEC 14496-3), access units without ADTS headers."""
 
+from server.wire.messages import AudioFormat
+
 _RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
 
@@ -11,6 +13,16 @@ def audio_specific_config(*, object_type: int, rate_hz: int, channels: int) -> b
     if not 1 <= layout <= 7 or not 1 <= object_type <= 4:
         raise ValueError(f"AAC {object_type = } must be from 1 to 4 and {channels = } one of 1-6, 8")
     return (object_type << 11 | _RATES.index(rate_hz) << 7 | layout << 3).to_bytes(2, "big")
+
+
+def adts_format(config: bytes) -> AudioFormat:
+    """The format that an AudioSpecificConfig of `split_adts` stands for."""
+    value = int.from_bytes(config, "big")
+    layout = value >> 3 & 15
+    # 0: the channels are told within the stream; one is the least that a track can have.
+    return AudioFormat(
+        config=config, rate_hz=_RATES[value >> 7 & 15], channels=8 if layout == 7 else max(layout, 1)
+    )
 
 
 def split_adts(data: bytes) -> tuple[bytes, bytes] | None:

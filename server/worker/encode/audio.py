@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 
 import av
 from av.audio.codeccontext import AudioCodecContext
@@ -13,7 +14,7 @@ from av.packet import Packet
 from msgspec.structs import replace
 
 from server.wire.messages import AUDIO_CLOCK_HZ, AudioCodec, AudioFormat, AudioPacket, DropReason
-from server.worker.encode.adts import audio_specific_config, split_adts
+from server.worker.encode.adts import adts_format, audio_specific_config, split_adts
 
 _OPUS_SAMPLES = 960  # 20 ms
 _AAC_SAMPLES = 1024
@@ -42,7 +43,9 @@ class Encoder:
             context.flags |= Flags.global_header  # raw access units, their config in extradata
         context.open()
         self._context = context
-        self._resampler = AudioResampler(sample_format, layout, rate_hz)
+        self._open_resampler = partial(AudioResampler, sample_format, layout, rate_hz)
+        self._resampler: AudioResampler | None = None
+        self._input: tuple[str, str, int] | None = None  # what the resampler takes
         self._fifo = AudioFifo()
         self._offset_s: float | None = None  # when sample 0 is presented
         self._taken = 0  # samples given to the encoder
@@ -56,8 +59,9 @@ class Encoder:
         offset_s = presentation_s - (self._taken + self._fifo.samples) / self._rate_hz
         if self._offset_s is None or abs(offset_s - self._offset_s) > _JITTER_S:
             self._offset_s = offset_s
-        for resampled in self._resampler.resample(frame):
-            resampled.pts = None
+        for resampled in self._resample(frame):
+            # One that needed no resampling still has the source's clock, and the queue takes only one clock.
+            resampled.pts, resampled.time_base = None, Fraction(1, self._rate_hz)
             self._fifo.write(resampled)
         while self._fifo.samples >= self._samples:
             block = self._fifo.read(self._samples)
@@ -73,6 +77,17 @@ class Encoder:
                     duration=self._samples * AUDIO_CLOCK_HZ // self._rate_hz,
                     payload=bytes(packet),
                 )
+
+
+    def _resample(self, frame: AudioFrame) -> list[AudioFrame]:
+        """The frame as the encoder takes it. Broadcasts change between mono, stereo and surround, and a
+        resampler takes only what it began with: another one follows what the last one still held."""
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        held: list[AudioFrame] = []
+        if self._resampler is None or form != self._input:
+            held = self._resampler.resample(None) if self._resampler is not None else []
+            self._resampler, self._input = self._open_resampler(), form
+        return held + self._resampler.resample(frame)
 
 
 class AudioPublisher:
@@ -134,7 +149,7 @@ class AudioPublisher:
         if framed is not None:
             config, payload = framed
             if config != self.format.config:
-                self.format = replace(self.format, config=config)
+                self.format = adts_format(config)
         start_s = None if packet.pts is None else float(packet.pts * packet.time_base)
         seconds = float((packet.duration or 0) * packet.time_base) or _AAC_SAMPLES / self._context.sample_rate
         self._send_in_order(

@@ -189,6 +189,30 @@ def test_surround_sound_is_copied_and_mixed_down_for_webrtc():
     assert not published.drops
 
 
+@pytest.mark.parametrize("codec", ["aac", "mp2", "ac3"])
+@pytest.mark.parametrize("layouts", [("mono", "stereo"), ("stereo", "mono")])
+def test_sound_that_changes_between_mono_and_stereo_goes_on(tmp_path, codec, layouts):
+    sent, drops = [], []
+    publisher = None
+    for part, layout in enumerate([*layouts, layouts[0]]):
+        path = write_clip(tmp_path / f"{part}.ts", frames=50, audio=codec, layout=layout)
+        with av.open(str(path)) as container:
+            [sound] = container.streams.audio
+            start = sound.start_time
+            publisher = publisher or AudioPublisher(
+                sound.codec_context, present=Timeline().at, send=sent.append, on_drop=drops.append
+            )
+            for packet in list(container.demux(sound))[:-1]:
+                packet.pts += part * 189_000 - start  # AAC lasts longer than its picture
+                publisher.push(packet, round((ARRIVAL_S + float(packet.pts * packet.time_base)) * 1e9))
+            if codec == "aac":
+                assert publisher.format.channels == {"mono": 1, "stereo": 2}[layout]
+    assert not drops
+    for out in ("aac", "opus"):
+        packets = [packet for packet in sent if packet.codec == out]
+        assert sum(packet.duration for packet in packets) / AUDIO_CLOCK_HZ == pytest.approx(6, abs=0.2)
+
+
 def test_the_first_of_several_tracks_is_taken():
     with av.open(str(shared("data/video/nasa_13013.mp4"))) as container:
         video, sound = find_tracks(container)
