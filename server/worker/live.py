@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 from server.wire.logs import Log
 from server.wire.messages import VIDEO_CLOCK_HZ, AudioFormat, DropReason, Message, Reconnecting, Stage
@@ -123,11 +124,11 @@ class LiveIngest:
             return None
         return AudioPublisher(
             tracks.audio,
-            present=self._timeline.at,
+            present=partial(self._timeline.at, "sound"),
             send=self._send,
             on_drop=lambda reason: self._on_drop("decode", reason),
         )
 
     def _stamp(self, pts: int, duration: int, time_base: Fraction, arrival_ns: int) -> tuple[int, int]:
-        presentation_s = self._timeline.at(float(pts * time_base), arrival_ns)
+        presentation_s = self._timeline.at("picture", float(pts * time_base), arrival_ns)
         return round(presentation_s * VIDEO_CLOCK_HZ), round(duration * time_base * VIDEO_CLOCK_HZ)

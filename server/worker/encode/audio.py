@@ -78,7 +78,6 @@ class Encoder:
                     payload=bytes(packet),
                 )
 
-
     def _resample(self, frame: AudioFrame) -> list[AudioFrame]:
         """The frame as the encoder takes it. Broadcasts change between mono, stereo and surround, and a
         resampler takes only what it began with: another one follows what the last one still held."""

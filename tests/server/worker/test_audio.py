@@ -1,4 +1,6 @@
 import itertools
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -27,7 +29,7 @@ class Published:
             assert sound is not None
             publisher = AudioPublisher(
                 sound.codec_context,
-                present=Timeline().at,
+                present=partial(Timeline().at, "sound"),
                 send=self.packets.append,
                 on_drop=self.drops.append,
             )
@@ -147,7 +149,7 @@ def test_a_step_back_in_time_is_counted_not_sent(tmp_path):
         sent, drops = [], []
         timeline = Timeline()
         publisher = AudioPublisher(
-            sound.codec_context, present=timeline.at, send=sent.append, on_drop=drops.append
+            sound.codec_context, present=partial(timeline.at, "sound"), send=sent.append, on_drop=drops.append
         )
         packets = list(container.demux(sound))[:-1]
         for packet in packets[:40]:
@@ -169,7 +171,10 @@ def test_garbage_in_the_sound_is_counted_and_the_rest_goes_on(tmp_path):
         [sound] = container.streams.audio
         sent, drops = [], []
         publisher = AudioPublisher(
-            sound.codec_context, present=Timeline().at, send=sent.append, on_drop=drops.append
+            sound.codec_context,
+            present=partial(Timeline().at, "sound"),
+            send=sent.append,
+            on_drop=drops.append,
         )
         for index, packet in enumerate(list(container.demux(sound))[:-1]):
             if 20 <= index < 30:
@@ -200,7 +205,10 @@ def test_sound_that_changes_between_mono_and_stereo_goes_on(tmp_path, codec, lay
             [sound] = container.streams.audio
             start = sound.start_time
             publisher = publisher or AudioPublisher(
-                sound.codec_context, present=Timeline().at, send=sent.append, on_drop=drops.append
+                sound.codec_context,
+                present=partial(Timeline().at, "sound"),
+                send=sent.append,
+                on_drop=drops.append,
             )
             for packet in list(container.demux(sound))[:-1]:
                 packet.pts += part * 189_000 - start  # AAC lasts longer than its picture
