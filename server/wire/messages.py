@@ -169,6 +169,7 @@ class VideoPacket(Message, frozen=True):
     sent_ns: int
     trace: Trace
     payload: bytes
+    opening: Count = 1  # of the source, which the frame came from
 
 
 class AudioPacket(Message, frozen=True):
@@ -196,6 +197,7 @@ class Reconnecting(Message, frozen=True):
 
     reason: Text
     retry_in_s: Seconds
+    opening: Annotated[int, Meta(ge=0)] = 1  # of the source, now over; its frames may still be on their way
 
 
 class JobImpossible(Message, frozen=True):

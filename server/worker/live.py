@@ -49,6 +49,7 @@ class LiveIngest:
         self._timeline = Timeline()
         self._audio: AudioPublisher | None = None
         self._retry_s = _FIRST_RETRY_S
+        self._openings = 0
 
     def audio_format(self) -> AudioFormat | None:
         """The open source's sound; None where it has none."""
@@ -68,7 +69,7 @@ class LiveIngest:
                 waited_s = time.monotonic() - started_s if isinstance(exc, PublisherLost) else 0.0
                 retry_s = self._pause_s(waited_s)
                 self._log.warning("source lost: %s; next try in %.1f s", exc, retry_s)
-                self._send(Reconnecting(reason=str(exc), retry_in_s=retry_s))
+                self._send(Reconnecting(reason=str(exc), retry_in_s=retry_s, opening=self._openings))
                 self._stop.wait(retry_s)
             finally:
                 self._source.close()
@@ -86,6 +87,7 @@ class LiveIngest:
 
     def _run_once(self, put: Callable[[Picture], None]) -> None:
         tracks = self._source.open()
+        self._openings += 1
         self._timeline.reset()
         self._on_open()
         self._audio = self._publisher(tracks)
@@ -96,6 +98,7 @@ class LiveIngest:
             on_drop=lambda reason: self._on_drop("decode", reason),
             log=self._log,
             on_gpu=self._on_gpu,
+            opening=self._openings,
         )
         waited_s = 0.0  # for the source alone: what holds us up is no fault of its
         asked_s = time.monotonic()

@@ -82,9 +82,10 @@ class Outputs:
         }
         return {name: level for name, level in sent.items() if level is not None}
 
-    def publish_video(self, packet: VideoPacket) -> None:
+    def publish_video(self, packet: VideoPacket, *, late: bool = False) -> None:
+        """`late`: the source was lost meanwhile, and the segment it belongs to has ended."""
         self._video(packet.rendition).publish(packet)
-        if packet.rendition == "upscaled":
+        if packet.rendition == "upscaled" and not late:
             self.hls.video(packet)
 
     def publish_audio(self, packet: AudioPacket) -> None:

@@ -67,6 +67,7 @@ class Stream:
         self._created = datetime.now(UTC)
         self._opened: Opened | None = None
         self._engine_load: EngineLoad | None = None
+        self._lost_opening = 0  # of the source by this worker, the last that is over
         self._supervisor = Supervisor(placement, settings.job(limits, policy), self)
         self._task: asyncio.Task[None] | None = None
         self._enter("starting")
@@ -96,6 +97,7 @@ class Stream:
     def on_start(self) -> None:
         self.figures.worker_started()
         self._engine_load = None
+        self._lost_opening = 0
         if self.outputs.plain_wanted:
             self._supervisor.send(SetPlain(enabled=True))
 
@@ -114,6 +116,7 @@ class Stream:
             case EngineLoad():
                 self._engine_load = message
             case Reconnecting():
+                self._lost_opening = message.opening
                 self.figures.reconnecting()
                 self.outputs.hls.interrupt()
                 self._enter("reconnecting", f"{message.reason}; trying again in {message.retry_in_s:.1f} s")
@@ -137,9 +140,11 @@ class Stream:
         self.outputs.close()
 
     def _on_video(self, packet: VideoPacket) -> None:
-        self.outputs.publish_video(packet)
+        # A frame that was on its way when the source was lost is shown, but brings nothing back.
+        late = packet.opening <= self._lost_opening
+        self.outputs.publish_video(packet, late=late)
         if packet.rendition == "upscaled":
-            if self.state != "running":
+            if self.state != "running" and not late:
                 self._enter("running")
             # The viewers' tasks are already scheduled: behind them, this runs once each has sent.
             asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)

@@ -176,6 +176,7 @@ class VideoPublisher:
                     sent_ns=sent_ns,
                     trace=replace(trace, encode=_seconds(sent_ns - started_ns)),
                     payload=encoded.payload,
+                    opening=picture.opening,
                 )
             )
 

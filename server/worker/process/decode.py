@@ -48,15 +48,16 @@ class PictureDecoder:
         on_drop: Callable[[DropReason], None],
         log: Log,
         on_gpu: bool = False,
+        opening: int = 1,
     ) -> None:
-        """`on_gpu`: pictures stay in the GPU's memory if NVDEC takes the stream; else the log says why.
-
-        Raises SourceUnusable where the source says that its picture is above `max_size`.
+        """`opening`: which one it is. `on_gpu`: pictures stay in the GPU's memory if NVDEC takes the stream;
+        else the log says why. Raises SourceUnusable where the source says that its picture is above `max_size`.
         """
         self._log = log
         self._context = tracks.video
         self._max_size = max_size
         self._on_gpu = on_gpu
+        self._opening = opening
         if on_gpu:
             try:
                 self._context = open_nvdec(tracks.video)
@@ -125,6 +126,7 @@ class PictureDecoder:
             duration=duration,
             arrival_ns=arrival_ns,
             decoded_ns=now_ns(),
+            opening=self._opening,
         )
 
     def _to_native(self, frame: av.VideoFrame, form: PictureFormat) -> av.VideoFrame:

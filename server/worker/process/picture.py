@@ -78,6 +78,7 @@ class Picture:
     duration: int  # 0 where the source does not say
     arrival_ns: int
     decoded_ns: int
+    opening: int = 1  # of the source: how many times it had been opened
 
     @property
     def on_gpu(self) -> bool:

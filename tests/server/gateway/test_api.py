@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 
 import pytest
+from msgspec.structs import replace
 
 from server.wire.messages import Dropped, Heartbeat, JobImpossible, Reconnecting, Stop
 from tests.server.gateway.scripted_gateway import (
@@ -75,6 +77,27 @@ async def test_losing_the_source_shows_in_the_state_and_ends_with_a_picture():
         assert stream["source_reconnects"] == 1
         served.worker.die()
         assert (await served.in_state("running"))["reason"] == ""
+
+
+async def test_frames_on_the_way_do_not_bring_a_lost_source_back():
+    async with gateway() as served:
+        await served.in_state("running")
+        served.worker.hang()
+        served.worker.say(Reconnecting(reason="refused", retry_in_s=1.0, opening=1))
+        await served.in_state("reconnecting")
+        seen = (await served.stream())["frames"]["total"]
+        late = served.worker._video("upscaled", int(time.monotonic() * 90_000))
+        for _ in range(3):
+            served.worker.say(late)
+
+        async def shown() -> bool:
+            return (await served.stream())["frames"]["total"] == seen + 3
+
+        await until(shown, "the late frames")
+        assert (await served.stream())["state"] == "reconnecting"
+        assert (await served.metrics())['livesr_super_resolution{stream="demo"}'] == 0
+        served.worker.say(replace(late, opening=2))
+        await served.in_state("running")
 
 
 async def test_a_failed_stream_says_why_and_leaves_the_others_alone():

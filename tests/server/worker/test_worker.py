@@ -280,6 +280,8 @@ def test_a_source_that_comes_back_starts_with_an_idr(start, tmp_path):
     assert late, "no IDR among the first pictures of the source that came back"
     pts = [packet.pts for packet in worker.video()]
     assert pts == sorted(set(pts))
+    assert worker.of(Reconnecting)[0].opening == 1
+    assert back[-1].opening > 1
 
 
 def test_a_file_that_does_not_loop_ends_the_stream(start, tmp_path):
