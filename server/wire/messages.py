@@ -61,6 +61,9 @@ class WorkerJob(Message, frozen=True):
     worker_memory_bytes: int  # private memory of the process; 0: as much as there is
     source_timeout_s: float
     engine_patience_s: float  # an engine that takes longer to load is stood in for by bicubic
+    # Where the worker before got to, in ticks of each: viewers never see timestamps go back.
+    video_after: int | None = None
+    sound_after: int | None = None
 
 
 class RequestKeyframe(Message, frozen=True):

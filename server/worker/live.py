@@ -8,7 +8,15 @@ from fractions import Fraction
 from functools import partial
 
 from server.wire.logs import Log
-from server.wire.messages import VIDEO_CLOCK_HZ, AudioFormat, DropReason, Message, Reconnecting, Stage
+from server.wire.messages import (
+    VIDEO_CLOCK_HZ,
+    AudioCodec,
+    AudioFormat,
+    DropReason,
+    Message,
+    Reconnecting,
+    Stage,
+)
 from server.worker.encode.audio import AudioPublisher
 from server.worker.ingest.source import PublisherLost, Source, SourceLost, SourceUnusable, Tracks
 from server.worker.ingest.timeline import Timeline
@@ -35,8 +43,10 @@ class LiveIngest:
         stop: threading.Event,
         log: Log,
         on_gpu: bool = False,
+        sound_after: int | None = None,
     ) -> None:
-        """`on_gpu`: pictures stay in the GPU's memory where they can."""
+        """`on_gpu`: pictures stay in the GPU's memory where they can. No sound starts before
+        `sound_after`."""
         self._source = source
         self._max_size = max_size
         self._timeout_s = timeout_s
@@ -50,6 +60,9 @@ class LiveIngest:
         self._audio: AudioPublisher | None = None
         self._retry_s = _FIRST_RETRY_S
         self._openings = 0
+        self._sound_ends: dict[AudioCodec, int] = {}
+        if sound_after is not None:
+            self._sound_ends = {"aac": sound_after, "opus": sound_after}
 
     def audio_format(self) -> AudioFormat | None:
         """The open source's sound; None where it has none."""
@@ -130,6 +143,7 @@ class LiveIngest:
             present=partial(self._timeline.at, "sound"),
             send=self._send,
             on_drop=lambda reason: self._on_drop("decode", reason),
+            ends=self._sound_ends,
         )
 
     def _stamp(self, pts: int, duration: int, time_base: Fraction, arrival_ns: int) -> tuple[int, int]:

@@ -74,6 +74,7 @@ class Worker:
                 send=self._send,
                 audio_format=lambda: ingest.audio_format(),
                 log=log,
+                after=job.video_after,
             )
             ingest = LiveIngest(
                 open_source(
@@ -92,6 +93,7 @@ class Worker:
                 stop=self.stop,
                 log=log,
                 on_gpu=stays_on_gpu(job, self.publisher.encoder, log),
+                sound_after=job.sound_after,
             )
         except ValueError as exc:
             raise JobError(str(exc)) from exc

@@ -5,6 +5,8 @@ import logging
 import time
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics, StreamMetrics
 from server.gateway.figures.views import (
@@ -33,6 +35,7 @@ from server.wire.messages import (
     RequestKeyframe,
     SetPlain,
     VideoPacket,
+    WorkerJob,
 )
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials
@@ -54,6 +57,8 @@ class Stream:
         metrics: Metrics,
     ) -> None:
         self.settings = settings
+        self._limits = limits
+        self._policy = policy
         self.id = settings.id
         self.state: StreamState = "starting"
         self.reason = ""
@@ -67,8 +72,10 @@ class Stream:
         self._created = datetime.now(UTC)
         self._opened: Opened | None = None
         self._engine_load: EngineLoad | None = None
+        self._video_pts: int | None = None  # the last
+        self._sound_end: int | None = None
         self._lost_opening = 0  # of the source by this worker, the last that is over
-        self._supervisor = Supervisor(placement, settings.job(limits, policy), self)
+        self._supervisor = Supervisor(placement, self._job, self)
         self._task: asyncio.Task[None] | None = None
         self._enter("starting")
 
@@ -92,6 +99,11 @@ class Stream:
         self.outputs.close()
         self.figures.metrics.forget()
 
+    def _job(self) -> WorkerJob:
+        return replace(
+            self.settings.job(self._limits, self._policy), video_after=self._video_pts, sound_after=self._sound_end
+        )
+
     # Supervised
 
     def on_start(self) -> None:
@@ -106,6 +118,7 @@ class Stream:
             case VideoPacket():
                 self._on_video(message)
             case AudioPacket():
+                self._sound_end = max(self._sound_end or 0, message.pts + message.duration)
                 self.outputs.publish_audio(message)
             case Heartbeat():
                 self.figures.heartbeat(message)
@@ -140,6 +153,7 @@ class Stream:
         self.outputs.close()
 
     def _on_video(self, packet: VideoPacket) -> None:
+        self._video_pts = max(self._video_pts or 0, packet.pts)
         # A frame that was on its way when the source was lost is shown, but brings nothing back.
         late = packet.opening <= self._lost_opening
         self.outputs.publish_video(packet, late=late)

@@ -1,6 +1,7 @@
 """Keeps one worker running: starts it, watches its heartbeat, replaces it."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,10 +56,11 @@ class Supervisor:
     def __init__(
         self,
         placement: Placement,
-        job: WorkerJob,
+        job: Callable[[], WorkerJob],
         supervised: Supervised,
         patience: Patience = Patience(),
     ) -> None:
+        """`job` is asked for each worker's."""
         self._placement = placement
         self._job = job
         self._supervised = supervised
@@ -76,7 +78,7 @@ class Supervisor:
         while True:
             started_s = loop.time()
             try:
-                worker = await self._placement.start(self._job)
+                worker = await self._placement.start(self._job())
             except OSError as exc:
                 reason, heard = f"no worker could be started: {exc}", self._supervised.on_no_worker
             else:

@@ -99,12 +99,14 @@ class AudioPublisher:
         present: Callable[[float | None, int], float],
         send: Callable[[AudioPacket], None],
         on_drop: Callable[[DropReason], None],
+        ends: dict[AudioCodec, int] | None = None,
     ) -> None:
+        """`ends` is where each codec's sound has ended so far, and outlives this opening."""
         self._context = context
         self._present = present
         self._send = send
         self._on_drop = on_drop
-        self._ends: dict[AudioCodec, int] = {}
+        self._ends = {} if ends is None else ends
         self._opus = Encoder(
             "opus", layout="stereo", rate_hz=AUDIO_CLOCK_HZ, samples=_OPUS_SAMPLES, bitrate_bps=96_000
         )

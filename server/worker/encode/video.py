@@ -39,7 +39,9 @@ class VideoPublisher:
         send: Callable[[Message], None],
         audio_format: Callable[[], AudioFormat | None],
         log: Log,
+        after: int | None = None,
     ) -> None:
+        """The first timestamp is above `after`."""
         self.encoder = choose_encoder(encoder, preset, log)
         self._preset = preset
         self._bitrate_bps = bitrate_bps
@@ -50,7 +52,7 @@ class VideoPublisher:
         self._upscaled: H264Encoder | None = None
         self._plain: H264Encoder | None = None
         self._plain_wanted = threading.Event()
-        self._last_pts: int | None = None
+        self._last_pts = after
 
     def request_keyframe(self, rendition: Rendition) -> None:
         encoder = self._upscaled if rendition == "upscaled" else self._plain

@@ -7,7 +7,7 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from server.wire.messages import Dropped, Heartbeat, JobImpossible, Reconnecting, Stop
+from server.wire.messages import AudioPacket, Dropped, Heartbeat, JobImpossible, Reconnecting, Stop
 from tests.server.gateway.scripted_gateway import (
     Script,
     ScriptedPlacement,
@@ -98,6 +98,20 @@ async def test_frames_on_the_way_do_not_bring_a_lost_source_back():
         assert (await served.metrics())['livesr_super_resolution{stream="demo"}'] == 0
         served.worker.say(replace(late, opening=2))
         await served.in_state("running")
+
+
+async def test_the_next_worker_goes_on_above_the_timestamps_of_the_last():
+    async with gateway() as served:
+        await served.in_state("running")
+        first = served.worker
+        assert (first.job.video_after, first.job.sound_after) == (None, None)
+        first.hang()
+        ahead = int(time.monotonic() * 90_000) + 400_000
+        first.say(first._video("upscaled", ahead))
+        first.say(AudioPacket(codec="opus", pts=ahead, duration=960, payload=b"x"))
+        first.die()
+        await until(lambda: len(served.placement.workers) == 2, "a second worker")
+        assert (served.worker.job.video_after, served.worker.job.sound_after) == (ahead, ahead + 960)
 
 
 async def test_a_failed_stream_says_why_and_leaves_the_others_alone():

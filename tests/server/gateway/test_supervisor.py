@@ -46,7 +46,7 @@ class Witness:
 async def supervised(placement: ScriptedPlacement, **patience: float):
     witness = Witness()
     job = Settings().stream(id="s", source="demo:").job(Settings().limits)
-    supervisor = Supervisor(placement, job, witness, Patience(**patience))
+    supervisor = Supervisor(placement, lambda: job, witness, Patience(**patience))
     witness.send = supervisor.send
     task = asyncio.create_task(supervisor.run())
     try:

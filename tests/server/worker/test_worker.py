@@ -284,6 +284,17 @@ def test_a_source_that_comes_back_starts_with_an_idr(start, tmp_path):
     assert back[-1].opening > 1
 
 
+def test_a_worker_goes_on_above_the_timestamps_of_the_one_before(start, tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", width=160, height=96, frames=50, audio="aac")
+    ahead_s = time.monotonic() + 5
+    worker = start(source=str(path), video_after=round(ahead_s * 90_000), sound_after=round(ahead_s * 48_000))
+    worker.until(lambda w: len(w.video()) >= 10 and len(w.of(AudioPacket)) >= 5)
+    pts = [packet.pts for packet in worker.video()]
+    assert pts == sorted(set(pts))
+    assert pts[0] > round(ahead_s * 90_000)
+    assert all(packet.pts >= round(ahead_s * 48_000) for packet in worker.of(AudioPacket))
+
+
 def test_a_file_that_does_not_loop_ends_the_stream(start, tmp_path):
     path = write_clip(tmp_path / "short.mp4", width=160, height=96, frames=30, audio="aac")
     worker = start(source=str(path), loop=False).until(lambda w: w.of(JobImpossible))
