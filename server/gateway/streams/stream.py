@@ -101,7 +101,9 @@ class Stream:
 
     def _job(self) -> WorkerJob:
         return replace(
-            self.settings.job(self._limits, self._policy), video_after=self._video_pts, sound_after=self._sound_end
+            self.settings.job(self._limits, self._policy),
+            video_after=self._video_pts,
+            sound_after=self._sound_end,
         )
 
     # Supervised

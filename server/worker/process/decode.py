@@ -51,7 +51,7 @@ class PictureDecoder:
         opening: int = 1,
     ) -> None:
         """`opening`: which one it is. `on_gpu`: pictures stay in the GPU's memory if NVDEC takes the stream;
-        else the log says why. Raises SourceUnusable where the source says that its picture is above `max_size`.
+        else the log says why. Raises SourceUnusable where the source's own picture is above `max_size`.
         """
         self._log = log
         self._context = tracks.video

@@ -256,7 +256,8 @@ class SlowPlacement(ScriptedPlacement):
     async def start(self, job) -> ScriptedWorker:
         if self.workers:
             return await super().start(job)
-        worker = SlowToStop(job, self.script)
+        worker = SlowToStop(self.script)
+        worker.send(job)
         worker.let_go = asyncio.Event()
         self.workers.append(worker)
         return worker

@@ -1,5 +1,4 @@
 import itertools
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
