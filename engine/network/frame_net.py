@@ -46,19 +46,19 @@ class FrameNet(nn.Module):
         self.net = net
         self.kind = kind
         if kind == "y":
-            self.chroma = _Enlarge(scale, -(scale - 1) / (2 * scale), -(scale - 1) / (4 * scale))
+            self.chroma = Enlarge(scale, -(scale - 1) / (2 * scale), -(scale - 1) / (4 * scale))
         else:
-            self.chroma = _Enlarge(2, -1 / 4, 0.0)
+            self.chroma = Enlarge(2, -1 / 4, 0.0)
             self.to_rgb, self.to_yuv = _matrices(colour)
-            self.subsample = _Subsample()
+            self.subsample = Subsample()
         self.to(dtype)
 
     def forward(self, y: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
         luma, chroma = y.to(self.dtype), self.chroma(uv.to(self.dtype))
         if self.kind == "y":
-            return _to_uint8(self.net(luma)), _to_uint8(chroma)
+            return to_uint8(self.net(luma)), to_uint8(chroma)
         yuv = self.to_yuv(self.net(self.to_rgb(torch.cat([luma, chroma], dim=1))))
-        return _to_uint8(yuv[:, :1]), _to_uint8(self.subsample(yuv[:, 1:]))
+        return to_uint8(yuv[:, :1]), to_uint8(self.subsample(yuv[:, 1:]))
 
 
 def frame_net(
@@ -69,12 +69,12 @@ def frame_net(
     return FrameNet(net, config.scale, config.colour, colour, dtype).requires_grad_(False).eval()
 
 
-def _to_uint8(x: Tensor) -> Tensor:
+def to_uint8(x: Tensor) -> Tensor:
     # OpenVINO's cast wraps and CUDA's is undefined out of range: clamp first.
     return x.clamp(0.0, 255.0).round().to(torch.uint8)
 
 
-class _Enlarge(nn.Module):
+class Enlarge(nn.Module):
     """(B, 2, h, w) → (B, 2, s·h, s·w) by the bicubic kernel, borders repeated."""
 
     def __init__(self, scale: int, vertical_offset: float, horizontal_offset: float) -> None:
@@ -90,7 +90,7 @@ class _Enlarge(nn.Module):
         return out
 
 
-class _Subsample(nn.Module):
+class Subsample(nn.Module):
     """(B, 2, h, w) at luma's size → (B, 2, h/2, w/2) at 4:2:0's positions."""
 
     def __init__(self) -> None:
