@@ -1,7 +1,8 @@
 """What a build makes: a folder of graphs with a manifest that says what they are and how close they come.
 
     manifest.json
-    net.xml, net.bin            the bare network: float32 (batch, C, h, w) on 0-255 in and out, any size
+    net.xml, net.bin            the bare network: float32 (batch, C, h, w) on 0-255 in, packed pictures out
+                                (`engine.network.pack`), any size
     frame….xml, frame….bin      all that surrounds it in a frame graph, with a gap for the network
 
 A `y` model has one frame graph; an `rgb` model has one for each matrix and range. None holds the weights
@@ -19,6 +20,8 @@ from engine.errors import InvalidArtifact, ModelNotFound
 from engine.frame import Colour, Matrix, Precision
 
 FORMAT = "livesr-artifact-1"
+# What the graphs take and give; counted up when it changes. 1, which no manifest says: pictures, not packed.
+LAYOUT = 2
 MANIFEST = "manifest.json"
 NET = "net.xml"
 
@@ -68,7 +71,7 @@ def colours(kind: ColourKind) -> list[Colour]:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    fields = {"format": FORMAT} | manifest.to_dict()
+    fields = {"format": FORMAT, "layout": LAYOUT} | manifest.to_dict()
     (path / MANIFEST).write_text(json.dumps(fields, indent=2) + "\n")
 
 
@@ -90,8 +93,11 @@ def open_artifact(path: Path) -> Artifact:
         fields = json.loads((path / MANIFEST).read_text())
         if fields.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
+        _check_layout(path, fields.pop("layout", 1))
         config = AwsrnConfig.from_dict(fields.pop("config"))
         manifest = Manifest(config=config, **fields)
+    except InvalidArtifact:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise InvalidArtifact(f"{path / MANIFEST} is unreadable: {exc}") from exc
     if manifest.precision not in get_args(Precision):
@@ -106,3 +112,11 @@ def open_artifact(path: Path) -> Artifact:
         if hashlib.sha256((path / name).read_bytes()).hexdigest() != manifest.files[name]:
             raise InvalidArtifact(f"{path / name} is not the file that was built: its SHA-256 differs")
     return Artifact(path=path, manifest=manifest)
+
+
+def _check_layout(path: Path, layout: Any) -> None:
+    if layout != LAYOUT:
+        raise InvalidArtifact(
+            f"{path} has graphs of layout {layout}, where this version of livesr runs layout {LAYOUT}: "
+            "build it anew from its checkpoint with `livesr build`"
+        )

@@ -1,4 +1,4 @@
-"""A checkpoint's graphs written into a folder: folded, exported, and quantised where INT8 is asked for."""
+"""A checkpoint's graphs written into a folder: folded, packed, exported, and for INT8 quantised."""
 
 import platform
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from engine.frame import Precision
 from engine.net import Batch
 from engine.network.checkpoint import Checkpoint
 from engine.network.fold import fold
-from engine.network.frame_net import frame_net
+from engine.network.pack import pack
+from engine.network.packed_frame import packed_frame_net
 
 
 def compile_checkpoint(
@@ -23,22 +24,22 @@ def compile_checkpoint(
     if precision == "fp16":
         raise BackendUnavailable("openvino compiles for the CPU in float32, bf16 or int8, not in fp16")
     config = checkpoint.config
-    net = fold(checkpoint.network())
+    net = pack(fold(checkpoint.network()))
     tools = ["livesr", "openvino", "torch"]
     if precision == "int8":
         # NNCF: only INT8 needs it.
         from engine.backends.openvino.quantise import quantise
 
-        export_net(net, config.channels, path / "float.xml")
-        quantise(path / "float.xml", path / NET, config, calibration)
+        export_net(net, path / "float.xml")
+        quantise(path / "float.xml", path / NET, calibration, float_tail=net.block == config.scale)
         (path / "float.xml").unlink()
         (path / "float.bin").unlink()
         tools.append("nncf")
     else:
-        export_net(net, config.channels, path / NET)
+        export_net(net, path / NET)
     for colour in colours(config.colour):
-        frame = frame_net(net, config, colour)
-        export_frame(frame, config.channels, path / frame_file(config.colour, colour))
+        frame = packed_frame_net(net, config, colour)
+        export_frame(frame, path / frame_file(config.colour, colour))
     manifest = Manifest(
         config=config,
         precision=precision,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.artifact import MANIFEST, open_artifact
+from engine.artifact import LAYOUT, MANIFEST, open_artifact
 from engine.build import build
 from engine.config import live_config
 from engine.errors import InvalidArtifact, ModelNotFound, ParityError
@@ -110,10 +110,25 @@ def test_a_manifest_must_list_every_graph(copy: Path) -> None:
         open_artifact(copy)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "other"}', '{"format": "livesr-artifact-1"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": "other"}', '{"format": "livesr-artifact-1", "layout": 2}']
+)
 def test_an_unreadable_manifest(copy: Path, text: str) -> None:
     (copy / MANIFEST).write_text(text)
     with pytest.raises(InvalidArtifact, match=r"manifest\.json is unreadable"):
+        open_artifact(copy)
+
+
+@pytest.mark.parametrize("layout", [None, 1, 3])
+def test_graphs_of_another_layout_are_refused_in_a_sentence(copy: Path, layout: int | None) -> None:
+    fields = json.loads((copy / MANIFEST).read_text())
+    assert fields.pop("layout") == LAYOUT
+    if layout is not None:
+        fields["layout"] = layout
+    fields["what only that layout has"] = True
+    (copy / MANIFEST).write_text(json.dumps(fields))
+    found = f"luma.float32 has graphs of layout {layout or 1}, where this version of livesr runs layout 2"
+    with pytest.raises(InvalidArtifact, match=f"{found}: build it anew .* `livesr build`"):
         open_artifact(copy)
 
 

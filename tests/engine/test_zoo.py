@@ -5,8 +5,9 @@ import pytest
 from engine.artifact import open_artifact
 from engine.load import ZOO, zoo
 from engine.network.checkpoint import load_checkpoint
-from engine.parity import LOWEST_DB
 
+# More than any build needs: what is quantised here has been looked at.
+LOWEST_SHIPPED_DB = 54.0
 CARDS = (ZOO / "README.md").read_text()
 
 
@@ -19,7 +20,7 @@ def test_a_model_comes_with_card_weights_and_artifact(model: str) -> None:
     assert manifest.checkpoint_sha256 == checkpoint.sha256
     assert manifest.config == checkpoint.config
     assert manifest.parity_db is not None
-    assert manifest.parity_db >= LOWEST_DB["int8"]
+    assert manifest.parity_db >= LOWEST_SHIPPED_DB
 
 
 def test_no_card_is_of_a_model_that_does_not_ship() -> None:

@@ -1,11 +1,14 @@
 """The OpenVINO backend: CPU inference of an artifact, without PyTorch."""
 
+import math
 from typing import Any
 
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 
 from engine.artifact import Artifact
+from engine.backends.openvino.unshuffle import unshuffle
 from engine.config import AwsrnConfig
 from engine.errors import BackendUnavailable
 from engine.frame import Colour, EngineSpec, Precision, YuvFrame
@@ -44,15 +47,22 @@ class OpenVinoLane:
 
     def __init__(self, request: Any, spec: EngineSpec) -> None:
         height, width, scale = spec.height, spec.width, spec.scale
-        self._y = np.empty((1, 1, height, width), np.uint8)
-        self._uv = np.empty((1, 2, height // 2, width // 2), np.uint8)
-        y_out = np.empty((1, 1, scale * height, scale * width), np.uint8)
-        uv_out = np.empty((1, 2, scale * height // 2, scale * width // 2), np.uint8)
         self._request = request
-        buffers = {"y_in": self._y, "uv_in": self._uv, "y_out": y_out, "uv_out": uv_out}
-        for name, buffer in buffers.items():
-            request.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
-        self._output = YuvFrame(y=y_out[0, 0], u=uv_out[0, 0], v=uv_out[0, 1])
+        self._y = self._bind("y_in")
+        self._uv = self._bind("uv_in")
+        # (h, w, b²), and for U and V (h, w, 2·b²)
+        self._packed_y, self._packed_uv = self._bind("y_out")[0], self._bind("uv_out")[0]
+        half = scale * height // 2, scale * width // 2
+        self._output = YuvFrame(
+            y=np.empty((scale * height, scale * width), np.uint8),
+            u=np.empty(half, np.uint8),
+            v=np.empty(half, np.uint8),
+        )
+
+    def _bind(self, name: str) -> NDArray[np.uint8]:
+        buffer = np.empty(self._request.get_tensor(name).shape, np.uint8)
+        self._request.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
+        return buffer
 
     def submit(self, frame: YuvFrame) -> None:
         if frame.y.shape != self._y.shape[2:]:
@@ -66,7 +76,12 @@ class OpenVinoLane:
 
     def wait(self) -> YuvFrame:
         self._request.wait()
-        return self._output
+        out = self._output
+        half = self._packed_uv.shape[2] // 2
+        unshuffle(self._packed_y, out.y)
+        unshuffle(self._packed_uv[:, :, :half], out.u)
+        unshuffle(self._packed_uv[:, :, half:], out.v)
+        return out
 
 
 class OpenVinoNet:
@@ -82,8 +97,14 @@ class OpenVinoNet:
         return self._config
 
     def run(self, x: Batch) -> Batch:
-        out: Batch = self._compiled({"lr": np.ascontiguousarray(x, np.float32)})["sr"].copy()
-        return out
+        packed = self._compiled({"lr": np.ascontiguousarray(x, np.float32)})["sr"]
+        batch, channels, height, width = x.shape
+        _, packed_channels, rows, columns = packed.shape
+        block = math.isqrt(packed_channels // channels)
+        phases = packed.reshape(batch, channels, block, block, rows, columns)
+        whole = phases.transpose(0, 1, 4, 2, 5, 3).reshape(batch, channels, block * rows, block * columns)
+        scale = self._config.scale
+        return np.ascontiguousarray(whole[:, :, : scale * height, : scale * width])
 
 
 def devices() -> list[str]:

@@ -17,32 +17,35 @@ from openvino import opset13 as opset
 from torch import Tensor, fx, nn
 from torch.nn.functional import pad
 
-# The node of a frame graph where the network goes.
-NET = "net"
+from engine.network.pack import PackedAwsrn, PackedConv
+from engine.network.packed_frame import PackedFrameNet
+
 _TYPES = {torch.float32: ov.Type.f32, torch.uint8: ov.Type.u8}
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return qualified_name == NET or isinstance(module, (nn.Conv2d, nn.ReLU, nn.PixelShuffle))
+        return isinstance(module, (PackedAwsrn, nn.Conv2d, nn.ReLU, nn.PixelShuffle))
 
 
-def export_net(net: nn.Module, channels: int, path: Path) -> None:
-    """Writes the bare network: "lr" float32 (batch, channels, h, w) → "sr". The luma path that goes round the
-    network (mean shift, skip, the last addition and the shuffle) stays float32 in every precision."""
+def export_net(net: PackedAwsrn, path: Path) -> None:
+    """Writes the bare network: "lr" float32 (batch, C, h, w) → "sr", packed. The path that goes round the
+    network (mean shift, skip and the last addition) stays float32 in every precision."""
     module = _trace(net)
+    channels = net.config.channels
     lr = _parameter("lr", (-1, channels, -1, -1), ov.Type.f32)
     (sr,) = _translate(module, [lr])
     names = {node.name for node in module.graph.nodes}
-    assert {"sub", "skip", "shuffle"} <= names
+    assert {"sub", "skip"} <= names
     last_addition = max((n for n in names if n.startswith("add")), key=lambda n: int(n[4:] or 0))
-    _write(ov.Model([_result("sr", sr)], [lr], "net"), path, {"sub", "skip", "shuffle", last_addition})
+    _write(ov.Model([_result("sr", sr)], [lr], "net"), path, {"sub", "skip", last_addition})
 
 
-def export_frame(frame: nn.Module, channels: int, path: Path) -> None:
-    """Writes a frame graph with a gap where the network goes: inputs "y", "uv" and "net_out", outputs "y",
-    "uv" and "net_in". All of it stays float32 in every precision."""
+def export_frame(frame: PackedFrameNet, path: Path) -> None:
+    """Writes a frame graph with a gap where the network goes: inputs "y_in", "uv_in" and "net_out", outputs
+    "y_out", "uv_out" and "net_in". All of it stays float32 in every precision."""
     module = _trace(frame)
+    channels = frame.net.config.channels * frame.net.block**2
     y = _parameter("y_in", (1, 1, -1, -1), ov.Type.u8)
     uv = _parameter("uv_in", (1, 2, -1, -1), ov.Type.u8)
     net_out = _parameter("net_out", (1, channels, -1, -1), ov.Type.f32)
@@ -100,7 +103,8 @@ def _translate(
                 return tuple(out) if isinstance(out, list) else (out,)
             case "get_attr":
                 value = opset.constant(_array(operator.attrgetter(node.target)(module)))
-            case "call_module" if node.target == NET and gap is not None:
+            case "call_module" if isinstance(modules[node.target], PackedAwsrn):
+                assert gap is not None
                 values[node] = gap(args[0])
                 continue
             case "call_module":
@@ -117,9 +121,11 @@ def _translate_module(module: nn.Module, x: Any, name: str) -> Any:
         case nn.Conv2d():
             assert isinstance(module.padding, tuple)
             assert module.groups == 1
-            margins = list(module.padding)
+            before = after = list(module.padding)
+            if isinstance(module, PackedConv):
+                before, after = [module.before] * 2, [module.after] * 2
             weight = opset.constant(_array(module.weight))
-            y = opset.convolution(x, weight, list(module.stride), margins, margins, [1, 1])
+            y = opset.convolution(x, weight, list(module.stride), before, after, [1, 1])
             if module.bias is None:
                 return y
             y.set_friendly_name(f"{name}/conv")
@@ -149,6 +155,8 @@ def _translate_call(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any
             return opset.concat(args[0], kwargs["dim"])
         case "clamp":
             return opset.clamp(args[0], args[1], args[2])
+        case "permute":
+            return opset.transpose(args[0], opset.constant(args[1:]))
         case "round":
             return opset.round(args[0], "half_to_even")
         case "to":
