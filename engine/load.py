@@ -115,7 +115,7 @@ def load_engine(
         case "openvino":
             from engine.backends.openvino.engine import OpenVinoEngine
 
-            with _artifact(choice) as artifact:
+            with artifact_of(choice) as artifact:
                 return OpenVinoEngine(artifact, colour, spec, threads=threads, lanes=spec.lanes)
         case _:
             from engine.backends.reference import ReferenceEngine
@@ -133,7 +133,7 @@ def load_net(
         case "openvino":
             from engine.backends.openvino.engine import OpenVinoNet
 
-            with _artifact(choice) as artifact:
+            with artifact_of(choice) as artifact:
                 return OpenVinoNet(artifact, choice.precision, threads=threads)
         case _:
             from engine.backends.reference import ReferenceNet
@@ -239,7 +239,7 @@ def _from_checkpoint(model: str | Path, backend: str, precision: Precision, why:
 
 
 @contextmanager
-def _artifact(choice: Choice) -> Iterator[Artifact]:
+def artifact_of(choice: Choice) -> Iterator[Artifact]:
     """The artifact, or one made of the checkpoint for as long as it takes to load it."""
     if isinstance(choice.source, Artifact):
         yield choice.source

@@ -74,7 +74,7 @@ def bench_engine(
         engine = load_engine(
             source, width=width, height=height, backend=backend, precision=precision, threads=threads
         )
-        runs = [_frame_runner(engine)]
+        runs = [frame_runner(engine)]
         if against_reference:
             runs.append(_reference_runner(source, width, height, threads))
     spec = engine.spec
@@ -119,7 +119,7 @@ def _repeat(run: Callable[[], None], seconds: float) -> list[float]:
     return taken
 
 
-def _frame_runner(engine: Engine) -> Callable[[], None]:
+def frame_runner(engine: Engine) -> Callable[[], None]:
     frame, lane = noise_frame(engine), engine.lane()
 
     def run() -> None:

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from engine.backends.require_gpu import require_gpu
+from engine.errors import BackendUnavailable
 from engine.frame import Precision
 from engine.load import BACKENDS
 from engine.measure.bench import Bench, bench_engine
+from engine.measure.compare import compare
+from engine.measure.compare import describe as describe_comparison
 from engine.measure.gpu_report import render
+from engine.measure.profile import describe as describe_profile
+from engine.measure.profile import profile_model
 from server.offline.bench_pipeline import bench_pipeline, describe
 from server.settings import PipelineOptions
 from server.wire.logs import log_to_stderr
@@ -28,13 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS)
     parser.add_argument(
         "--against",
-        choices=("reference",),
-        help="in turns with the authors' network: eager float32 PyTorch, weight norm in place",
+        metavar="reference|MODEL",
+        help="in turns with the authors' network (eager float32 PyTorch, weight norm in place), or with "
+        "another model or artifact: medians, CPU and wall time, their ratio with its quartiles",
     )
     parser.add_argument(
         "--pipeline",
         action="store_true",
         help="in turns with a whole stream around the engine: decode, lanes, encode, socket",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="share of time and of the machine's peak by layer and type, from OpenVINO's counters",
     )
     parser.add_argument(
         "--gpu-report",
@@ -54,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
         return _write_gpu_report(args.gpu_report)
     if args.pipeline:
         return _run_pipeline(args)
+    if args.profile:
+        return _run_profile(args)
+    if args.against not in (None, "reference"):
+        return _run_comparison(args)
     width, height = args.size
     result = bench_engine(
         args.model,
@@ -66,6 +81,38 @@ def run(args: argparse.Namespace) -> int:
         against_reference=args.against is not None,
     )
     print(json.dumps(result.to_dict()) if args.json else _describe(result))
+    return 0
+
+
+def _run_profile(args: argparse.Namespace) -> int:
+    if args.backend not in (None, "openvino"):
+        raise BackendUnavailable(f"--profile reads OpenVINO's counters: not on backend={args.backend!r}")
+    width, height = args.size
+    profile = profile_model(
+        args.model,
+        width=width,
+        height=height,
+        precision=args.precision,
+        threads=args.threads,
+        seconds=args.seconds,
+    )
+    print(json.dumps(profile.to_dict()) if args.json else describe_profile(profile))
+    return 0
+
+
+def _run_comparison(args: argparse.Namespace) -> int:
+    width, height = args.size
+    comparison = compare(
+        args.model,
+        args.against,
+        width=width,
+        height=height,
+        backend=args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        seconds=args.seconds,
+    )
+    print(json.dumps(comparison.to_dict()) if args.json else describe_comparison(comparison))
     return 0
 
 

@@ -69,6 +69,26 @@ def test_bench_measures_in_turns_with_the_reference(
     assert not report["random_weights"]
 
 
+def test_bench_compares_with_another_artifact(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
+) -> None:
+    words = ["bench", "awsrn-live-x2", "--size", "64x48", "--seconds", "0.1", "--threads", "1"]
+    report = run_json(capsys, *words, "--against", str(checkpoint))
+    assert report["other"]["model"] == "luma"
+    assert report["cpu"]["low"] <= report["cpu"]["median"] <= report["cpu"]["high"]
+    assert main([*words, "--against", str(tmp_path / "absent")]) == 2
+    assert "absent" in capsys.readouterr().err
+
+
+def test_bench_profiles_what_runs_on_openvino(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "awsrn-live-x2", "--size", "64x48", "--seconds", "0.1", "--profile"]
+    report = run_json(capsys, *words)
+    assert {"head/conv", "tail/conv"} <= {node["name"] for node in report["nodes"]}
+    assert report["total_ms"] > 0
+    assert main([*words, "--backend", "reference"]) == 2
+    assert "not on backend='reference'" in capsys.readouterr().err
+
+
 def test_bench_runs_a_papers_model_on_random_weights_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["bench", "awsrn-sd-x4", "--size", "16x16", "--seconds", "0.1", "--precision", "float32"]) == 0

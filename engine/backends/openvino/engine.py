@@ -131,14 +131,22 @@ def frame_model(core: ov.Core, artifact: Artifact, colour: Colour) -> ov.Model:
 
 
 def compile_model(
-    core: ov.Core, model: ov.Model, precision: Precision, threads: int, streams: int = 1
+    core: ov.Core,
+    model: ov.Model,
+    precision: Precision,
+    threads: int,
+    streams: int = 1,
+    *,
+    counters: bool = False,
 ) -> Any:
     """`threads` = 0: as many as OpenVINO finds right; `streams` requests share them and run side by side.
+    `counters`: a request tells how long each node took.
     Not pinned, or the engines of all worker processes would share the first cores."""
     properties = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "NUM_STREAMS": streams,
         "ENABLE_CPU_PINNING": False,
+        "PERF_COUNT": counters,
     }
     if threads:
         properties["INFERENCE_NUM_THREADS"] = threads
