@@ -269,7 +269,7 @@ async def test_an_id_is_free_again_once_its_stream_is_deleted_and_no_sooner():
         await until(lambda: served.placement.workers, "a worker")
         [old] = served.placement.workers
         deletion = asyncio.create_task(served.http.delete("/api/streams/demo"))
-        await until(lambda: old.received, "the worker is told to stop")
+        await until(lambda: Stop() in old.received, "the worker is told to stop")
         early = await served.http.post("/api/streams", json=body)
         again = await served.http.delete("/api/streams/demo")
         old.let_go.set()
