@@ -17,6 +17,7 @@ from server.worker.ingest.source import Tracks
 _STALL_S = 1.0
 
 
+_INT_MAX = (1 << 31) - 1  # libav's own limit of a picture's pixels
 _LARGEST_BLOCK = 128  # of AV1, in pixels
 
 # libav draws text files as pictures; nobody who names one as a source wants to watch it.
@@ -41,7 +42,7 @@ def pixel_limit(max_size: tuple[int, int]) -> dict[str, str]:
     """libav's option by which a decoder refuses a picture from its header, before it has memory for one. It
     leaves room for whole coded blocks: which sizes are above the limit is judged by `PictureDecoder`."""
     width, height = (-(-side // _LARGEST_BLOCK) * _LARGEST_BLOCK for side in max_size)
-    return {"max_pixels": str(width * height)}
+    return {"max_pixels": str(min(width * height, _INT_MAX))}
 
 
 def tracks_of(video: VideoStream, audio: AudioStream | None) -> Tracks:
