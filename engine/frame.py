@@ -110,6 +110,15 @@ class Lane(Protocol):
     def wait(self) -> YuvFrame: ...
 
 
+@runtime_checkable
+class FillingLane(Lane, Protocol):
+    """One that can also write its output where it is wanted, which saves whoever wants it there a copy."""
+
+    def wait_into(self, planes: YuvFrame) -> None:
+        """Blocks as `wait` does, and fills the planes with the output's top left. Rows may lie apart."""
+        ...
+
+
 class Engine(Protocol):
     """A compiled network for frames of one size."""
 

@@ -43,7 +43,12 @@ class OpenVinoEngine:
 
 
 class OpenVinoLane:
-    """One infer request with buffers of its own."""
+    """One infer request with buffers of its own.
+
+    Each plane is copied once on its way in, from the decoder's memory, whose rows lie apart, to the lane's,
+    and once on its way out, where the copy is the pixel shuffle: by `wait_into` to the caller's planes, those
+    of an encoder's frame, say, by `wait` to the lane's own.
+    """
 
     def __init__(self, request: Any, spec: EngineSpec) -> None:
         height, width, scale = spec.height, spec.width, spec.scale
@@ -75,13 +80,15 @@ class OpenVinoLane:
         self._request.start_async()
 
     def wait(self) -> YuvFrame:
+        self.wait_into(self._output)
+        return self._output
+
+    def wait_into(self, planes: YuvFrame) -> None:
         self._request.wait()
-        out = self._output
         half = self._packed_uv.shape[2] // 2
-        unshuffle(self._packed_y, out.y)
-        unshuffle(self._packed_uv[:, :, :half], out.u)
-        unshuffle(self._packed_uv[:, :, half:], out.v)
-        return out
+        unshuffle(self._packed_y, planes.y)
+        unshuffle(self._packed_uv[:, :, :half], planes.u)
+        unshuffle(self._packed_uv[:, :, half:], planes.v)
 
 
 class OpenVinoNet:

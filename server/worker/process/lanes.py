@@ -5,8 +5,8 @@ from typing import Protocol
 
 from av.video.frame import CudaContext, VideoFrame
 
-from engine.frame import DeviceFrame, Engine, GpuEngine, GpuLane, Lane
-from server.worker.process.picture import Picture, PictureFormat, frame_from_planes, host_planes
+from engine.frame import DeviceFrame, Engine, FillingLane, GpuEngine, GpuLane, Lane
+from server.worker.process.picture import Picture, PictureFormat, frame_from_planes, host_planes, new_frame
 
 
 class PictureLane(Protocol):
@@ -26,6 +26,9 @@ def picture_lane(engine: Engine, *, on_gpu: bool) -> PictureLane:
 
 
 class HostLane:
+    """Pictures of the decoder in, frames for the encoder out, each plane copied once either way where the
+    engine's lane fills the frame itself; luma of an odd side once more, as it is padded."""
+
     def __init__(self, lane: Lane, scale: int) -> None:
         self._lane = lane
         self._scale = scale
@@ -37,7 +40,12 @@ class HostLane:
 
     def wait(self) -> VideoFrame:
         assert self._format is not None, "wait without submit"
-        return frame_from_planes(self._lane.wait(), *self._format.scaled_size(self._scale))
+        size = self._format.scaled_size(self._scale)
+        if isinstance(self._lane, FillingLane):
+            frame, planes = new_frame(*size)
+            self._lane.wait_into(planes)
+            return frame
+        return frame_from_planes(self._lane.wait(), *size)
 
 
 class SurfaceLane:

@@ -92,11 +92,18 @@ def plane_view(frame: av.VideoFrame, index: int) -> Plane:
     return samples.reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
 
+def new_frame(width: int, height: int) -> tuple[av.VideoFrame, YuvFrame]:
+    """A frame and its planes, to be written; both sides are even."""
+    frame = av.VideoFrame(width, height, "yuv420p")
+    y, u, v = (plane_view(frame, index) for index in range(3))
+    return frame, YuvFrame(y=y, u=u, v=v)
+
+
 def frame_from_planes(planes: YuvFrame, width: int, height: int) -> av.VideoFrame:
     """A frame of its own with the top left width × height of the planes; both sides are even."""
-    frame = av.VideoFrame(width, height, "yuv420p")
-    for index, source in enumerate((planes.y, planes.u, planes.v)):
-        target = plane_view(frame, index)
+    frame, targets = new_frame(width, height)
+    pairs = (targets.y, planes.y), (targets.u, planes.u), (targets.v, planes.v)
+    for target, source in pairs:
         np.copyto(target, source[: target.shape[0], : target.shape[1]])
     return frame
 

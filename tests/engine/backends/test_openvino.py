@@ -11,7 +11,7 @@ from engine.artifact import open_artifact
 from engine.backends.openvino.engine import compile_model, frame_model
 from engine.build import build
 from engine.compile import compile_checkpoint
-from engine.frame import Colour, Engine, YuvFrame
+from engine.frame import Colour, Engine, FillingLane, YuvFrame
 from engine.load import load_engine, load_net
 from engine.network.checkpoint import load_checkpoint
 from engine.sample_frames import DEFAULT, sample_frames
@@ -90,6 +90,24 @@ def test_submit_takes_a_copy(checkpoint: Path, noise: Noise) -> None:
         plane.fill(0)
     out = lane.wait()
     assert differences([out.y, out.u, out.v], expected) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("size", [(96, 128), (94, 126), (90, 122)], ids=str)
+def test_wait_into_fills_planes_of_the_callers(checkpoint: Path, noise: Noise, size: tuple[int, int]) -> None:
+    """Of any size up to the output's, their rows apart as an encoder's are."""
+    engine = load_engine(checkpoint, width=64, height=48)
+    expected = process(engine, noise(64, 48))
+    height, width = size
+    shapes = ((height, width), (height // 2, width // 2), (height // 2, width // 2))
+    memory = [np.zeros((rows, columns + 10), np.uint8) for rows, columns in shapes]
+    y, u, v = (rows[:, : shape[1]] for rows, shape in zip(memory, shapes, strict=True))
+    lane = engine.lane()
+    assert isinstance(lane, FillingLane)
+    lane.submit(noise(64, 48))
+    lane.wait_into(YuvFrame(y=y, u=u, v=v))
+    for rows, (tall, wide), plane in zip(memory, shapes, expected, strict=True):
+        np.testing.assert_array_equal(rows[:, :wide], plane[:tall, :wide])
+        assert not rows[:, wide:].any()
 
 
 @pytest.mark.parametrize("backend", ["openvino", "reference"])
