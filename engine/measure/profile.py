@@ -1,5 +1,4 @@
-"""The table behind docs on where a frame's time goes: share of time and of the machine's peak, layer by layer
-and type by type."""
+"""Where a frame's time goes: share of time and of the machine's peak, layer by layer and type by type."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

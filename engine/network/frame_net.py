@@ -7,8 +7,9 @@ Chroma of 4:2:0 is sited as H.264 has it by default (ITU-T H.264 annex E, chroma
 row with every second luma sample, vertically half-way between two luma rows. Every position below follows
 from that and from pixel k's centre being at k + 1/2, so that the output is sited as the input was.
 
-Only fixed convolutions, pixel shuffles and elementwise arithmetic: the graph is the same in every backend.
-It computes in one type throughout, float32 or half: a code value is exact in either.
+Only fixed convolutions, pixel shuffles and elementwise arithmetic: the graph is the same in every backend,
+except that OpenVINO runs it packed (`packed_frame.py`). It computes in one type throughout, float32 or half:
+a code value is exact in either.
 """
 
 import copy
