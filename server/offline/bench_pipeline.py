@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engine.backends.openvino.peak import measure_peak
 from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
 from engine.load import load_engine
 from server.offline.file_reader import WholeFile
@@ -50,8 +51,12 @@ class PipelineBench:
     preset: str
     rounds: int
     frames_per_round: int
+    peak_gmac_per_s: float | None  # of the engine's precision on this machine; None off the CPU
     engine: Rate
     pipeline: Rate
+
+    def gmac_per_s(self, rate: Rate) -> float:
+        return rate.frames_per_s * self.spec.macs_per_frame / 1e9
 
     @property
     def ratio(self) -> float:
@@ -112,6 +117,7 @@ def bench_pipeline(
         preset=preset,
         rounds=len(whole),
         frames_per_round=len(frames),
+        peak_gmac_per_s=_peak_gmac_per_s(engine.spec, threads),
         engine=_median(alone),
         pipeline=_median(whole),
     )
@@ -125,10 +131,19 @@ def describe(bench: PipelineBench) -> str:
         f"{bench.lanes} lanes, {bench.encoder} {bench.preset}"
     ]
     for name, rate in (("engine alone", bench.engine), ("pipeline", bench.pipeline)):
+        gmac_per_s = bench.gmac_per_s(rate)
+        share = f" ({gmac_per_s / bench.peak_gmac_per_s:.0%} of peak)" if bench.peak_gmac_per_s else ""
         lines.append(
-            f"  {name:<13}{rate.frames_per_s:6.1f} frames/s, {rate.cpu_ms_per_frame:5.1f} ms CPU a frame"
+            f"  {name:<13}{rate.frames_per_s:6.1f} frames/s, {rate.cpu_ms_per_frame:5.1f} ms CPU a frame, "
+            f"{gmac_per_s:5.1f} GMAC/s{share}"
         )
     return "\n".join([*lines, f"  ratio        {bench.ratio:6.2f}"])
+
+
+def _peak_gmac_per_s(spec: EngineSpec, threads: int) -> float | None:
+    if spec.backend != "openvino" or spec.precision is None:
+        return None
+    return measure_peak(spec.precision, threads=threads) / 1e6  # from multiply-adds a millisecond
 
 
 def _decode(clip: Path, put: Callable[[Picture], None]) -> None:

@@ -257,7 +257,7 @@ def test_a_gateway_that_stalls_costs_no_source(clip):
             stop.set()
 
     LiveIngest(
-        open_source(str(clip), loop=True, timeout_s=0.3, stop=stop),
+        open_source(str(clip), policy=None, loop=True, max_size=(1920, 1080), timeout_s=0.3, stop=stop),
         max_size=(1920, 1080),
         timeout_s=0.3,
         send=send,
