@@ -1,0 +1,113 @@
+"""What the operator decides: one TOML file, read once at start and passed down."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from engine.load import zoo
+from server.settings.access import Auth, Jwt, Server, Token, split_address
+from server.settings.limits import Limits
+from server.settings.sources import Sources
+from server.settings.stream import DEFAULT_MODEL, PipelineOptions, StreamId, StreamSettings
+from server.settings.table import Table, check_table, describe_error
+from server.settings.webrtc import IceServer, WebRtc
+from server.wire.source_policy import check_text
+from server.wire.urls import mask_credentials
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Auth",
+    "Hls",
+    "IceServer",
+    "Jwt",
+    "Limits",
+    "PipelineOptions",
+    "Server",
+    "Settings",
+    "Sources",
+    "StreamId",
+    "StreamSettings",
+    "Token",
+    "WebRtc",
+    "check",
+    "check_table",
+    "describe_error",
+    "load",
+    "split_address",
+]
+
+
+class GpuSharing(Table):
+    slots: int = Field(default=4, ge=1, le=64)  # streams that share one GPU
+
+
+class Hls(Table):
+    segment_s: float = Field(default=2.0, ge=1.0, le=10.0)
+    segments: int = Field(default=6, ge=3, le=60)  # in the playlist
+
+
+class Settings(Table):
+    """The whole file. Every key has a default; without a file no stream runs until the API asks."""
+
+    server: Server = Server()
+    auth: Auth | None = None
+    webrtc: WebRtc = WebRtc()
+    defaults: PipelineOptions = PipelineOptions()
+    limits: Limits = Limits()
+    sources: Sources = Sources()
+    gpu: GpuSharing = GpuSharing()
+    hls: Hls = Hls()
+    streams: tuple[StreamSettings, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _streams_take_defaults(cls, tables: Any) -> Any:
+        if not isinstance(tables, dict):
+            return tables
+        defaults, streams = tables.get("defaults", {}), tables.get("streams", [])
+        if isinstance(defaults, dict) and isinstance(streams, list | tuple):
+            merged = [{**defaults, **s} if isinstance(s, dict) else s for s in streams]
+            return {**tables, "streams": merged}
+        return tables
+
+    @model_validator(mode="after")
+    def _streams_fit(self) -> Self:
+        ids = [stream.id for stream in self.streams]
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ValueError(f"streams: id {name!r} must be given once")
+        if len(ids) > self.limits.max_streams:
+            raise ValueError(f"streams: {len(ids)} are above limits.max_streams={self.limits.max_streams}")
+        return self
+
+    def stream(self, **fields: Any) -> StreamSettings:
+        """A stream with these fields, the rest from `[defaults]`; raises pydantic.ValidationError."""
+        return StreamSettings(**self.defaults.model_dump() | fields)
+
+    def check_stranger(self, stream: StreamSettings) -> None:
+        """Raises ValueError, naming key, value and rule, for a stream that the API may not make."""
+        try:
+            check_text(stream.source, self.sources.policy())
+        except ValueError as exc:
+            raise ValueError(f"source={mask_credentials(stream.source)!r}: {exc}") from None
+        own = {self.defaults.model, *(own.model for own in self.streams)}
+        if stream.model not in zoo() and stream.model not in own:
+            raise ValueError(f"model={stream.model!r}: must be one of {', '.join(zoo())}, or in the settings")
+
+
+def load(path: Path) -> Settings:
+    """Reads a settings file; raises ValueError naming the file, the key, the value and the rule."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such settings file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ValueError(f"{path}: not valid TOML: {exc}") from exc
+    return check(tables, str(path))
+
+
+def check(tables: dict[str, Any], where: str) -> Settings:
+    """Settings out of tables; raises ValueError naming their origin, the key, the value and the rule."""
+    return check_table(Settings, tables, where)

@@ -1,0 +1,102 @@
+"""One stream: where it comes from and how it is processed."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from engine.load import BACKENDS, zoo
+from server.settings.limits import Limits
+from server.settings.table import Table
+from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, WorkerJob
+from server.wire.source_policy import SourcePolicy
+from server.wire.urls import SCHEMES, find_scheme
+
+DEFAULT_MODEL = "awsrn-live-x2"
+
+StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+
+
+class PipelineOptions(Table):
+    """How a stream is processed; `[defaults]` sets it for every stream, a stream's own table for that one."""
+
+    model: str = Field(
+        default=DEFAULT_MODEL, min_length=1, description="Zoo name, or path of an artifact or a checkpoint"
+    )
+    backend: str | None = Field(
+        default=None, description="Which engine runs the network; unset: the best of the machine"
+    )
+    lanes: int = Field(
+        default=0, ge=0, le=16, description="Frames in flight in the engine; 0: as many as suit it"
+    )
+    engine_threads: int = Field(
+        default=0, ge=0, le=256, description="CPU threads of the engine; 0: every core"
+    )
+    encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
+    preset: str = Field(default="superfast", min_length=1, description="The encoder's own preset name")
+    bitrate_bps: int = Field(
+        default=0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
+    )
+    keyframe_interval_s: float = Field(default=DEFAULT_KEYFRAME_INTERVAL_S, ge=0.5, le=10.0)
+    source_timeout_s: float = Field(
+        default=10.0, gt=0, le=120, description="A source silent for longer is reopened"
+    )
+    engine_patience_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=3600,
+        description="An engine that takes longer to load is stood in for by bicubic",
+    )
+    loop: bool = Field(default=True, description="A file starts again at its end")
+
+    @field_validator("model")
+    @classmethod
+    def _model_exists(cls, model: str) -> str:
+        # A path is the worker's to open: it may run on another machine.
+        path = Path(model)
+        is_name = path.name == model and not path.suffix and not path.exists()
+        if is_name and model not in zoo():
+            raise ValueError(f"must be one of {', '.join(zoo())}, or a path")
+        return model
+
+    @field_validator("backend")
+    @classmethod
+    def _backend_exists(cls, backend: str | None) -> str | None:
+        if backend is not None and backend not in BACKENDS:
+            raise ValueError(f"must be one of {', '.join(BACKENDS)}")
+        return backend
+
+
+class StreamSettings(PipelineOptions):
+    """One stream: where it comes from and how it is processed."""
+
+    id: StreamId = Field(description="Name in URLs and metrics")
+    source: str = Field(
+        min_length=1,
+        max_length=2048,
+        description=f"URL ({', '.join(SCHEMES)}) or path of a file",
+        examples=["rtsp://camera.example/stream"],
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _known_scheme(cls, source: str) -> str:
+        if any(ord(c) < 32 for c in source):
+            raise ValueError("must not hold control characters")
+        if find_scheme(source).reader == "network" and not urlsplit(source).netloc:
+            raise ValueError("must name a host")
+        return source
+
+    def job(self, limits: Limits, policy: SourcePolicy | None = None) -> WorkerJob:
+        """What the stream's worker is told; `policy` is None for a stream of the settings."""
+        options = self.model_dump(include=set(PipelineOptions.model_fields))
+        return WorkerJob(
+            stream=self.id,
+            source=self.source,
+            policy=policy,
+            max_width=limits.max_width,
+            max_height=limits.max_height,
+            worker_memory_bytes=limits.worker_memory_bytes,
+            **options,
+        )

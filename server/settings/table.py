@@ -1,0 +1,36 @@
+"""What every table of the settings is, and how a wrong key or value is told."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from server.wire.urls import mask_credentials
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Table(BaseModel):
+    """Keys that it doesn't know are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def check_table(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """One table of that kind; raises ValueError naming its origin, the key, the value and the rule."""
+    try:
+        return kind.model_validate(table)
+    except ValidationError as exc:
+        errors = "; ".join(describe_error(dict(error)) for error in exc.errors())
+        raise ValueError(f"{where}: {errors}") from exc
+
+
+def describe_error(error: dict[str, object]) -> str:
+    """One pydantic error as 'key=value: rule'."""
+    location = error.get("loc", ())
+    assert isinstance(location, tuple)
+    key = ".".join(str(part) for part in location if part != "body") or "body"
+    value = error.get("input")
+    # Who takes one for the other writes a token where its hash belongs: that must not get into the log.
+    hidden = isinstance(value, dict | list) or value is None or key.endswith(("sha256", "credential"))
+    shown = "" if hidden else f"={mask_credentials(repr(value))}"
+    return f"{key}{shown}: {str(error.get('msg', '')).removeprefix('Value error, ')}"
