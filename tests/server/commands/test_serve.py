@@ -184,7 +184,8 @@ def test_a_first_token_is_told_once_and_goes_on_letting_in(settings):
     said = refused("--config", str(settings), *words)
     assert str(kept) in said
     assert "SHA-256" in said
-    assert "can't be kept there" in refused("--first-token", str(settings / "not-a-folder"))
+    elsewhere = str(settings / "not-a-folder")
+    assert "can't be kept there" in refused("--port", "0", "--first-token", elsewhere)
 
 
 @pytest.mark.parametrize("trusted", [True, False])
