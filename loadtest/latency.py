@@ -76,7 +76,7 @@ def own_stream(base: str, source: str) -> Iterator[str]:
         raise ServerError(f"{base} refuses the stream: {answer.reason()}")
     try:
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while (state := stream_state(base, stream))["state"] != "running":
+        while (state := stream_state(base, stream))["state"] not in ("running", "idle"):
             if state["state"] == "failed" or time.monotonic() > deadline_s:
                 raise ServerError(f"stream {stream} is {state['state']}: {state['reason']}")
             time.sleep(0.1)

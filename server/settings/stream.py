@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from engine.load import BACKENDS, zoo
 from server.settings.limits import Limits
 from server.settings.table import Table
-from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, WorkerJob
+from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, When, WorkerJob
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import SCHEMES, find_scheme
 
@@ -47,6 +47,12 @@ class PipelineOptions(Table):
         ge=0,
         le=3600,
         description="An engine that takes longer to load is stood in for by bicubic",
+    )
+    upscale_when: When = Field(
+        default="watched", description="Pictures are upscaled and encoded: always, or while somebody watches"
+    )
+    source_when: When = Field(
+        default="always", description="The source is open: always, or while somebody watches"
     )
     loop: bool = Field(default=True, description="A file starts again at its end")
 
@@ -90,7 +96,7 @@ class StreamSettings(PipelineOptions):
 
     def job(self, limits: Limits, policy: SourcePolicy | None = None) -> WorkerJob:
         """What the stream's worker is told; `policy` is None for a stream of the settings."""
-        options = self.model_dump(include=set(PipelineOptions.model_fields))
+        options = self.model_dump(include=set(PipelineOptions.model_fields) - {"upscale_when"})
         return WorkerJob(
             stream=self.id,
             source=self.source,

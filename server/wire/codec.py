@@ -17,9 +17,9 @@ from server.wire.messages import (
     Opened,
     Reconnecting,
     RequestKeyframe,
-    SetPlain,
     Stop,
     VideoPacket,
+    Watch,
     WorkerBroken,
     WorkerJob,
 )
@@ -31,7 +31,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(
     WorkerJob
     | RequestKeyframe
-    | SetPlain
+    | Watch
     | Stop
     | Opened
     | EngineLoad

@@ -11,6 +11,7 @@ AUDIO_CLOCK_HZ = 48_000
 DEFAULT_KEYFRAME_INTERVAL_S = 2.0
 
 Rendition = Literal["upscaled", "plain"]
+When = Literal["always", "watched"]
 Stage = Literal["decode", "queue", "upscale", "encode", "publish"]
 DropReason = Literal[
     "overload",
@@ -61,6 +62,7 @@ class WorkerJob(Message, frozen=True):
     worker_memory_bytes: int  # private memory of the process; 0: as much as there is
     source_timeout_s: float
     engine_patience_s: float  # an engine that takes longer to load is stood in for by bicubic
+    source_when: When  # the source is open: always, or while somebody watches
     # Where the worker before got to, in ticks of each: viewers never see timestamps go back.
     video_after: int | None = None
     sound_after: int | None = None
@@ -72,10 +74,11 @@ class RequestKeyframe(Message, frozen=True):
     rendition: Rendition = "upscaled"
 
 
-class SetPlain(Message, frozen=True):
-    """Gateway → worker: also encode the source's own picture, for comparison; nobody watches it otherwise."""
+class Watch(Message, frozen=True):
+    """Gateway → worker: these renditions are watched; what nobody watches need not be made. None is at the
+    start."""
 
-    enabled: bool
+    renditions: tuple[Rendition, ...]
 
 
 class Stop(Message, frozen=True):

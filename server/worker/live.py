@@ -16,6 +16,7 @@ from server.wire.messages import (
     Message,
     Reconnecting,
     Stage,
+    When,
 )
 from server.worker.encode.audio import AudioPublisher
 from server.worker.ingest.source import PublisherLost, Source, SourceLost, SourceUnusable, Tracks
@@ -42,11 +43,14 @@ class LiveIngest:
         on_open: Callable[[], None],
         stop: threading.Event,
         log: Log,
+        watched: threading.Event,
+        source_when: When = "always",
         on_gpu: bool = False,
         sound_after: int | None = None,
     ) -> None:
-        """`on_gpu`: pictures stay in the GPU's memory where they can. No sound starts before
-        `sound_after`."""
+        """`watched`: there is somebody to hear the sound; with `source_when` "watched" the source is open
+        only then. Who stops it sets `watched` as well. `on_gpu`: pictures stay in the GPU's memory where they
+        can. No sound starts before `sound_after`."""
         self._source = source
         self._max_size = max_size
         self._timeout_s = timeout_s
@@ -55,6 +59,8 @@ class LiveIngest:
         self._on_open = on_open
         self._stop = stop
         self._log = log
+        self._watched = watched
+        self._source_when = source_when
         self._on_gpu = on_gpu
         self._timeline = Timeline()
         self._audio: AudioPublisher | None = None
@@ -72,10 +78,13 @@ class LiveIngest:
         """Runs until stopped or the source has ended. Raises SourceUnusable where it can never be a
         stream."""
         while not self._stop.is_set():
+            if not self._wanted():
+                self._watched.wait()
+                continue
             started_s = time.monotonic()
             try:
-                self._run_once(put)
-                return
+                if self._run_once(put):
+                    return
             except SourceLost as exc:
                 if self._stop.is_set():
                     return
@@ -86,6 +95,9 @@ class LiveIngest:
                 self._stop.wait(retry_s)
             finally:
                 self._source.close()
+
+    def _wanted(self) -> bool:
+        return self._source_when == "always" or self._watched.is_set()
 
     def _pause_s(self, waited_s: float) -> float:
         """Pause until the next try. After a long wait for a publisher it is short, so that one seldom finds
@@ -98,7 +110,8 @@ class LiveIngest:
         self._retry_s = min(self._retry_s * 2, _LAST_RETRY_S)
         return pause_s
 
-    def _run_once(self, put: Callable[[Picture], None]) -> None:
+    def _run_once(self, put: Callable[[Picture], None]) -> bool:
+        """Whether the source has ended, rather than that nobody wants it now."""
         tracks = self._source.open()
         self._openings += 1
         self._timeline.reset()
@@ -118,10 +131,10 @@ class LiveIngest:
         pictures = 0
         for arrival in self._source.arrivals():
             waited_s += time.monotonic() - asked_s
-            if self._stop.is_set():
-                return
+            if self._stop.is_set() or not self._wanted():
+                return False
             if not arrival.video:
-                if self._audio is not None:
+                if self._audio is not None and self._watched.is_set():
                     self._audio.push(arrival.packet, arrival.arrival_ns)
             else:
                 for picture in decoder.decode(arrival.packet, arrival.arrival_ns):
@@ -134,6 +147,7 @@ class LiveIngest:
             asked_s = time.monotonic()
         if not pictures and not self._stop.is_set():
             raise SourceUnusable("no picture could be decoded")
+        return True
 
     def _publisher(self, tracks: Tracks) -> AudioPublisher | None:
         if tracks.audio is None:

@@ -9,7 +9,7 @@ import os
 import resource
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
 from engine.backends.require_gpu import GPU_BACKENDS
@@ -23,9 +23,10 @@ from server.wire.messages import (
     Heartbeat,
     JobImpossible,
     Message,
+    Rendition,
     RequestKeyframe,
-    SetPlain,
     Stop,
+    Watch,
     WorkerBroken,
     WorkerJob,
 )
@@ -37,6 +38,7 @@ from server.worker.ingest.source import SourceError
 from server.worker.live import LiveIngest
 from server.worker.memory import held_bytes, limit_memory
 from server.worker.process.bicubic import bicubic_engine
+from server.worker.process.gate import Gate
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.supply import LoadEngine, StandIn
 
@@ -60,6 +62,7 @@ class Worker:
     def __init__(self, job: WorkerJob, connection: Connection, log: Log, load_by: LoadBy) -> None:
         """Raises JobError."""
         self.stop = threading.Event()
+        self._watched = threading.Event()
         self._job = job
         self._connection = connection
         self._progress = ""  # of loading an engine, in the loader's words
@@ -91,6 +94,8 @@ class Worker:
                 on_drop=self._drops.add,
                 on_open=self._on_open,
                 stop=self.stop,
+                watched=self._watched,
+                source_when=job.source_when,
                 log=log,
                 on_gpu=stays_on_gpu(job, self.publisher.encoder, log),
                 sound_after=job.sound_after,
@@ -98,7 +103,9 @@ class Worker:
         except ValueError as exc:
             raise JobError(str(exc)) from exc
         self._pipeline = Pipeline(
-            produce=ingest.run,
+            produce=lambda put: ingest.run(
+                Gate(put, watched=self._watched.is_set, loaded=lambda: self._pipeline.loaded).put
+            ),
             load=load_by(job, self._on_progress),
             lanes=job.lanes,
             consume=self.publisher.publish,
@@ -125,11 +132,20 @@ class Worker:
             match message:
                 case RequestKeyframe(rendition=rendition):
                     self.publisher.request_keyframe(rendition)
-                case SetPlain(enabled=enabled):
-                    self.publisher.set_plain(enabled)
+                case Watch(renditions=renditions):
+                    self._watch(renditions)
                 case Stop():
                     break
         self.stop.set()
+        self._watched.set()  # for who waits to be watched
+
+    def _watch(self, renditions: Collection[Rendition]) -> None:
+        self.publisher.set_plain("plain" in renditions)
+        if not renditions:
+            self._watched.clear()
+        elif not self._watched.is_set():
+            self.publisher.request_keyframe("upscaled")
+            self._watched.set()
 
     def _send(self, message: Message) -> None:
         if not self._connection.send(message):

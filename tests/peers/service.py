@@ -25,6 +25,7 @@ port = {port}
 host_addresses = ["127.0.0.1"]
 [defaults]
 preset = "ultrafast"
+upscale_when = "always"
 keyframe_interval_s = 1.0
 engine_patience_s = 60.0  # of a busy machine: what the peers are to see is the network's picture
 [sources]

@@ -125,6 +125,16 @@ class Segments:
         self._audio.clear()
         self._interrupted = True
 
+    def pause(self) -> None:
+        """Nobody plays: who comes later starts with what is then, not with what was."""
+        if self.ended:
+            return
+        self.interrupt()
+        self.media_sequence += len(self.listed)
+        self.discontinuity_sequence += sum(segment.discontinuity for segment in self.listed)
+        self.listed.clear()
+        self.first.clear()
+
     def end(self) -> None:
         """What was begun becomes the last segment."""
         self.interrupt()

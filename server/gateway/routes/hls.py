@@ -1,7 +1,6 @@
 """HLS over HTTP: playlists and segments of each stream, from memory."""
 
 import asyncio
-import time
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -55,9 +54,9 @@ def _files(streams: Streams, private: str) -> APIRouter:
         response_class=Response,
         responses={200: {"content": {PLAYLIST: {}}}, **described},
     )
-    async def multivariant_playlist(stream: str) -> Response:
+    async def multivariant_playlist(stream: str, request: Request) -> Response:
         """The multivariant playlist, with which a player starts."""
-        found = await _with_segments(streams, stream)
+        found = await _with_segments(streams, stream, request)
         return _playlist(playlist.multivariant(found.outputs.hls), private)
 
     @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
@@ -68,9 +67,7 @@ def _files(streams: Streams, private: str) -> APIRouter:
     )
     async def media_playlist(stream: str, request: Request) -> Response:
         """The segments of the last seconds."""
-        found = await _with_segments(streams, stream)
-        client = request.client.host if request.client else ""
-        found.figures.hls_players.saw(f"{client} {request.headers.get('User-Agent', '')}", time.monotonic())
+        found = await _with_segments(streams, stream, request)
         return _playlist(playlist.media(found.outputs.hls), private)
 
     @routes.head("/{segment}", include_in_schema=False)
@@ -93,9 +90,12 @@ def _files(streams: Streams, private: str) -> APIRouter:
     return routes
 
 
-async def _with_segments(streams: Streams, stream_id: str) -> Stream:
-    """The stream, once it has a segment; raises StreamNotFound, StreamFailed or NotReady."""
+async def _with_segments(streams: Streams, stream_id: str, request: Request) -> Stream:
+    """The stream that is watched by this, once it has a segment; raises StreamNotFound, StreamFailed or
+    NotReady."""
     stream = streams.get(stream_id)
+    client = request.client.host if request.client else ""
+    stream.audience.saw_player(f"{client} {request.headers.get('User-Agent', '')}")
     segments = stream.outputs.hls
     try:
         async with asyncio.timeout(FIRST_SEGMENT_TIMEOUT_S):

@@ -68,7 +68,7 @@ class Sessions:
             on_closed=self._forget,
         )
         self._peers[peer.id] = stream, peer
-        stream.figures.count_viewer(+1)
+        stream.audience.count_viewer(+1)
         try:
             return peer, await peer.answer()
         except BaseException:
@@ -103,7 +103,7 @@ class Sessions:
 
     def _forget(self, peer: Peer) -> None:
         stream, _ = self._peers.pop(peer.id)
-        stream.figures.count_viewer(-1)
+        stream.audience.count_viewer(-1)
 
 
 def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:

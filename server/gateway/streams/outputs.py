@@ -53,8 +53,6 @@ class Outputs:
         on_slow_viewer: Callable[[int], None],
         on_plain_wanted: Callable[[bool], None],
     ) -> None:
-        self._on_plain_wanted = on_plain_wanted
-        self.plain_wanted = False
         self.upscaled = VideoOutput(
             on_request_keyframe=lambda: on_request_keyframe("upscaled"),
             on_drop=on_slow_viewer,
@@ -63,7 +61,7 @@ class Outputs:
         self.plain = VideoOutput(
             on_request_keyframe=lambda: on_request_keyframe("plain"),
             on_drop=on_slow_viewer,
-            on_readers=self._on_plain_readers,
+            on_readers=lambda count: on_plain_wanted(count > 0),
         )
         self.hls = Segments(hls, on_need_keyframe=self.upscaled.keyframes.ask)
         self.audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS)
@@ -82,10 +80,10 @@ class Outputs:
         }
         return {name: level for name, level in sent.items() if level is not None}
 
-    def publish_video(self, packet: VideoPacket, *, late: bool = False) -> None:
-        """`late`: the source was lost meanwhile, and the segment it belongs to has ended."""
+    def publish_video(self, packet: VideoPacket, *, hls: bool) -> None:
+        """`hls`: the segment that it belongs to goes on."""
         self._video(packet.rendition).publish(packet)
-        if packet.rendition == "upscaled" and not late:
+        if packet.rendition == "upscaled" and hls:
             self.hls.video(packet)
 
     def publish_audio(self, packet: AudioPacket) -> None:
@@ -102,8 +100,3 @@ class Outputs:
 
     def _video(self, rendition: Rendition) -> VideoOutput:
         return self.upscaled if rendition == "upscaled" else self.plain
-
-    def _on_plain_readers(self, count: int) -> None:
-        if self.plain_wanted != (count > 0):
-            self.plain_wanted = count > 0
-            self._on_plain_wanted(self.plain_wanted)

@@ -19,6 +19,7 @@ from server.gateway.figures.views import (
     ViewersView,
 )
 from server.gateway.placement import Placement
+from server.gateway.streams.audience import Audience
 from server.gateway.streams.outputs import Outputs
 from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
@@ -33,14 +34,16 @@ from server.wire.messages import (
     Reconnecting,
     Rendition,
     RequestKeyframe,
-    SetPlain,
     VideoPacket,
+    Watch,
     WorkerJob,
 )
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials
 
 log = logging.getLogger(__name__)
+
+_UNWATCHED = "nobody watches"
 
 
 class Stream:
@@ -67,7 +70,10 @@ class Stream:
             hls,
             on_request_keyframe=self._request_keyframe,
             on_slow_viewer=self._on_slow_viewer,
-            on_plain_wanted=lambda wanted: self._supervisor.send(SetPlain(enabled=wanted)),
+            on_plain_wanted=lambda wanted: self.audience.watch_plain(wanted),
+        )
+        self.audience = Audience(
+            self.figures, always=settings.upscale_when == "always", on_change=self._on_audience
         )
         self._created = datetime.now(UTC)
         self._opened: Opened | None = None
@@ -97,6 +103,7 @@ class Stream:
             await asyncio.wait([self._task])
         self._enter("stopped")
         self.outputs.close()
+        self.audience.close()
         self.figures.metrics.forget()
 
     def _job(self) -> WorkerJob:
@@ -112,8 +119,7 @@ class Stream:
         self.figures.worker_started()
         self._engine_load = None
         self._lost_opening = 0
-        if self.outputs.plain_wanted:
-            self._supervisor.send(SetPlain(enabled=True))
+        self._watch()
 
     def on_message(self, message: Message) -> None:
         match message:
@@ -146,6 +152,19 @@ class Stream:
         later = f"the next starts in {retry_in_s:.1f} s" if retry_in_s else "a new one starts"
         self._enter("starting", f"{reason}; {later}", logged=True)
 
+    def _on_audience(self) -> None:
+        if not self.audience.watches:
+            self.outputs.hls.pause()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Tells the worker what is watched."""
+        self._supervisor.send(Watch(renditions=self.audience.watches))
+        # With its source closed the worker has nothing to say.
+        silent = self.settings.source_when == "watched" and self.state in ("starting", "reconnecting")
+        if not self.audience.watches and (silent or self.state == "running"):
+            self._enter("idle", _UNWATCHED)
+
     def on_no_worker(self, reason: str, retry_in_s: float) -> None:
         self._enter("starting", f"{reason}; trying again in {retry_in_s:.1f} s", logged=True)
 
@@ -158,10 +177,14 @@ class Stream:
         self._video_pts = max(self._video_pts or 0, packet.pts)
         # A frame that was on its way when the source was lost is shown, but brings nothing back.
         late = packet.opening <= self._lost_opening
-        self.outputs.publish_video(packet, late=late)
-        if packet.rendition == "upscaled":
-            if self.state != "running" and not late:
+        watched = bool(self.audience.watches)
+        self.outputs.publish_video(packet, hls=watched and not late)
+        if packet.rendition == "upscaled" and not late:
+            if watched and self.state != "running":
                 self._enter("running")
+            elif not watched and self.state != "idle":
+                self._enter("idle", _UNWATCHED)
+        if packet.rendition == "upscaled" and watched:
             # The viewers' tasks are already scheduled: behind them, this runs once each has sent.
             asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)
 
@@ -192,7 +215,7 @@ class Stream:
         """Logs a change of state, or with `logged` a new reason for the same one."""
         reason = mask_credentials(reason)
         if logged or state != self.state:
-            level = logging.INFO if state in ("running", "stopped") else logging.WARNING
+            level = logging.INFO if state in ("running", "idle", "stopped") else logging.WARNING
             log.log(level, "stream %s: %s%s", self.id, state, f": {reason}" if reason else "")
         self.state, self.reason = state, reason
         self.figures.metrics.enter(state)

@@ -8,6 +8,7 @@ import { Player } from "./player.js";
 const STATE_WORDS = {
   starting: "Starting",
   running: "Live",
+  idle: "Idle",
   reconnecting: "Reconnecting",
   failed: "Failed",
   stopped: "Stopped",
@@ -65,7 +66,7 @@ export class StreamView {
   // Null: the server did not answer.
   async update(id, stream) {
     if (id !== this.id) return;
-    const came = stream?.state === "running" && this.#stream?.state !== "running";
+    const came = canPlay(stream) && !canPlay(this.#stream);
     this.#stream = stream ?? { ...(this.#stream ?? UNKNOWN), state: "unknown" };
     if (came && this.#player.status.phase === "idle") this.#play();
     else if (came) this.#player.hurry();
@@ -90,7 +91,7 @@ export class StreamView {
     const comparing = this.#comparing && this.#transport === "whep";
     byId("compare").setAttribute("aria-pressed", String(comparing));
     this.#player.stop();
-    if (this.#stream?.state !== "running") return;
+    if (!canPlay(this.#stream)) return;
     this.#player.play({ id: this.id, transport: this.#transport, compare: comparing });
   }
 
@@ -186,6 +187,11 @@ export class StreamView {
       setText(byId("legend").children[index].lastChild, live ? withUnit(ms, "ms", 1) : "–");
     });
   }
+}
+
+// An idle stream wakes when somebody watches.
+function canPlay(stream) {
+  return stream?.state === "running" || stream?.state === "idle";
 }
 
 const UNKNOWN = {

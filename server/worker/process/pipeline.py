@@ -100,6 +100,12 @@ class Pipeline:
         """How far the engine is; None before the first picture."""
         return self._ring.load_status
 
+    @property
+    def loaded(self) -> bool:
+        """The engine for the last pictures is there, or has failed."""
+        status = self.load_status
+        return status is not None and status.state != "loading"
+
     def silent_s(self) -> float:
         """Time for which the most silent of the working threads has made no step; a loader is none."""
         if not self._beats:

@@ -31,11 +31,11 @@ from server.wire.messages import (
     Opened,
     OutputFormat,
     RequestKeyframe,
-    SetPlain,
     SourceFormat,
     Stop,
     Trace,
     VideoPacket,
+    Watch,
     WorkerJob,
 )
 
@@ -210,8 +210,8 @@ class ScriptedWorker:
         match received:
             case RequestKeyframe(rendition=rendition) if rendition in self._encoders:
                 self._encoders[rendition].force = True
-            case SetPlain(enabled=enabled):
-                self.plain = enabled
+            case Watch(renditions=renditions):
+                self.plain = "plain" in renditions
 
     async def stop(self, *, at_once: bool = False) -> str:
         self.ended_at_once = at_once
@@ -313,8 +313,9 @@ class Gateway:
 async def gateway(
     placement: ScriptedPlacement | None = None, *, streams: tuple[str, ...] = ("demo",), **tables
 ) -> AsyncIterator[Gateway]:
-    """Serves until the block ends; `tables` are settings."""
+    """Serves until the block ends; `tables` are settings. Streams run unwatched unless told otherwise."""
     placement = placement or ScriptedPlacement()
+    tables["defaults"] = {"upscale_when": "always"} | tables.get("defaults", {})
     settings = Settings.model_validate(
         {
             "webrtc": {"host_addresses": ["127.0.0.1"]},

@@ -12,8 +12,8 @@ from server.wire.messages import (
     Message,
     Reconnecting,
     RequestKeyframe,
-    SetPlain,
     Stop,
+    Watch,
     WorkerBroken,
     WorkerJob,
 )
@@ -178,7 +178,7 @@ async def test_a_message_goes_to_the_worker_that_runs_and_to_none_between_two():
         witness.send(RequestKeyframe())
         placement.workers[1].die()
         await until(lambda: len(witness.deaths) == 2, "the third waits for its time")
-        witness.send(SetPlain(enabled=True))
+        witness.send(Watch(renditions=("upscaled",)))
     kinds = [[type(message) for message in worker.received] for worker in placement.workers]
     assert kinds == [[WorkerJob, Stop], [WorkerJob, RequestKeyframe, Stop]]
 

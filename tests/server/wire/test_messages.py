@@ -18,17 +18,17 @@ from server.wire.messages import (
     JobImpossible,
     Reconnecting,
     RequestKeyframe,
-    SetPlain,
     Stop,
     Trace,
     VideoPacket,
+    Watch,
     WorkerBroken,
 )
 from tests.server.gateway.scripted_gateway import opened
 
 MESSAGES = [
     RequestKeyframe(rendition="plain"),
-    SetPlain(enabled=True),
+    Watch(renditions=("upscaled", "plain")),
     Stop(),
     opened(audio=AudioFormat(config=b"\x11\x90", rate_hz=48_000, channels=2)),
     VideoPacket(
@@ -81,8 +81,8 @@ def tagged(name: str, **fields: object) -> bytes:
         nonsense(b"\x81\xa4type\xa4\xff\xff\xff\xff"),
         tagged("NoSuchMessage"),
         tagged("Stop", more=1),
-        tagged("SetPlain"),
-        tagged("SetPlain", enabled=1),
+        tagged("Watch"),
+        tagged("Watch", renditions=["other"]),
         tagged("RequestKeyframe", rendition="best"),
         tagged("JobImpossible", reason=["x"]),
         tagged("JobImpossible", reason="x" * (2 << 20)),

@@ -64,6 +64,12 @@ def publish(clip) -> Iterator[Callable[..., subprocess.Popen]]:
         process.wait()
 
 
+def watched() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 class Ingest:
     """A live source running in a thread, and what came of it."""
 
@@ -83,6 +89,7 @@ class Ingest:
             on_drop=lambda _, reason: self.drops.update([reason]),
             on_open=lambda: None,
             stop=self.stop,
+            watched=watched(),
             log=logging.LoggerAdapter(logging.getLogger("test"), {}),
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -264,6 +271,7 @@ def test_a_gateway_that_stalls_costs_no_source(clip):
         on_drop=lambda stage, reason: None,
         on_open=lambda: None,
         stop=stop,
+        watched=watched(),
         log=logging.LoggerAdapter(logging.getLogger("test"), {}),
     ).run(put)
     assert not [m for m in messages if isinstance(m, Reconnecting)]

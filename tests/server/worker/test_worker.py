@@ -21,15 +21,17 @@ from server.wire.codec import Decoder, encode
 from server.wire.messages import (
     AudioPacket,
     Dropped,
+    EngineLoad,
     Heartbeat,
     JobImpossible,
     Message,
     Opened,
     Reconnecting,
+    Rendition,
     RequestKeyframe,
-    SetPlain,
     Stop,
     VideoPacket,
+    Watch,
     WorkerBroken,
     WorkerJob,
 )
@@ -55,13 +57,14 @@ JOB = WorkerJob(
     worker_memory_bytes=8 << 30,
     source_timeout_s=3.0,
     engine_patience_s=60.0,
+    source_when="always",
 )
 
 
 class WorkerProcess:
     """One `python -m server.worker.main` and what it has said."""
 
-    def __init__(self, job: WorkerJob, module: str) -> None:
+    def __init__(self, job: WorkerJob, module: str, watched: tuple[Rendition, ...]) -> None:
         self.socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -73,6 +76,7 @@ class WorkerProcess:
         self._decoder = Decoder()
         self.messages: list[Message] = []
         self.send(job)
+        self.send(Watch(renditions=watched))
 
     def send(self, message: Message) -> None:
         self.socket.sendall(encode(message))
@@ -111,8 +115,10 @@ class WorkerProcess:
 def start() -> Iterator[Callable[..., WorkerProcess]]:
     workers = []
 
-    def start(module: str = "server.worker.main", **changes) -> WorkerProcess:
-        workers.append(WorkerProcess(replace(JOB, **changes), module))
+    def start(
+        module: str = "server.worker.main", watched: tuple[Rendition, ...] = ("upscaled",), **changes
+    ) -> WorkerProcess:
+        workers.append(WorkerProcess(replace(JOB, **changes), module, watched))
         return workers[-1]
 
     yield start
@@ -189,7 +195,7 @@ def test_a_requested_keyframe_comes_with_the_next_frames(start):
 def test_the_plain_picture_comes_only_while_it_is_wanted(start):
     worker = start().until(lambda w: len(w.video()) >= 5)
     assert not worker.video("plain")
-    worker.send(SetPlain(enabled=True))
+    worker.send(Watch(renditions=("upscaled", "plain")))
     worker.until(lambda w: len(w.video("plain")) >= 10)
     plain = worker.video("plain")
     assert plain[0].keyframe
@@ -197,11 +203,51 @@ def test_the_plain_picture_comes_only_while_it_is_wanted(start):
     matching = [upscaled[packet.pts] for packet in plain]
     assert {packet.arrival_ns for packet in plain} == {packet.arrival_ns for packet in matching}
     assert None not in numbers(plain, 1)
-    worker.send(SetPlain(enabled=False))
+    worker.send(Watch(renditions=("upscaled",)))
     worker.until(lambda w: isinstance(w.messages[-1], Heartbeat) and len(w.video()) > 60)
     count = len(worker.video("plain"))
     worker.until(lambda w: len(w.video()) >= 80)
     assert len(worker.video("plain")) == count
+
+
+def test_unwatched_pictures_are_not_upscaled(start):
+    worker = start(watched=()).until(lambda w: any(load.state == "ready" for load in w.of(EngineLoad)))
+    worker.until(lambda w: len(w.of(Heartbeat)) >= 4)
+    prepared = worker.video()
+    assert len(prepared) <= 2, "one to load the engine by, and one by the engine"
+    assert worker.of(Opened)[-1].engine.model == DEFAULT_MODEL
+    assert not worker.of(AudioPacket)
+
+    worker.send(Watch(renditions=("upscaled",)))
+    worker.until(lambda w: len(w.video()) >= len(prepared) + 10 and w.of(AudioPacket))
+    watched = worker.video()[len(prepared) :]
+    assert watched[0].keyframe
+    assert None not in numbers(watched, 2)
+
+    worker.send(Watch(renditions=()))
+    count = len(worker.of(Heartbeat))
+    worker.until(lambda w: len(w.of(Heartbeat)) >= count + 2)
+    frames = len(worker.video())
+    worker.until(lambda w: len(w.of(Heartbeat)) >= count + 5)
+    assert len(worker.video()) == frames
+
+
+def test_the_source_is_open_only_while_it_is_watched(start):
+    """A publisher that nobody wants to see is not called; afterwards it is left alone again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        port = server.getsockname()[1]
+        worker = start(
+            watched=(), source_when="watched", source=f"http://127.0.0.1:{port}/x.ts", source_timeout_s=60.0
+        )
+        worker.until(lambda w: len(w.of(Heartbeat)) >= 3)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        server.settimeout(30)
+        worker.send(Watch(renditions=("upscaled",)))
+        connection, _ = server.accept()
+        connection.close()
 
 
 def test_a_worker_ends_with_its_gateway(start):

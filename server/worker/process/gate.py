@@ -1,0 +1,26 @@
+"""Which pictures go to the engine: all of them while somebody watches, else only as many as prepare it."""
+
+from collections.abc import Callable
+
+from server.worker.process.picture import Picture, PictureFormat
+
+
+class Gate:
+    """While nobody watches, a picture passes when the source, its format or the engine is another than
+    before: by it the engine is loaded, and the gateway hears what there is to watch."""
+
+    def __init__(
+        self, put: Callable[[Picture], None], *, watched: Callable[[], bool], loaded: Callable[[], bool]
+    ) -> None:
+        """`loaded`: the engine for the last picture that has passed is there, or has failed."""
+        self._put = put
+        self._watched = watched
+        self._loaded = loaded
+        self._prepared: tuple[int, PictureFormat, bool] | None = None
+
+    def put(self, picture: Picture) -> None:
+        """Passes the picture on, or lets it go."""
+        prepared = (picture.opening, picture.format, self._loaded())
+        if self._watched() or prepared != self._prepared:
+            self._prepared = prepared
+            self._put(picture)
