@@ -74,6 +74,24 @@ def zoo() -> list[str]:
     return sorted({path.name.split(".")[0] for path in ZOO.iterdir() if _is_model(path)})
 
 
+def smaller_models(model: str | Path, backend: str | None) -> list[str]:
+    """Models that ship, of the same scale and trained for the same sources, with fewer multiply-adds; the
+    largest first. None where `model` would run on a GPU: each would have to be built there.
+    Raises EngineError."""
+    choice = choose(model, backend, None)
+    if choice.backend in GPU_BACKENDS:
+        return []
+    suffix = f"-x{choice.config.scale}"
+    trained_for = choice.name.partition(suffix)[2]
+    alike = [n for n in zoo() if suffix in n and n.partition(suffix)[2] == trained_for]
+    macs = {name: _macs(choose(name, backend, None)) for name in alike}
+    return sorted((n for n in macs if macs[n] < _macs(choice)), key=macs.__getitem__, reverse=True)
+
+
+def _macs(choice: Choice) -> float:
+    return choice.config.folded_macs_per_lr_pixel
+
+
 def load_engine(
     model: str | Path,
     *,

@@ -1,5 +1,6 @@
 """The gateway's ASGI application: every part made here, wired here, and closed here."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -19,7 +20,9 @@ from server.gateway.limits.bodies import BodyLimit
 from server.gateway.limits.refusals import Refusals
 from server.gateway.limits.requests import RequestLimits
 from server.gateway.placement import Placement
+from server.gateway.placement.cpu import IdleCores
 from server.gateway.routes import api, health, hls, whep
+from server.gateway.streams.room import Room
 from server.gateway.streams.streams import Streams
 from server.settings import Settings
 
@@ -44,9 +47,11 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for stream in settings.streams:
             streams.create(stream)
+        governing = asyncio.create_task(streams.govern(Room(IdleCores())))
         try:
             yield
         finally:
+            governing.cancel()
             await streams.close()
             await sessions.close()
 

@@ -13,6 +13,7 @@ from server.settings.sources import Sources
 from server.settings.stream import DEFAULT_MODEL, PipelineOptions, StreamId, StreamSettings
 from server.settings.table import Table, check_table, describe_error
 from server.settings.webrtc import IceServer, WebRtc
+from server.wire.messages import BICUBIC
 from server.wire.source_policy import check_text
 from server.wire.urls import mask_credentials
 
@@ -92,9 +93,14 @@ class Settings(Table):
             check_text(stream.source, self.sources.policy())
         except ValueError as exc:
             raise ValueError(f"source={mask_credentials(stream.source)!r}: {exc}") from None
-        own = {self.defaults.model, *(own.model for own in self.streams)}
-        if stream.model not in zoo() and stream.model not in own:
-            raise ValueError(f"model={stream.model!r}: must be one of {', '.join(zoo())}, or in the settings")
+        own = {
+            model
+            for known in (self.defaults, *self.streams)
+            for model in (known.model, *(known.ladder or ()))
+        }
+        for model in (stream.model, *(stream.ladder or ())):
+            if model not in zoo() and model not in own and model != BICUBIC:
+                raise ValueError(f"model={model!r}: must be one of {', '.join(zoo())}, or in the settings")
 
 
 def load(path: Path) -> Settings:

@@ -9,11 +9,14 @@ from pydantic import Field, field_validator
 from engine.load import BACKENDS, zoo
 from server.settings.limits import Limits
 from server.settings.table import Table
-from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, When, WorkerJob
+from server.wire.messages import BICUBIC, DEFAULT_KEYFRAME_INTERVAL_S, When, WorkerJob
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import SCHEMES, find_scheme
 
 DEFAULT_MODEL = "awsrn-live-x2"
+
+# Options of the stream that its worker is not told.
+_GATEWAYS = {"upscale_when", "priority"}
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
@@ -48,6 +51,18 @@ class PipelineOptions(Table):
         le=3600,
         description="An engine that takes longer to load is stood in for by bicubic",
     )
+    ladder: tuple[str, ...] | None = Field(
+        default=None,
+        max_length=8,
+        description="Models that upscale where the stream's own comes too late, the largest first; the last "
+        "may be 'bicubic'. Unset: the smaller ones of its scale that ship, then bicubic; empty: none",
+    )
+    latency_budget_s: float = Field(
+        default=0.0, ge=0, le=10, description="Of a frame; 0: three frame intervals, at most 150 ms"
+    )
+    priority: int = Field(
+        default=0, ge=-100, le=100, description="Who gets a larger network first when there is room for it"
+    )
     upscale_when: When = Field(
         default="watched", description="Pictures are upscaled and encoded: always, or while somebody watches"
     )
@@ -59,12 +74,18 @@ class PipelineOptions(Table):
     @field_validator("model")
     @classmethod
     def _model_exists(cls, model: str) -> str:
-        # A path is the worker's to open: it may run on another machine.
-        path = Path(model)
-        is_name = path.name == model and not path.suffix and not path.exists()
-        if is_name and model not in zoo():
-            raise ValueError(f"must be one of {', '.join(zoo())}, or a path")
+        _check_model(model)
         return model
+
+    @field_validator("ladder")
+    @classmethod
+    def _models_exist(cls, ladder: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for model in ladder or ():
+            if model != BICUBIC:
+                _check_model(model)
+        if ladder and BICUBIC in ladder[:-1]:
+            raise ValueError(f"{BICUBIC!r} must be the last: nothing is smaller")
+        return ladder
 
     @field_validator("backend")
     @classmethod
@@ -96,7 +117,7 @@ class StreamSettings(PipelineOptions):
 
     def job(self, limits: Limits, policy: SourcePolicy | None = None) -> WorkerJob:
         """What the stream's worker is told; `policy` is None for a stream of the settings."""
-        options = self.model_dump(include=set(PipelineOptions.model_fields) - {"upscale_when"})
+        options = self.model_dump(include=set(PipelineOptions.model_fields) - _GATEWAYS)
         return WorkerJob(
             stream=self.id,
             source=self.source,
@@ -106,3 +127,12 @@ class StreamSettings(PipelineOptions):
             worker_memory_bytes=limits.worker_memory_bytes,
             **options,
         )
+
+
+def _check_model(model: str) -> None:
+    """Raises ValueError for a name that is none of the zoo's; a path is the worker's to open, which may run
+    on another machine."""
+    path = Path(model)
+    is_name = path.name == model and not path.suffix and not path.exists()
+    if is_name and model not in zoo():
+        raise ValueError(f"{model!r} must be one of {', '.join(zoo())}, or a path")

@@ -17,6 +17,8 @@ from server.wire.messages import (
     Opened,
     Reconnecting,
     RequestKeyframe,
+    Stepped,
+    StepUp,
     Stop,
     VideoPacket,
     Watch,
@@ -32,6 +34,7 @@ _DECODER = msgspec.msgpack.Decoder(
     WorkerJob
     | RequestKeyframe
     | Watch
+    | StepUp
     | Stop
     | Opened
     | EngineLoad
@@ -39,6 +42,7 @@ _DECODER = msgspec.msgpack.Decoder(
     | AudioPacket
     | Dropped
     | Reconnecting
+    | Stepped
     | JobImpossible
     | WorkerBroken
     | Heartbeat

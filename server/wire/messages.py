@@ -27,6 +27,7 @@ LoadState = Literal["loading", "ready", "failed"]
 BICUBIC = "bicubic"  # the backend that stands in for a network's
 AudioCodec = Literal["aac", "opus"]
 
+Level = Annotated[int, Meta(ge=0, le=64)]
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=1, le=1 << 16)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -62,10 +63,13 @@ class WorkerJob(Message, frozen=True):
     worker_memory_bytes: int  # private memory of the process; 0: as much as there is
     source_timeout_s: float
     engine_patience_s: float  # an engine that takes longer to load is stood in for by bicubic
+    ladder: tuple[Text, ...] | None  # below the model, BICUBIC too; None: the usual one
+    latency_budget_s: float  # of a frame; 0: three of its intervals, at most 150 ms
     source_when: When  # the source is open: always, or while somebody watches
     # Where the worker before got to, in ticks of each: viewers never see timestamps go back.
     video_after: int | None = None
     sound_after: int | None = None
+    level: Level = 0  # of the ladder, where it stands
 
 
 class RequestKeyframe(Message, frozen=True):
@@ -79,6 +83,12 @@ class Watch(Message, frozen=True):
     start."""
 
     renditions: tuple[Rendition, ...]
+
+
+class StepUp(Message, frozen=True):
+    """Gateway → worker: there is room for this level of the ladder."""
+
+    level: Level
 
 
 class Stop(Message, frozen=True):
@@ -206,6 +216,13 @@ class Reconnecting(Message, frozen=True):
     opening: Annotated[int, Meta(ge=0)] = 1  # of the source, now over; its frames may still be on their way
 
 
+class Stepped(Message, frozen=True):
+    """Worker → gateway: from the next picture on this level of the ladder upscales; 0 is the job's model."""
+
+    level: Level
+    reason: Text
+
+
 class JobImpossible(Message, frozen=True):
     """Worker → gateway, its last word: no worker can run this stream as it is (no video, wrong model …)."""
 
@@ -224,3 +241,5 @@ class Heartbeat(Message, frozen=True):
     queues: dict[Stage, int]  # frames waiting
     rss_bytes: int
     cpu_s: Seconds  # user + system since start
+    steady: bool = False  # below the best level of the ladder, and in time: if there is room, it may step up
+    frame_cpu_s: tuple[Seconds, ...] = ()  # of all that a frame takes, by level; 0 where it isn't known

@@ -12,25 +12,33 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
+from msgspec.structs import replace
+
 from engine.backends.require_gpu import GPU_BACKENDS
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour, Engine
-from engine.load import choose, load_engine
+from engine.load import choose, load_engine, smaller_models
 from engine.machine import nvidia_gpus
 from server.wire.logs import Log, log_to_stderr, stream_log
 from server.wire.messages import (
+    BICUBIC,
+    DropReason,
     EngineLoad,
     Heartbeat,
     JobImpossible,
     Message,
     Rendition,
     RequestKeyframe,
+    Stage,
+    Stepped,
+    StepUp,
     Stop,
     Watch,
     WorkerBroken,
     WorkerJob,
 )
 from server.worker.connection import Connection
+from server.worker.cost import FrameCost
 from server.worker.drops import Drops
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.open import open_source
@@ -39,6 +47,7 @@ from server.worker.live import LiveIngest
 from server.worker.memory import held_bytes, limit_memory
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.gate import Gate
+from server.worker.process.governor import Governor
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.supply import LoadEngine, StandIn
 
@@ -68,6 +77,15 @@ class Worker:
         self._progress = ""  # of loading an engine, in the loader's words
         self._told: EngineLoad | None = None
         self._drops = Drops(log)
+        models = lower_models(job)
+        levels = 1 + len(models)
+        self._governor = Governor(
+            levels=levels,
+            level=min(job.level, levels - 1),
+            budget_s=job.latency_budget_s,
+            on_step=self._on_step,
+        )
+        self._cost = FrameCost(levels)
         try:
             self.publisher = VideoPublisher(
                 encoder=job.encoder,
@@ -75,6 +93,7 @@ class Worker:
                 bitrate_bps=job.bitrate_bps,
                 keyframe_interval_s=job.keyframe_interval_s,
                 send=self._send,
+                on_frame=self._governor.frame,
                 audio_format=lambda: ingest.audio_format(),
                 log=log,
                 after=job.video_after,
@@ -91,7 +110,7 @@ class Worker:
                 max_size=(job.max_width, job.max_height),
                 timeout_s=job.source_timeout_s,
                 send=self._send,
-                on_drop=self._drops.add,
+                on_drop=self._on_drop,
                 on_open=self._on_open,
                 stop=self.stop,
                 watched=self._watched,
@@ -109,9 +128,16 @@ class Worker:
             load=load_by(job, self._on_progress),
             lanes=job.lanes,
             consume=self.publisher.publish,
-            on_drop=self._drops.add,
+            on_drop=self._on_drop,
             log=log,
             stand_in=StandIn(load=bicubic_loader(job), patience_s=job.engine_patience_s),
+            lower=[
+                bicubic_loader(job)
+                if model == BICUBIC
+                else load_by(replace(job, model=model), lambda _: None)
+                for model in models
+            ],
+            level=lambda: self._governor.level,
         )
 
     def run(self) -> None:
@@ -134,6 +160,8 @@ class Worker:
                     self.publisher.request_keyframe(rendition)
                 case Watch(renditions=renditions):
                     self._watch(renditions)
+                case StepUp(level=level):
+                    self._governor.step_up(level)
                 case Stop():
                     break
         self.stop.set()
@@ -144,6 +172,7 @@ class Worker:
         if not renditions:
             self._watched.clear()
         elif not self._watched.is_set():
+            self._governor.rest()
             self.publisher.request_keyframe("upscaled")
             self._watched.set()
 
@@ -151,7 +180,16 @@ class Worker:
         if not self._connection.send(message):
             self._drops.add("publish", "slow_gateway")
 
+    def _on_drop(self, stage: Stage, reason: DropReason) -> None:
+        self._drops.add(stage, reason)
+        if reason == "overload":
+            self._governor.dropped()
+
+    def _on_step(self, level: int, reason: str) -> None:
+        self._connection.send(Stepped(level=level, reason=reason))
+
     def _on_open(self) -> None:
+        self._governor.rest()
         self.publisher.request_keyframe("upscaled")
         self.publisher.request_keyframe("plain")
 
@@ -167,9 +205,14 @@ class Worker:
             self._connection.send(load)
         if self._pipeline.silent_s() < _SILENCE_S:
             times = os.times()
+            cpu_s = times.user + times.system
             self._connection.send(
                 Heartbeat(
-                    queues=self._pipeline.queues(), rss_bytes=_rss_bytes(), cpu_s=times.user + times.system
+                    queues=self._pipeline.queues(),
+                    rss_bytes=_rss_bytes(),
+                    cpu_s=cpu_s,
+                    steady=self._governor.steady,
+                    frame_cpu_s=self._cost.report(self._governor.level, self.publisher.frames, cpu_s),
                 )
             )
 
@@ -205,6 +248,20 @@ def engine_loader(job: WorkerJob, on_progress: Callable[[str], None]) -> LoadEng
             raise EngineError(str(exc)) from exc
 
     return load
+
+
+def lower_models(job: WorkerJob) -> list[str]:
+    """The job's ladder below its own model. Raises JobError for a model of another scale, EngineError."""
+    if job.ladder is None:
+        return [*smaller_models(job.model, job.backend), BICUBIC]
+    scale = choose(job.model, job.backend, None).config.scale
+    for model in job.ladder:
+        if model == BICUBIC:
+            continue
+        other = choose(model, job.backend, None).config.scale
+        if other != scale:
+            raise JobError(f"ladder: {model!r} has scale {other}, but model {job.model!r} has {scale}")
+    return list(job.ladder)
 
 
 def stays_on_gpu(job: WorkerJob, encoder: str, log: Log) -> bool:

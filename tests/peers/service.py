@@ -26,6 +26,7 @@ host_addresses = ["127.0.0.1"]
 [defaults]
 preset = "ultrafast"
 upscale_when = "always"
+ladder = []  # likewise
 keyframe_interval_s = 1.0
 engine_patience_s = 60.0  # of a busy machine: what the peers are to see is the network's picture
 [sources]

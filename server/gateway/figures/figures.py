@@ -22,7 +22,7 @@ class Figures:
         metrics.hls_viewers.set_function(lambda: self.hls_players.count(time.monotonic()))
         self._frames = 0
         self._dropped: dict[str, int] = {}
-        self._heartbeat: Heartbeat | None = None
+        self.last_heartbeat: Heartbeat | None = None  # of the running worker
 
     def frame_out(self, packet: VideoPacket) -> None:
         """Counts a frame; called when its first bytes are with every viewer."""
@@ -58,18 +58,18 @@ class Figures:
         self.metrics.whep_viewers.set(self.whep_viewers)
 
     def worker_started(self) -> None:
-        self._heartbeat = None
+        self.last_heartbeat = None
         self.metrics.worker_started()
 
     def heartbeat(self, beat: Heartbeat) -> None:
-        self._heartbeat = beat
+        self.last_heartbeat = beat
         self.metrics.heartbeat(beat)
 
     def frames_view(self) -> FramesView:
         return FramesView(total=self._frames, dropped=dict(self._dropped))
 
     def worker_view(self) -> WorkerView:
-        beat = self._heartbeat
+        beat = self.last_heartbeat
         return WorkerView(
             restarts=self.restarts,
             rss_bytes=beat.rss_bytes if beat else 0,

@@ -67,6 +67,8 @@ class Metrics:
             "1 while the network upscales, 0 while bicubic stands in for it or nothing runs",
         )
         self.fallbacks = counter("engine_fallbacks_total", "Times bicubic began to stand in for the engine")
+        self.level = gauge("ladder_level", "Level of the ladder that upscales: 0 is the stream's own model")
+        self.steps = counter("ladder_steps_total", "Steps to a smaller network, or back", "direction")
         self.parity = gauge("engine_parity_decibels", "PSNR of the engine's output against float32")
         self.worker_memory = gauge("worker_resident_memory_bytes", "Resident memory of the worker")
         self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers")
@@ -88,7 +90,7 @@ class Metrics:
             *(self.stage_duration, self.latency, self.frames, self.dropped, self.viewers, self.queue_length),
             *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
             *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
-            self.fallbacks,
+            *(self.fallbacks, self.level, self.steps),
         )
 
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
@@ -124,6 +126,7 @@ class StreamMetrics:
         self.hls_requests = metrics.hls_requests.labels(stream)
         self.super_resolution = metrics.super_resolution.labels(stream)
         self.fallbacks = metrics.fallbacks.labels(stream)
+        self._level = metrics.level.labels(stream)
         self.whep_viewers = metrics.viewers.labels(stream, "whep")
         self.hls_viewers = metrics.viewers.labels(stream, "hls")
 
@@ -147,6 +150,11 @@ class StreamMetrics:
             self._metrics.parity.remove_by_labels({"stream": self._stream})
         else:
             self._metrics.parity.labels(self._stream).set(engine.parity_db)
+
+    def step(self, from_level: int, to_level: int) -> None:
+        self._level.set(to_level)
+        direction = "down" if to_level > from_level else "up"
+        self._metrics.steps.labels(self._stream, direction).inc()
 
     def worker_started(self) -> None:
         self._cpu_s = 0.0

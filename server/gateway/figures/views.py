@@ -75,6 +75,13 @@ class EngineLoadView(_Told):
     detail: str = Field(description="What is being done now, or why it failed")
 
 
+class SteppedView(BaseModel):
+    """The last step from one level of the ladder to another."""
+
+    reason: str
+    at: datetime
+
+
 class FramesView(BaseModel):
     total: int = Field(description="Frames published since the stream was created")
     dropped: dict[str, int] = Field(description="By 'stage/reason'", examples=[{"queue/overload": 3}])
@@ -105,6 +112,8 @@ class StreamView(BaseModel):
     output: OutputView | None
     engine: EngineView | None
     engine_load: EngineLoadView | None
+    level: int = Field(description="Of the ladder that upscales now; 0 is the model named, the last bicubic")
+    stepped: SteppedView | None
     fps: float = Field(description="Frames published in each of the last seconds")
     latency_s: Quantiles | None = Field(description="A frame's arrival → its first bytes to every viewer")
     stages_s: dict[Stage, Quantiles]

@@ -14,6 +14,7 @@ from server.gateway.figures.views import (
     EngineView,
     OutputView,
     SourceView,
+    SteppedView,
     StreamState,
     StreamView,
     ViewersView,
@@ -21,6 +22,7 @@ from server.gateway.figures.views import (
 from server.gateway.placement import Placement
 from server.gateway.streams.audience import Audience
 from server.gateway.streams.outputs import Outputs
+from server.gateway.streams.room import Wish
 from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
 from server.wire.messages import (
@@ -34,6 +36,8 @@ from server.wire.messages import (
     Reconnecting,
     Rendition,
     RequestKeyframe,
+    Stepped,
+    StepUp,
     VideoPacket,
     Watch,
     WorkerJob,
@@ -80,6 +84,8 @@ class Stream:
         self._engine_load: EngineLoad | None = None
         self._video_pts: int | None = None  # the last
         self._sound_end: int | None = None
+        self._level = 0  # of the ladder
+        self._stepped: SteppedView | None = None
         self._lost_opening = 0  # of the source by this worker, the last that is over
         self._supervisor = Supervisor(placement, self._job, self)
         self._task: asyncio.Task[None] | None = None
@@ -111,6 +117,7 @@ class Stream:
             self.settings.job(self._limits, self._policy),
             video_after=self._video_pts,
             sound_after=self._sound_end,
+            level=self._level,
         )
 
     # Supervised
@@ -141,6 +148,8 @@ class Stream:
                 self.figures.reconnecting()
                 self.outputs.hls.interrupt()
                 self._enter("reconnecting", f"{message.reason}; trying again in {message.retry_in_s:.1f} s")
+            case Stepped():
+                self._on_stepped(message)
             case JobImpossible():
                 self._fail(message.reason)
             case _:
@@ -187,6 +196,31 @@ class Stream:
         if packet.rendition == "upscaled" and watched:
             # The viewers' tasks are already scheduled: behind them, this runs once each has sent.
             asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)
+
+    def _on_stepped(self, stepped: Stepped) -> None:
+        self._stepped = SteppedView(reason=stepped.reason, at=datetime.now(UTC))
+        self.figures.metrics.step(self._level, stepped.level)
+        level = logging.WARNING if stepped.level > self._level else logging.INFO
+        log.log(level, "stream %s: level %d → %d: %s", self.id, self._level, stepped.level, stepped.reason)
+        self._level = stepped.level
+
+    def wish(self) -> Wish | None:
+        """Whether a larger network would do, if the machine has room for it."""
+        beat = self.figures.last_heartbeat
+        if self.state != "running" or beat is None or not beat.steady or not self._level:
+            return None
+        return Wish(
+            stream=self.id,
+            priority=self.settings.priority,
+            created=self._created,
+            level=self._level,
+            fps=self.figures.recent.fps(time.monotonic()),
+            frame_cpu_s=beat.frame_cpu_s,
+        )
+
+    def step_up(self, level: int) -> None:
+        """There is room for that level."""
+        self._supervisor.send(StepUp(level=level))
 
     def _on_opened(self, opened: Opened) -> None:
         before = self._opened is None or self._opened.engine.super_resolution
@@ -240,6 +274,8 @@ class Stream:
             output=OutputView.model_validate(opened.output) if opened else None,
             engine=EngineView.model_validate(opened.engine) if opened else None,
             engine_load=self._engine_load_view(),
+            level=self._level,
+            stepped=self._stepped,
             fps=round(recent.fps(time.monotonic()), 2),
             latency_s=recent.latency(),
             stages_s=recent.stages(),

@@ -5,9 +5,12 @@ import asyncio
 from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
 from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Placement
+from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
 from server.settings import Settings, StreamSettings
 from server.wire.source_policy import SourcePolicy
+
+_GOVERN_S = 1.0
 
 
 class Streams:
@@ -52,6 +55,16 @@ class Streams:
         self._streams[stream.id] = stream
         stream.start()
         return stream
+
+    async def govern(self, room: Room) -> None:
+        """Lets streams step up to larger networks, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_GOVERN_S)
+            wishes = [wish for stream in self.all() if (wish := stream.wish()) is not None]
+            if granted := room.grant(wishes, loop.time()):
+                stream, level = granted
+                self._streams[stream].step_up(level)
 
     def get(self, stream: str) -> Stream:
         """Raises StreamNotFound."""

@@ -17,8 +17,9 @@ export function superResolution(stream) {
   ];
 }
 
-// Why the network does not upscale what is shown; empty where it does.
-export function whyBicubic({ engine, engine_load: load }) {
+// Why another network than the stream's own upscales, or none; empty where its own does.
+export function whyNotItsOwn({ model, engine, engine_load: load, level, stepped }) {
+  if (level > 0) return `${engine?.model} instead of ${model}, since ${time(stepped?.at)}: ${stepped?.reason}`;
   if (engine?.super_resolution !== false) return "";
   if (load?.state === "failed") return `Bicubic: ${load.model} can't be had. ${load.detail}`;
   if (load?.state !== "loading") return "Bicubic";
@@ -69,4 +70,5 @@ export function player(over, sample) {
   ];
 }
 
+const time = (at) => (at ? new Date(at).toLocaleTimeString() : "–");
 const round = (value) => String(Math.round(value * 100) / 100);

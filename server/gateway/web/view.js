@@ -151,7 +151,7 @@ export class StreamView {
     const on = running && stream.fps > 0 && stream.engine?.super_resolution === true;
     byId("sr").dataset.on = String(on);
     setText(byId("sr-word"), on ? "On" : "Off");
-    const why = running ? facts.whyBicubic(stream) : "";
+    const why = running ? facts.whyNotItsOwn(stream) : "";
     byId("sr-why").hidden = why === "";
     setText(byId("sr-why"), why);
     const from = input && size(input.width, input.height);
@@ -202,6 +202,8 @@ const UNKNOWN = {
   output: null,
   engine: null,
   engine_load: null,
+  level: 0,
+  stepped: null,
   fps: 0,
   latency_s: null,
   stages_s: {},

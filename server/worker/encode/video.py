@@ -37,16 +37,20 @@ class VideoPublisher:
         bitrate_bps: int,
         keyframe_interval_s: float,
         send: Callable[[Message], None],
+        on_frame: Callable[[int, float, float], None] = lambda level, latency_s, interval_s: None,
         audio_format: Callable[[], AudioFormat | None],
         log: Log,
         after: int | None = None,
     ) -> None:
-        """The first timestamp is above `after`."""
+        """`on_frame` hears of each upscaled frame: the level of the ladder it is of, its latency and how long
+        it is shown, in seconds. The first timestamp is above `after`."""
+        self.frames = 0  # upscaled ones
         self.encoder = choose_encoder(encoder, preset, log)
         self._preset = preset
         self._bitrate_bps = bitrate_bps
         self._keyframe_interval_s = keyframe_interval_s
         self._send = send
+        self._on_frame = on_frame
         self._audio_format = audio_format
         self._opened: Opened | None = None
         self._upscaled: H264Encoder | None = None
@@ -78,7 +82,10 @@ class VideoPublisher:
             upscale=_seconds(upscaled.upscaled_ns - upscaled.taken_ns),
             encode=0.0,
         )
-        self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, started_ns, trace)
+        sent_ns = self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, started_ns, trace)
+        self.frames += 1
+        latency_s = _seconds(sent_ns - picture.arrival_ns)
+        self._on_frame(upscaled.level, latency_s, _duration(picture) / VIDEO_CLOCK_HZ)
         if self._plain_wanted.is_set():
             started_ns = now_ns()
             frame = _even_frame(picture)
@@ -165,7 +172,9 @@ class VideoPublisher:
         picture: Picture,
         started_ns: int,
         trace: Trace,
-    ) -> None:
+    ) -> int:
+        """When it was encoded; a slow gateway may take it later."""
+        sent_ns = now_ns()
         for encoded in encoder.encode(frame, pts):
             sent_ns = now_ns()
             self._send(
@@ -181,6 +190,7 @@ class VideoPublisher:
                     opening=picture.opening,
                 )
             )
+        return sent_ns
 
 
 def _even_frame(picture: Picture) -> av.VideoFrame:

@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from server.wire.logs import Log
 from server.wire.messages import DropReason, Stage
+from server.worker.process.ladder import Ladder
 from server.worker.process.mailbox import Closed, Mailbox
 from server.worker.process.picture import Picture
 from server.worker.process.ring import IDLE_S, Ring, Upscaled
@@ -33,7 +34,11 @@ class Pipeline:
         on_drop: Callable[[Stage, DropReason], None] | None,
         log: Log,
         stand_in: StandIn | None = None,
+        lower: Sequence[LoadEngine] = (),
+        level: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`lower`: smaller engines of the same output size; `level` says which one upscales the next picture,
+        0 being `load`'s."""
         self._produce = produce
         self._consume = consume
         self._on_drop = on_drop
@@ -41,13 +46,10 @@ class Pipeline:
         self._pictures = Mailbox[Picture](_PICTURES, on_drop=self._drop_picture if live else None)
         self._upscaled = Mailbox[Upscaled](_UPSCALED, on_drop=self._drop_upscaled if live else None)
         self._ring = Ring(
-            load,
-            lanes=lanes,
+            Ladder(load, lower, level=level, lanes=lanes, stand_in=stand_in, log=log),
             inbox=self._pictures,
             outbox=self._upscaled,
             beat=self._beat,
-            log=log,
-            stand_in=stand_in,
         )
         self._beats: dict[str, float] = {}
         self._failure: BaseException | None = None

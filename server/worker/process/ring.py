@@ -10,11 +10,11 @@ import av
 
 from engine.frame import EngineSpec
 from server.wire.clock import now_ns
-from server.wire.logs import Log
+from server.worker.process.ladder import Ladder
 from server.worker.process.lanes import PictureLane
 from server.worker.process.mailbox import Closed, Mailbox
 from server.worker.process.picture import Picture
-from server.worker.process.supply import EngineSupply, LoadedEngine, LoadEngine, LoadStatus, StandIn
+from server.worker.process.supply import LoadedEngine, LoadStatus
 
 IDLE_S = 0.5  # how often a thread with nothing to do says that it lives
 
@@ -27,6 +27,7 @@ class Upscaled:
     picture: Picture
     frame: av.VideoFrame
     spec: EngineSpec
+    level: int  # of the ladder, which that engine is at
     taken_ns: int  # left the mailbox before the lanes
     upscaled_ns: int
 
@@ -34,6 +35,7 @@ class Upscaled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _InFlight:
     loaded: LoadedEngine
+    level: int
     lane: PictureLane
     picture: Picture
     taken_ns: int
@@ -42,20 +44,17 @@ class _InFlight:
 class Ring:
     """Two threads: `submit_all` keeps the lanes full; `collect_all` waits for each in turn and copies its
     output, so that a lane is free again before the encoder is done. When the engine changes, what the old
-    one's lanes still hold comes out first. `lanes` = 0: as many as the engine does best with."""
+    one's lanes still hold comes out first."""
 
     def __init__(
         self,
-        load: LoadEngine,
+        ladder: Ladder,
         *,
-        lanes: int,
         inbox: Mailbox[Picture],
         outbox: Mailbox[Upscaled],
         beat: Callable[[str], None],
-        log: Log,
-        stand_in: StandIn | None = None,
     ) -> None:
-        self._supply = EngineSupply(load, lanes=lanes, stand_in=stand_in, log=log)
+        self._ladder = ladder
         self._inbox = inbox
         self._outbox = outbox
         self._beat = beat
@@ -67,12 +66,12 @@ class Ring:
     @property
     def loading(self) -> bool:
         """Pictures wait for an engine, and nothing stands in for it yet."""
-        return self._supply.waiting
+        return self._ladder.waiting
 
     @property
     def load_status(self) -> LoadStatus | None:
         """State of the engine's loading; None before the first picture."""
-        return self._supply.status
+        return self._ladder.status
 
     def abort(self) -> None:
         """Ends a submitter that waits for an engine; the mailboxes' ends end all else."""
@@ -91,12 +90,16 @@ class Ring:
                 picture = self._inbox.take(IDLE_S)
                 if picture is None:
                     continue
-                present = self._supply.engine_for(picture, self._alive)
-                if lane is None or present is not loaded:
-                    loaded, lane = present, self._next_free(present)
+                present, level = self._ladder.engine_for(picture, self._alive)
+                if lane is not None and loaded is not None and present is not loaded:
+                    loaded.free.put(lane)
+                    lane = None
+                loaded, lane = present, lane or self._next_free(present)
                 taken_ns = now_ns()
                 lane.submit(picture)
-                self._flying.put(_InFlight(loaded=loaded, lane=lane, picture=picture, taken_ns=taken_ns))
+                self._flying.put(
+                    _InFlight(loaded=loaded, level=level, lane=lane, picture=picture, taken_ns=taken_ns)
+                )
                 lane = None
         finally:
             self._flying.put(None)
@@ -137,6 +140,7 @@ class Ring:
             picture=flying.picture,
             frame=frame,
             spec=flying.loaded.engine.spec,
+            level=flying.level,
             taken_ns=flying.taken_ns,
             upscaled_ns=now_ns(),
         )

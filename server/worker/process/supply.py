@@ -111,17 +111,25 @@ class EngineSupply:
         """The same as before unless the format has changed or an engine has come; `alive` is called while it
         waits and may raise. Raises what loading raised, but not where a build failed and something stands in.
         """
-        width, height = picture.format.even_size
-        wanted = _Wanted(width=width, height=height, colour=picture.format.colour, on_gpu=picture.on_gpu)
-        request = self._current
-        if request is None or request.wanted != wanted:
-            request = self._ask_for(wanted)
+        request = self._request_for(picture)
         if request.done_ns == 0 and request.standing_in is None:
             self.waiting = True
             self._wait(request, alive)
         loaded = request.loaded or self._standing_in(request)
         self.waiting = False
         return loaded
+
+    def prepare(self, picture: Picture) -> LoadedEngine | None:
+        """The engine for the picture where it is there; otherwise it is being loaded, or can't be."""
+        return self._request_for(picture).loaded
+
+    def _request_for(self, picture: Picture) -> LoadRequest:
+        width, height = picture.format.even_size
+        wanted = _Wanted(width=width, height=height, colour=picture.format.colour, on_gpu=picture.on_gpu)
+        request = self._current
+        if request is None or request.wanted != wanted:
+            request = self._ask_for(wanted)
+        return request
 
     def _ask_for(self, wanted: _Wanted) -> LoadRequest:
         with self._changed:
@@ -199,8 +207,8 @@ class EngineSupply:
         if request.loaded is not None:
             spec = request.loaded.engine.spec
             self._log.info(
-                "engine %s %s on %s for %d×%d loaded in %.1f s",
-                *(spec.model, spec.precision, spec.backend, width, height, took_s),
+                "engine %s (%s) on %s for %d×%d loaded in %.1f s",
+                *(spec.model, spec.precision or "no network", spec.backend, width, height, took_s),
             )
         elif isinstance(request.error, STOOD_IN_FOR) and self._stand_in is not None:
             self._log.error("no engine for %d×%d after %.1f s: %s", width, height, took_s, request.error)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from server.wire.clock import now_ns
+from server.worker.process.ladder import Ladder
 from server.worker.process.mailbox import Closed, Mailbox
 from server.worker.process.picture import Picture
 from server.worker.process.ring import Ring, Upscaled
@@ -38,12 +39,10 @@ class Turning:
         self.ends: dict[str, BaseException | None] = {}
         self._beats: Counter[str] = Counter()
         self.ring = Ring(
-            load or (lambda *_: self.engine),
-            lanes=1,
+            Ladder(load or (lambda *_: self.engine), (), level=lambda: 0, lanes=1, stand_in=None, log=LOG),
             inbox=self.inbox,
             outbox=self.outbox,
             beat=lambda name: self._beats.update([name]),
-            log=LOG,
         )
         self._threads = [
             threading.Thread(target=self._run, args=(part,), daemon=True)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -19,6 +20,7 @@ from msgspec.structs import astuple, replace
 from server.settings import DEFAULT_MODEL
 from server.wire.codec import Decoder, encode
 from server.wire.messages import (
+    BICUBIC,
     AudioPacket,
     Dropped,
     EngineLoad,
@@ -29,6 +31,8 @@ from server.wire.messages import (
     Reconnecting,
     Rendition,
     RequestKeyframe,
+    Stepped,
+    StepUp,
     Stop,
     VideoPacket,
     Watch,
@@ -58,6 +62,8 @@ JOB = WorkerJob(
     source_timeout_s=3.0,
     engine_patience_s=60.0,
     source_when="always",
+    ladder=(),
+    latency_budget_s=0.0,
 )
 
 
@@ -230,6 +236,36 @@ def test_unwatched_pictures_are_not_upscaled(start):
     frames = len(worker.video())
     worker.until(lambda w: len(w.of(Heartbeat)) >= count + 5)
     assert len(worker.video()) == frames
+
+
+def test_a_step_on_the_ladder_is_seen_by_nobody_but_in_the_picture(start):
+    """No frame is late by a tenth of a millisecond less: down it goes, and up again when it may."""
+    worker = start(ladder=(BICUBIC,), latency_budget_s=1e-4).until(lambda w: w.of(Stepped))
+    [down] = worker.of(Stepped)
+    assert down.level == 1
+    assert "above the budget of 0 ms" in down.reason
+    worker.until(lambda w: w.of(Opened)[-1].engine.model == BICUBIC)
+    beats = 0
+    while len(worker.of(Stepped)) < 2:  # it takes no step up within ten seconds of the last
+        worker.send(StepUp(level=0))
+        beats += 1
+        worker.until(lambda w, beats=beats: len(w.of(Heartbeat)) >= beats)
+    assert worker.of(Stepped)[1].level == 0
+    worker.until(lambda w: w.of(Opened)[-1].engine.model == DEFAULT_MODEL)
+    worker.until(lambda w: len(w.of(Heartbeat)) > beats + 2)
+    assert any(worker.of(Heartbeat)[-1].frame_cpu_s)
+    packets = worker.video()
+    seen = [n for n in numbers(packets, 2) if n is not None]
+    assert len(seen) == len(packets), "each frame is whole"
+    if not worker.of(Dropped):  # of a machine that is too busy for anything
+        assert seen == list(range(seen[0], seen[0] + len(seen)))
+    keyframes = [packet.pts for packet in packets if packet.keyframe]
+    assert all(later - earlier >= 1.9 * 90_000 for earlier, later in pairwise(keyframes[1:]))
+
+
+def test_a_ladder_has_one_scale(start):
+    worker = start(ladder=("awsrn-live-large-x4",)).until(lambda w: w.of(JobImpossible))
+    assert "'awsrn-live-large-x4' has scale 4, but model" in worker.of(JobImpossible)[0].reason
 
 
 def test_the_source_is_open_only_while_it_is_watched(start):

@@ -1,0 +1,76 @@
+"""Engines of one output size, the best first, loaded ahead: whoever steps between them waits for none."""
+
+from collections.abc import Callable, Sequence
+
+from engine.errors import EngineError
+from engine.frame import Colour, Engine
+from server.wire.logs import Log
+from server.worker.process.picture import Picture
+from server.worker.process.supply import EngineSupply, LoadedEngine, LoadEngine, LoadStatus, StandIn
+
+
+class Ladder:
+    """`engine_for` belongs to one thread."""
+
+    def __init__(
+        self,
+        load: LoadEngine,
+        lower: Sequence[LoadEngine],
+        *,
+        level: Callable[[], int],
+        lanes: int,
+        stand_in: StandIn | None,
+        log: Log,
+    ) -> None:
+        """`level` says at which one the next picture is upscaled, 0 being `load`'s own."""
+        self._best = EngineSupply(load, lanes=lanes, stand_in=stand_in, log=log)
+        self._lower = [
+            EngineSupply(_logged(smaller, log), lanes=lanes, stand_in=None, log=log) for smaller in lower
+        ]
+        self._level = level
+
+    @property
+    def waiting(self) -> bool:
+        """Nothing can be upscaled now, for want of an engine."""
+        return self._best.waiting
+
+    @property
+    def status(self) -> LoadStatus | None:
+        """How far the best engine is; None before the first picture."""
+        return self._best.status
+
+    def engine_for(self, picture: Picture, alive: Callable[[], None]) -> tuple[LoadedEngine, int]:
+        """The engine of the present level, or of the nearest below that is there, or else the best; and the
+        level that it is of. Otherwise as `EngineSupply.engine_for`."""
+        best = self._best.engine_for(picture, alive)
+        wanted = self._level()
+        for level, engine in enumerate(self._prepared(picture), 1):
+            if engine is not None and 0 < wanted <= level:
+                return engine, level
+        return best, 0
+
+    def _prepared(self, picture: Picture) -> list[LoadedEngine | None]:
+        """The lower engines as far as they are there. One is loaded after another, behind the best."""
+        status = self._best.status
+        engines: list[LoadedEngine | None] = [None] * len(self._lower)
+        if status is None or status.state == "loading":
+            return engines
+        for index, supply in enumerate(self._lower):
+            engines[index] = supply.prepare(picture)
+            loading = supply.status
+            if loading is not None and loading.state == "loading":
+                break
+        return engines
+
+
+def _logged(load: LoadEngine, log: Log) -> LoadEngine:
+    """Nobody waits for a lower engine, nor hears why there is none."""
+
+    def load_lower(width: int, height: int, colour: Colour) -> Engine:
+        try:
+            return load(width, height, colour)
+        except EngineError as exc:
+            log.error("the ladder has a rung less: %s", exc)
+            raise
+
+    return load_lower
