@@ -7,16 +7,12 @@ import time
 import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.ciphers.modes import CBC
-from cryptography.hazmat.primitives.padding import PKCS7
-
 from server.worker.ingest.dial import Dialer
+from server.worker.ingest.readable import Decrypted, Nothing, Readable, decrypted_url
 
 _FAILURES = (OSError, http.client.HTTPException, ValueError)
 
@@ -26,17 +22,9 @@ _SKIP_BYTES = 1 << 16
 _URI = re.compile(r'URI="([^"]*)"')
 
 
-class Readable(Protocol):
-    """What libav reads from (`av.open(io_open=…)`)."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
 class Web:
-    """`open` is libav's `io_open`. What can't be had reads as empty, as libav skips a lost segment but not an
-    exception; `failure` says why. Only what the policy forbids is raised: Refused."""
+    """`open` is libav's `io_open`. What can't be had is `Nothing`; `failure` says why. Only what the policy
+    forbids is raised: Refused."""
 
     def __init__(self, url: str, dialer: Dialer, *, timeout_s: float) -> None:
         self._dialer = dialer
@@ -68,16 +56,17 @@ class Web:
         self._open_by_s = None
 
     def open(self, url: str, flags: int, options: dict[str, str]) -> Readable:
-        encrypted = url.startswith(("crypto+", "crypto:"))
-        address = self._without_user(url[len("crypto+") :] if encrypted else url)
+        address, encrypted = decrypted_url(url)
+        address = self._without_user(address)
         start, end = int(options.get("offset", 0)), int(options.get("end_offset", 0))
         try:
             self._check_scheme(address)
             body = self._body(address, start, end)
         except _FAILURES as exc:
-            return _Empty(self.failed(exc))
+            self.failed(exc)
+            return Nothing()
         if encrypted:
-            return _Decrypted(body, bytes.fromhex(options["key"]), bytes.fromhex(options["iv"]))
+            return Decrypted(body, options)
         return body
 
     def _body(self, url: str, start: int, end: int) -> "_Body":
@@ -214,47 +203,6 @@ def _whole_size(response: http.client.HTTPResponse, start: int) -> int | None:
         return int(total)
     partial = response.status == HTTPStatus.PARTIAL_CONTENT
     return None if response.length is None or partial else start + response.length
-
-
-class _Decrypted:
-    """Segment of HLS under AES-128 (RFC 8216, 4.3.2.4)."""
-
-    def __init__(self, body: _Body, key: bytes, iv: bytes) -> None:
-        self._body = body
-        self._cipher = Cipher(AES(key), CBC(iv)).decryptor()
-        self._padding = PKCS7(AES.block_size).unpadder()
-        self._ready = b""
-        self._ended = False
-
-    def read(self, size: int, /) -> bytes:
-        while not self._ready and not self._ended:
-            data = self._body.read(size)
-            self._ready = self._padding.update(self._cipher.update(data)) if data else self._last()
-        data, self._ready = self._ready[:size], self._ready[size:]
-        return data
-
-    def _last(self) -> bytes:
-        self._ended = True
-        try:
-            return self._padding.update(self._cipher.finalize()) + self._padding.finalize()
-        except ValueError:  # cut off, or another key's
-            return b""
-
-    def close(self) -> None:
-        self._body.close()
-
-
-class _Empty:
-    """What could not be had."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def read(self, size: int, /) -> bytes:
-        return self._content
-
-    def close(self) -> None:
-        pass
 
 
 class _Connection(http.client.HTTPConnection):
