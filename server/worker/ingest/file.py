@@ -14,6 +14,8 @@ from av.video.stream import VideoStream
 from engine.frame import USUAL_FPS
 from server.wire.source_policy import SourcePolicy, allows_file
 from server.worker.ingest.container import Pacer, find_tracks, packets_of, pixel_limit, tracks_of
+from server.worker.ingest.dial import Refused
+from server.worker.ingest.folders import OPTIONS, Folders
 from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
 
 
@@ -29,6 +31,7 @@ class FileSource:
     ) -> None:
         self._path = path
         self._policy = policy
+        self._folders = Folders(policy) if policy is not None else None
         self._loop = loop
         self._options = pixel_limit(max_size)
         self._pacer = Pacer(stop)
@@ -45,18 +48,25 @@ class FileSource:
         if not self._path.is_file():
             raise SourceUnusable(f"{self._path}: {'is no file' if self._path.exists() else 'no such file'}")
         try:
-            # The prefix keeps libav from reading a colon in the name as a protocol.
-            self._container = av.open(f"file:{self._path.absolute()}", options=self._options)
+            self._container = self._opened()
             self._video, self._audio = find_tracks(self._container)
         except MemoryError:
             raise
         except av.FFmpegError as exc:
-            raise SourceUnusable(f"{self._path}: is no media file ({exc.strerror})") from exc
-        except LookupError as exc:
+            reason = (self._folders and self._folders.failure) or exc.strerror
+            raise SourceUnusable(f"{self._path}: is no media file ({reason})") from exc
+        except (LookupError, Refused) as exc:
             raise SourceUnusable(f"{self._path}: {exc}") from exc
         coders = [track.codec_context for track in (self._video, self._audio) if track is not None]
         self._coding = [(coder.name, coder.extradata) for coder in coders]
         return tracks_of(self._video, self._audio)
+
+    def _opened(self) -> InputContainer:
+        # The prefix keeps libav from reading a colon in the name as a protocol.
+        name = f"file:{self._path.absolute()}"
+        if self._folders is None:
+            return av.open(name, options=self._options)
+        return av.open(name, options=self._options | OPTIONS, io_open=self._folders.open)
 
     def arrivals(self) -> Iterator[Arrival]:
         """One pass after another without a seam: each starts where the one before ended."""
@@ -98,6 +108,8 @@ class FileSource:
                 if self._stop.is_set():
                     return
                 yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns())
+        except Refused as exc:
+            raise SourceUnusable(f"{self._path}: {exc}") from exc
         except av.FFmpegError:
             # A file cut off or damaged in its container ends where it can't be read any further.
             return
@@ -106,6 +118,8 @@ class FileSource:
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._folders is not None:
+            self._folders.close()
 
 
 class _Span:
