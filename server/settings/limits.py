@@ -23,6 +23,8 @@ class Limits(Table):
     # Of one WebRTC viewer. Each makes us send packets to an address that the viewer chooses.
     max_candidates: int = Field(default=20, ge=1, le=100)
     ice_timeout_s: float = Field(default=8.0, gt=0, le=60)  # a viewer unreachable for so long loses its seat
+    # What the feedback of all viewers of one stream may cost it; they get the others' key frames, too.
+    feedback_keyframe_every_s: float = Field(default=2.0, ge=0.5, le=60)
     worker_memory_bytes: int = Field(default=8 << 30, ge=0)  # the largest model at 1080p takes 2.7 GB
 
     @field_validator("worker_memory_bytes")

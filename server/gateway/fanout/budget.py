@@ -13,12 +13,16 @@ class Budget:
     def add(self, amount: float) -> None:
         self._left = min(self._capacity, self._left + amount)
 
-    def take(self, amount: float, now_s: float) -> bool:
-        """Whether that much was left; if not, nothing is taken."""
+    def has(self, amount: float, now_s: float) -> bool:
+        """Whether that much is left."""
         if self._at_s is not None:
             self.add((now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        if amount > self._left:
+        return amount <= self._left
+
+    def take(self, amount: float, now_s: float) -> bool:
+        """Whether that much was left; if not, nothing is taken."""
+        if not self.has(amount, now_s):
             return False
         self._left -= amount
         return True

@@ -8,10 +8,14 @@ from typing import Generic, Protocol, TypeVar
 
 from server.gateway.fanout.budget import Budget
 
-# A key frame costs every viewer of the stream, so each may ask for a few at once, and then this seldom; in
-# between there are those that come anyway.
+# A key frame costs every viewer of the stream, so each that lags may ask for a few at once, and then this
+# seldom; in between there are those that come anyway.
 KEYFRAMES_AT_ONCE = 4
 KEYFRAME_EVERY_S = 4.0
+# Of what the feedback of all viewers may cause, one viewer's may cause half at once and a quarter later.
+FEEDBACK_AT_ONCE = 4
+_ONE_VIEWER_AT_ONCE = 2
+_ONE_VIEWER_SHARE = 0.25
 _ASK_AGAIN_S = 0.5  # a request can get lost with its worker
 
 
@@ -29,6 +33,21 @@ class ReaderClosed(Exception):
     """The stream is gone, or the reader has been closed."""
 
 
+class Feedback:
+    """The key frames that viewers' feedback may cause, of all viewers of a stream together."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._all = Budget(capacity=FEEDBACK_AT_ONCE, per_s=1 / every_s)
+
+    def one_viewer(self) -> Budget:
+        return Budget(capacity=_ONE_VIEWER_AT_ONCE, per_s=_ONE_VIEWER_SHARE / self._every_s)
+
+    def take(self, own: Budget, now_s: float) -> bool:
+        """Whether both have one left; who finds none here loses none of its own."""
+        return own.has(1, now_s) and self._all.take(1, now_s) and own.take(1, now_s)
+
+
 class Fanout(Generic[P]):
     """`publish` never waits. A reader whose ring is full loses all of it and goes on at the next keyframe."""
 
@@ -36,18 +55,21 @@ class Fanout(Generic[P]):
         self,
         *,
         capacity: int,
+        feedback: Feedback,
         on_need_keyframe: Callable[[], None] = lambda: None,
         on_drop: Callable[[int], None] = lambda count: None,
         on_readers: Callable[[int], None] = lambda count: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
+        self.feedback = feedback
         self._capacity = capacity
         self._on_need_keyframe = on_need_keyframe
         self._on_drop = on_drop
         self._on_readers = on_readers
         self._readers: set[Reader[P]] = set()
         self._closed = False
+        self._asked_s = float("-inf")  # of a keyframe that has yet to come
 
     def __len__(self) -> int:
         return len(self._readers)
@@ -60,20 +82,27 @@ class Fanout(Generic[P]):
             return reader
         self._readers.add(reader)
         self._on_readers(len(self._readers))
-        reader.ask_keyframe()
+        reader.wait_for_keyframe()
         return reader
 
     def publish(self, packet: P) -> None:
+        if packet.keyframe:
+            self._asked_s = float("-inf")
         for reader in self._readers:
             if dropped := reader.offer(packet, self._capacity):
                 self._on_drop(dropped)
             if reader.waits_for_keyframe:
-                reader.ask_keyframe()
+                reader.wait_for_keyframe()
 
     def dropped(self, count: int) -> None:
         self._on_drop(count)
 
+    def keyframe_comes(self) -> bool:
+        """Whether one was asked for so lately that it may still be on its way."""
+        return self.clock() - self._asked_s < _ASK_AGAIN_S
+
     def need_keyframe(self) -> None:
+        self._asked_s = self.clock()
         self._on_need_keyframe()
 
     def leave(self, reader: "Reader[P]") -> None:
@@ -98,7 +127,9 @@ class Reader(Generic[P]):
         self._closed = False
         self._started = False
         self._keyframes = Budget(capacity=KEYFRAMES_AT_ONCE, per_s=1 / KEYFRAME_EVERY_S)
+        self._feedback = fanout.feedback.one_viewer()
         self._asked_s = float("-inf")
+        self._skips = False
         self.waits_for_keyframe = True
 
     def offer(self, packet: P, capacity: int) -> int:
@@ -108,6 +139,7 @@ class Reader(Generic[P]):
             lost = len(self._ring)
             self._ring.clear()
             self.waits_for_keyframe = True
+            self._skips = False
         if self.waits_for_keyframe and not packet.keyframe:
             return lost + self._started  # who has just joined loses nothing by waiting
         self.waits_for_keyframe = False
@@ -125,17 +157,26 @@ class Reader(Generic[P]):
             await self._changed.wait()
         return self._ring.popleft()
 
-    def ask_keyframe(self) -> None:
-        """Passes the wish on, as often as one reader may."""
+    def wait_for_keyframe(self) -> None:
+        """Asks for the keyframe that it waits for, as often as one reader may."""
+        if self._skips:
+            self.ask_keyframe()
+            return
         now_s = self._fanout.clock()
         if now_s - self._asked_s >= _ASK_AGAIN_S and self._keyframes.take(1, now_s):
             self._asked_s = now_s
             self._fanout.need_keyframe()
 
+    def ask_keyframe(self) -> None:
+        """The viewer's feedback asks for one: it gets the next that comes, or causes one by `Feedback`."""
+        now_s = self._fanout.clock()
+        if not self._fanout.keyframe_comes() and self._fanout.feedback.take(self._feedback, now_s):
+            self._fanout.need_keyframe()
+
     def skip(self) -> None:
-        """Goes on at the next keyframe; what the ring holds is lost."""
+        """Goes on at the next keyframe, as the viewer's feedback says; what the ring holds is lost."""
         if not self.waits_for_keyframe:
-            self.waits_for_keyframe = True
+            self.waits_for_keyframe = self._skips = True
             if self._ring:
                 self._fanout.dropped(len(self._ring))
             self._ring.clear()

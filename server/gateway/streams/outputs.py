@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from server.gateway.fanout.fanout import Fanout, Reader
+from server.gateway.fanout.fanout import Fanout, Feedback, Reader
 from server.gateway.fanout.keyframes import KeyframeRequests
 from server.gateway.hls.segments import Segments
 from server.gateway.webrtc.profile import ProfileLevel
@@ -21,6 +21,7 @@ class VideoOutput:
     def __init__(
         self,
         *,
+        feedback: Feedback,
         on_request_keyframe: Callable[[], None],
         on_drop: Callable[[int], None],
         on_readers: Callable[[int], None],
@@ -28,6 +29,7 @@ class VideoOutput:
         self.keyframes = KeyframeRequests(on_request_keyframe)
         self.fanout: Fanout[RtpFrame] = Fanout(
             capacity=RING_FRAMES,
+            feedback=feedback,
             on_need_keyframe=self.keyframes.ask,
             on_drop=on_drop,
             on_readers=on_readers,
@@ -49,22 +51,26 @@ class Outputs:
         self,
         hls: Hls,
         *,
+        feedback_keyframe_every_s: float,
         on_request_keyframe: Callable[[Rendition], None],
         on_slow_viewer: Callable[[int], None],
         on_plain_wanted: Callable[[bool], None],
     ) -> None:
+        feedback = Feedback(feedback_keyframe_every_s)
         self.upscaled = VideoOutput(
+            feedback=feedback,
             on_request_keyframe=lambda: on_request_keyframe("upscaled"),
             on_drop=on_slow_viewer,
             on_readers=lambda count: None,
         )
         self.plain = VideoOutput(
+            feedback=feedback,
             on_request_keyframe=lambda: on_request_keyframe("plain"),
             on_drop=on_slow_viewer,
             on_readers=lambda count: on_plain_wanted(count > 0),
         )
         self.hls = Segments(hls, on_need_keyframe=self.upscaled.keyframes.ask)
-        self.audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS)
+        self.audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS, feedback=feedback)
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]:
         """A reader of this rendition; None is the sound."""

@@ -72,6 +72,7 @@ class Stream:
         self.figures = Figures(StreamMetrics(metrics, settings.id))
         self.outputs = Outputs(
             hls,
+            feedback_keyframe_every_s=limits.feedback_keyframe_every_s,
             on_request_keyframe=self._request_keyframe,
             on_slow_viewer=self._on_slow_viewer,
             on_plain_wanted=lambda wanted: self.audience.watch_plain(wanted),

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from server.gateway.fanout.fanout import KEYFRAME_EVERY_S, KEYFRAMES_AT_ONCE, Fanout, ReaderClosed
+from server.gateway.fanout.fanout import FEEDBACK_AT_ONCE, Fanout, Feedback, ReaderClosed
 from server.gateway.fanout.keyframes import MIN_INTERVAL_S, KeyframeRequests
 from tests.server.gateway.scripted_gateway import until
+
+EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Encoder:
         self.now_s = 0.0
         self.fanout: Fanout[Frame] = Fanout(
             capacity=capacity,
+            feedback=Feedback(EVERY_S),
             on_need_keyframe=self._ask,
             on_drop=self._lose,
             on_readers=self.readers.append,
@@ -67,15 +70,53 @@ async def test_a_slow_reader_skips_to_the_next_keyframe_while_another_sees_all()
     assert encoder.asked > 2  # both joined, the slow one again
 
 
-async def test_a_reader_that_keeps_losing_asks_for_few_keyframes():
+def feedback_of(encoder: Encoder, readers: list, frames: int, *, every: int = 10) -> int:
+    """Keyframes that the readers cause by what they say at each frame of a stream."""
+    before = encoder.asked
+    for number in range(frames):
+        encoder.send(Frame(number, keyframe=number % every == 0))
+        for reader in readers:
+            reader.skip()
+            reader.ask_keyframe()
+    return encoder.asked - before
+
+
+async def test_viewers_that_keep_losing_cause_few_keyframes_together():
     encoder = Encoder(capacity=3)
-    reader = encoder.fanout.join()
-    for number in range(400):
-        encoder.send(Frame(number, keyframe=number % 4 == 0))
-        reader.skip()
-        reader.ask_keyframe()
-    assert encoder.asked <= KEYFRAMES_AT_ONCE + encoder.now_s / KEYFRAME_EVERY_S
-    assert encoder.asked > 10
+    readers = [encoder.fanout.join() for _ in range(50)]
+    caused = feedback_of(encoder, readers, 400)
+    assert caused <= FEEDBACK_AT_ONCE + encoder.now_s / EVERY_S
+    assert caused > 50
+
+
+async def test_one_viewer_does_not_use_up_what_another_may_ask_for():
+    encoder = Encoder(capacity=3)
+    alone = feedback_of(encoder, [encoder.fanout.join()], 400)
+    assert 0.2 < alone / (encoder.now_s / EVERY_S) < 0.3
+    honest = encoder.fanout.join()
+    encoder.send(Frame(400, keyframe=True))
+    before = encoder.asked
+    honest.ask_keyframe()
+    assert encoder.asked == before + 1
+
+
+async def test_a_viewer_joins_at_once_whatever_the_others_say():
+    encoder = Encoder(capacity=3)
+    feedback_of(encoder, [encoder.fanout.join() for _ in range(50)], 100)
+    before = encoder.asked
+    encoder.fanout.join()
+    assert encoder.asked == before + 1
+
+
+async def test_what_all_lose_together_costs_one_keyframe():
+    encoder = Encoder(capacity=100)
+    readers = [encoder.fanout.join() for _ in range(50)]
+    for number in range(3 * FEEDBACK_AT_ONCE):
+        encoder.send(*(Frame(number, keyframe=step == 0) for step in range(4)))
+        before = encoder.asked
+        for reader in readers:
+            reader.ask_keyframe()
+        assert encoder.asked == before + 1
 
 
 async def test_a_reader_waits_for_each_packet():
