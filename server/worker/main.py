@@ -44,7 +44,7 @@ from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceError
 from server.worker.live import LiveIngest
-from server.worker.memory import held_bytes, limit_memory
+from server.worker.memory import held_bytes, lacks_memory, limit_memory
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.gate import Gate
 from server.worker.process.governor import Governor
@@ -295,29 +295,36 @@ def serve(gateway: socket.socket, load_by: LoadBy = engine_loader) -> int:
         return 1
     log = stream_log(job.stream)
     limit_memory(job.worker_memory_bytes)
-    last_word: JobImpossible | WorkerBroken
     try:
         worker = Worker(job, connection, log, load_by)
         threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True).start()
         worker.run()
-    except (JobError, SourceError, EngineError) as exc:
-        log.error("stream failed: %s", exc)
-        last_word, status = JobImpossible(reason=str(exc)), 1
-    except DeviceFailed as exc:
-        log.error("worker ends: %s", exc)
-        last_word, status = WorkerBroken(reason=str(exc)), 70
-    except MemoryError:
-        reason = f"the worker needed more memory than limits.worker_memory_bytes={job.worker_memory_bytes}"
-        log.exception(reason)
-        last_word, status = WorkerBroken(reason=reason), 70
-    except Exception as exc:  # the boundary of the process: the gateway starts another one
-        log.exception("worker broke, holding %d MB", held_bytes() >> 20)  # libraries hide a want of memory
-        last_word, status = WorkerBroken(reason=f"the worker broke: {type(exc).__name__}: {exc}"), 70
+    except Exception as exc:  # the boundary of the process: the gateway says why, or starts another one
+        last_word = last_word_on(exc, job, log)
     else:
         return 0
     connection.send(last_word)
     connection.close()
-    return status
+    return 1 if isinstance(last_word, JobImpossible) else 70
+
+
+def last_word_on(exc: Exception, job: WorkerJob, log: Log) -> JobImpossible | WorkerBroken:
+    """What the gateway is told of the failure that ends this worker."""
+    if lacks_memory(exc):
+        bound = f"limits.worker_memory_bytes={job.worker_memory_bytes}"
+        reason = f"the worker needed more memory than {bound if job.worker_memory_bytes else 'there is'}"
+        log.error("%s", reason, exc_info=exc)
+        return WorkerBroken(reason=reason)
+    match exc:
+        case JobError() | SourceError() | EngineError():
+            log.error("stream failed: %s", exc)
+            return JobImpossible(reason=str(exc))
+        case DeviceFailed():
+            log.error("worker ends: %s", exc)
+            return WorkerBroken(reason=str(exc))
+        case _:
+            log.error("worker broke, holding %d MB", held_bytes() >> 20, exc_info=exc)
+            return WorkerBroken(reason=f"the worker broke: {type(exc).__name__}: {exc}")
 
 
 def _rss_bytes() -> int:

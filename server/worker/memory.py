@@ -1,8 +1,21 @@
 """Bound on what one worker may take: a source that makes it run away ends it, and not the machine."""
 
+import errno
+import re
 import resource
+from collections.abc import Iterator
+
+import av
 
 from engine.machine import nvidia_gpus
+
+# As OpenVINO, NumPy, x264 and Python say it, beside `MemoryError` and ENOMEM.
+_WORDS = re.compile(
+    r"bad_alloc|(?:failed|unable) to allocate|cannot allocate memory|malloc of size|start new thread", re.I
+)
+# A library that fails with less than this left of the bound fails for want of memory; x264 asks for blocks as
+# large as a picture.
+_ROOM, _ROOM_BYTES = 0.1, 64 << 20
 
 
 def limit_memory(most_bytes: int) -> None:
@@ -15,6 +28,26 @@ def limit_memory(most_bytes: int) -> None:
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         most = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+
+
+def lacks_memory(exc: BaseException) -> bool:
+    """Whether it is the bound that made this fail, whatever a library makes of it: libav's decoders call it
+    invalid data, and its encoders an error of something else."""
+    bound = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    room = max(_ROOM * bound, _ROOM_BYTES)
+    full = bound != resource.RLIM_INFINITY and held_bytes() > bound - room
+    for error in _chain(exc):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if _WORDS.search(str(error)) or (full and isinstance(error, av.FFmpegError | RuntimeError)):
+            return True
+    return False
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__
 
 
 def held_bytes() -> int:

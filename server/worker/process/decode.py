@@ -17,6 +17,7 @@ from server.wire.logs import Log
 from server.wire.messages import DropReason
 from server.worker.ingest.container import pixel_limit
 from server.worker.ingest.source import SourceUnusable, Tracks
+from server.worker.memory import lacks_memory
 from server.worker.process.nvdec import NVDEC, open_nvdec, surface_of
 from server.worker.process.picture import (
     MATRIX_BT601,
@@ -102,6 +103,8 @@ class PictureDecoder:
         return [self._picture(frame, arrival_ns) for frame in frames]
 
     def _dropped(self, packet: "Packet[Any]", exc: av.FFmpegError) -> None:
+        if lacks_memory(exc):
+            raise MemoryError from exc
         # Who joins a live stream between two keyframes meets pictures that nobody could decode.
         early = self._format is None and not packet.is_keyframe
         self._on_drop("before_keyframe" if early else "corrupt")

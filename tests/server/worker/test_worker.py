@@ -342,6 +342,12 @@ def test_a_worker_that_runs_away_with_memory_dies_alone_and_says_so(start):
     assert worker.ended()[0] == 70
 
 
+def test_an_engine_that_is_too_large_for_the_bound_says_so(start):
+    worker = start(source="synthetic:?size=1920x1080&fps=5", worker_memory_bytes=1 << 29)
+    worker.until(lambda w: w.of(WorkerBroken))
+    assert "limits.worker_memory_bytes=536870912" in worker.of(WorkerBroken)[0].reason
+
+
 def test_a_source_that_comes_back_starts_with_an_idr(start, tmp_path):
     """A file of one pass, over HTTP: its end is a source lost, and it is opened again."""
     write_clip(tmp_path / "pass.mp4", width=160, height=96, frames=20)
