@@ -36,7 +36,8 @@ class WebRtc(Table):
     host_addresses: tuple[str, ...] = ()
     # Where viewers find this machine behind NAT, told to them in place of its private addresses.
     announced_addresses: tuple[str, ...] = ()
-    # First and last port for viewers' media, one for each viewer and address; unset: the system chooses.
+    # First and last port for viewers' media, one for each viewer and address, or the same for all where there
+    # is but one; unset: the system chooses.
     udp_ports: tuple[int, int] | None = None
 
     @field_validator("udp_ports")

@@ -23,6 +23,7 @@ SETTINGS = """
 port = {port}
 [webrtc]
 host_addresses = ["127.0.0.1"]
+{webrtc}
 [defaults]
 preset = "ultrafast"
 upscale_when = "always"
@@ -113,14 +114,17 @@ class Service:
 
 
 @contextmanager
-def running(folder: Path, settings: str = "", token: str | None = None) -> Iterator[Service]:
+def running(
+    folder: Path, settings: str = "", token: str | None = None, *, webrtc: str = ""
+) -> Iterator[Service]:
     """Starts a service without streams on a free port; its process ends with the block.
 
-    `settings` are further tables, `token` what it is asked with.
+    `settings` are further tables, `webrtc` further lines of that one, `token` what it is asked with.
     """
     port = free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
-    config.write_text(SETTINGS.format(port=port, listen_ports=list(range(1024, 65536))) + settings)
+    tables = SETTINGS.format(port=port, listen_ports=list(range(1024, 65536)), webrtc=webrtc)
+    config.write_text(tables + settings)
     command = [sys.executable, "-m", "server", "serve", "--config", str(config)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)

@@ -100,6 +100,7 @@ class Sessions:
 
     async def close(self) -> None:
         await asyncio.gather(*(peer.close() for _, peer in list(self._peers.values())))
+        self._network.close()
 
     def _forget(self, peer: Peer) -> None:
         stream, _ = self._peers.pop(peer.id)

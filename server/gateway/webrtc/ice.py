@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import random
+import secrets
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from aiortc import RTCIceGatherer, RTCIceServer
 from aiortc.rtcicetransport import RTCIceCandidate, connection_kwargs
 
 from server.gateway.errors import LimitReached
+from server.gateway.webrtc.shared_port import SharedPorts
 from server.gateway.webrtc.turn import issue
 from server.settings import IceServer, WebRtc
 
@@ -36,9 +38,16 @@ class Network:
     def __init__(self, settings: WebRtc) -> None:
         self.addresses = list(settings.host_addresses)
         self.ports = settings.udp_ports
+        one = self.ports is not None and self.ports[0] == self.ports[1]
+        self.shared = SharedPorts() if one else None
         self._announced = settings.announced_addresses
         self._servers = settings.ice_servers
         self._silent_until_s: dict[str, float] = {}
+
+    def close(self) -> None:
+        """When no viewer is left."""
+        if self.shared is not None:
+            self.shared.close()
 
     def gatherer(self, who: str, *, max_candidates: int) -> "Gatherer":
         """For one viewer; `who` names it to the TURN server."""
@@ -87,7 +96,7 @@ class _Connection(Connection):
     """aioice's, at addresses and ports of our choice (it never offers 127.0.0.1), with less patience."""
 
     def __init__(self, network: Network, *, max_candidates: int, **options: Any) -> None:
-        super().__init__(ice_controlling=False, **options)
+        super().__init__(ice_controlling=False, local_username=secrets.token_hex(8), **options)
         self._network = network
         self._max_remote = 2 * max_candidates  # those we are told, and those we learn
 
@@ -105,22 +114,30 @@ class _Connection(Connection):
     async def _bind(self, component: int, address: str) -> None:
         """A socket at that address; none where this machine hasn't got it."""
         try:
-            bound = _bound_socket(address, self._network.ports)
+            protocol = await self._protocol_at(address)
         except OSError as exc:
             log.warning("no UDP socket at %s: %s", address, exc)
             return
-        loop = asyncio.get_running_loop()
-        _, protocol = await loop.create_datagram_endpoint(lambda: StunProtocol(self), sock=bound)
         protocol.local_candidate = Candidate(
             foundation=candidate_foundation("host", "udp", address),
             component=component,
             transport="udp",
             priority=candidate_priority(component, "host"),
             host=address,
-            port=bound.getsockname()[1],
+            port=protocol.transport.get_extra_info("sockname")[1],
             type="host",
         )
         self._protocols.append(protocol)
+
+    async def _protocol_at(self, address: str) -> StunProtocol:
+        def bind() -> socket.socket:
+            return _bound_socket(address, self._network.ports)
+
+        if self._network.shared is not None:
+            return await self._network.shared.join(self, address, bind, max_addresses=self._max_remote)
+        loop = asyncio.get_running_loop()
+        _, protocol = await loop.create_datagram_endpoint(lambda: StunProtocol(self), sock=bind())
+        return protocol
 
     async def _ask_servers(self, component: int, own: Sequence[StunProtocol]) -> list[Candidate]:
         """Candidates of the STUN and TURN servers, of those that answer in time."""

@@ -5,16 +5,19 @@ import base64
 import hashlib
 import hmac
 import re
+import socket
 import time
 
 import aioice.ice
 import pytest
+from aioice import stun
 from aiortc.sdp import SessionDescription
 from pydantic import ValidationError
 
+from server.gateway.webrtc.shared_port import SharedPorts
 from server.gateway.webrtc.turn import issue
 from server.settings import IceServer, WebRtc
-from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback  # noqa: F401
+from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.slow_link import SlowLink
 from tests.server.gateway.test_strangers import SDP, Sink, an_offer
 
@@ -55,6 +58,100 @@ async def _free_pair() -> int:
         after.close()
         await asyncio.sleep(0)
         return port
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_all_viewers_share_one_port(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: [address])
+    port = await _free_pair()
+    webrtc = {"host_addresses": [address], "udp_ports": [port, port]}
+    async with gateway(webrtc=webrtc) as served, Viewer(served) as one, Viewer(served) as two:
+        await one.sees(3)
+        await two.sees(3)
+        assert _port(one) == _port(two) == port
+        await served.http.delete(one.location)
+        async with Viewer(served) as three:
+            await three.sees(5)
+            await two.sees(5)
+
+
+async def test_a_stranger_at_the_shared_port_gets_no_answer_and_cuts_nobody_off():
+    port = await _free_pair()
+    webrtc = {"host_addresses": ["127.0.0.1"], "udp_ports": [port, port]}
+    loop = asyncio.get_running_loop()
+    async with gateway(webrtc=webrtc) as served, Viewer(served) as viewer:
+        await viewer.sees(3)
+        transport, stranger = await loop.create_datagram_endpoint(Sink, remote_addr=("127.0.0.1", port))
+        request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
+        request.attributes["USERNAME"] = "unknown:me"
+        request.add_message_integrity(b"x" * 22)
+        for datagram in (bytes(request), b"", b"\0\1", bytes(request)[:-3], b"\x16" * 40, b"\x80" * 40):
+            transport.sendto(datagram)
+        await viewer.sees(8)
+        assert stranger.packets == 0
+        transport.close()
+
+
+async def test_an_address_goes_to_who_answers_there_and_not_to_who_claims_it():
+    """A viewer that starts anew behind the same port of a NAT gets it; who forges a source does not."""
+    ports = SharedPorts()
+    loop = asyncio.get_running_loop()
+    connections = [aioice.Connection(ice_controlling=False) for _ in range(2)]
+    heard: list[list[bytes]] = [[], []]
+    for connection, mine in zip(connections, heard, strict=True):
+        connection.data_received = lambda data, component, mine=mine: mine.append(data)
+        connection.request_received = lambda message, addr, protocol: None
+
+    def bind() -> socket.socket:
+        bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bound.setblocking(False)
+        bound.bind(("127.0.0.1", 0))
+        return bound
+
+    shares = [await ports.join(c, "127.0.0.1", bind, max_addresses=4) for c in connections]
+    for share in shares:
+        share.local_candidate = aioice.Candidate("1", 1, "udp", 1, "127.0.0.1", 1, "host")
+    here = shares[0].transport.get_extra_info("sockname")
+    received: list[bytes] = []
+
+    class Client(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            received.append(data)
+
+    client, _ = await loop.create_datagram_endpoint(Client, remote_addr=here)
+    client_at = client.get_extra_info("sockname")
+
+    def check(of: aioice.Connection) -> bytes:
+        request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
+        request.attributes["USERNAME"] = f"{of.local_username}:me"
+        request.add_message_integrity(of.local_password.encode())
+        return bytes(request)
+
+    client.sendto(check(connections[0]))
+    client.sendto(b"\x16first")
+    await until(lambda: heard[0] == [b"\x16first"], "the first viewer's data")
+    client.sendto(check(connections[1]))
+    client.sendto(b"\x16claimed")
+    await until(lambda: heard[0][1:] == [b"\x16claimed"], "data after a check that may be forged")
+    ours = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
+    asking = asyncio.create_task(shares[1].request(ours, client_at))
+    await until(lambda: received, "our check")
+    client.sendto(
+        bytes(
+            stun.Message(
+                message_method=stun.Method.BINDING,
+                message_class=stun.Class.RESPONSE,
+                transaction_id=received[-1][8:20],
+            )
+        )
+    )
+    await asking
+    client.sendto(b"\x16second")
+    await until(lambda: heard[1] == [b"\x16second"], "the second viewer's data")
+    for share in shares:
+        await share.close()
+    ports.close()
+    client.close()
 
 
 class OutsideNat(Viewer):
