@@ -144,7 +144,8 @@ def _refuse_strangers(server: ServerSettings, address: _Address) -> None:
 def _listen(address: _Address) -> socket.socket:
     """A listening socket; raises ValueError where the address can't be had."""
     try:
-        listener = socket.socket(address.family, socket.SOCK_STREAM)
+        # asyncio turns off Nagle's algorithm only on sockets that say they are TCP.
+        listener = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address.sockaddr)
         listener.listen(BACKLOG)
