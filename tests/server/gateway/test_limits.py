@@ -116,6 +116,23 @@ async def test_half_a_request_is_not_waited_for(caplog):
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+async def test_a_body_in_crumbs_is_cut_off(caplog):
+    """Within the limit of its bytes, but each crumb costs its parsing."""
+    head = b"POST /api/streams HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with gateway(quiet(), limits={"client_timeout_s": 30.0}) as served:
+        raw = await Raw.open(served, head + b"1\r\nx\r\n" * 10_000)
+        assert await raw.closed_after_s() < 3
+        raw.leave()
+        assert "refused for lines: 1" in caplog.text
+
+        async def lines():
+            for _ in range(1500):
+                yield b"a=candidate:1 1 udp 99 192.0.2.1 5\r\n"
+
+        answer = await served.http.post("/whep/demo", content=lines(), headers=SDP)
+        assert answer.status_code == 400, "as many as an offer may have are read"
+
+
 async def test_a_byte_now_and_then_does_not_help():
     async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served:
         raw = await Raw.open(served, b"GET /healthz HTTP/1.1\r\n")
