@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # one that was silent not again before this time is over.
 SERVER_PATIENCE_S = 1.0
 SERVER_FORGIVEN_S = 60.0
+WAITING_DATAGRAMS = 64  # of a viewer who is yet to connect: a DTLS flight has fewer
 
 
 class Network:
@@ -178,6 +179,11 @@ class _Connection(Connection):
             if relay is not None:
                 self._protocols.append(relay)
         return found
+
+    def data_received(self, data: bytes, component: int) -> None:
+        # Anybody's. Until DTLS reads there is no other bound to what is kept; an empty one would end DTLS.
+        if data and self._queue.qsize() < WAITING_DATAGRAMS:
+            super().data_received(data, component)
 
     def check_incoming(self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol) -> None:
         # Each check from a new address is answered by checks of ours: seven packets for one, to an address

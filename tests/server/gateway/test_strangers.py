@@ -2,7 +2,10 @@
 
 import asyncio
 import re
+import resource
+import socket
 import time
+from pathlib import Path
 
 import pytest
 from aioice import stun
@@ -140,6 +143,32 @@ class Checker(asyncio.DatagramProtocol):
         kind = stun.parse_message(data).message_class
         self.answered |= kind == stun.Class.RESPONSE
         self.checked |= kind == stun.Class.REQUEST
+
+
+async def test_an_empty_datagram_ends_no_viewer():
+    async with gateway() as served, Viewer(served) as viewer:
+        await viewer.sees(3)
+        port = int(re.search(r"127\.0\.0\.1 (\d+) typ host", viewer.response.text)[1])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for datagram in (b"", b"\x16", b"\x80", b"\x80\xc8", bytes(1400)):
+                stranger.sendto(datagram, ("127.0.0.1", port))
+                await viewer.sees(len(viewer.frames[0]) + 5)
+
+
+async def test_datagrams_before_the_viewer_connects_are_not_kept():
+    async with gateway() as served:
+        answer = await served.http.post("/whep/demo", content=await an_offer([]), headers=SDP)
+        port = int(re.search(r"127\.0\.0\.1 (\d+) typ host", answer.text)[1])
+        before = held_mb()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for _ in range(60_000):
+                stranger.sendto(bytes(1400), ("127.0.0.1", port))
+                await asyncio.sleep(0)
+        assert held_mb() - before < 20  # it was 80
+
+
+def held_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
 async def test_one_address_may_not_hold_every_seat_without_coming():
