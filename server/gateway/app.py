@@ -39,8 +39,8 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
     metrics = metrics or Metrics()
     metrics.watch_gpus(placement.gpu_slots)
     streams = Streams(settings, placement, metrics)
-    sessions = whep.Sessions(settings, streams)
     refusals = Refusals(metrics.count_refusal)
+    sessions = whep.Sessions(settings, streams, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
 
     @asynccontextmanager

@@ -7,7 +7,9 @@ from typing import Literal
 
 log = logging.getLogger(__name__)
 
-Refusal = Literal["connections", "slow_client", "lines", "headers", "hls_rate", "failed_logins", "host"]
+Refusal = Literal[
+    "connections", "slow_client", "lines", "headers", "hls_rate", "failed_logins", "host", "feedback"
+]
 LOG_EVERY_S = 10.0
 
 

@@ -23,6 +23,7 @@ from server.gateway.errors import (
     UnsupportedPatch,
     responses,
 )
+from server.gateway.limits.refusals import Refusals
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
 from server.gateway.webrtc.ice import Network
@@ -38,9 +39,10 @@ FRAGMENT = "application/trickle-ice-sdpfrag"
 class Sessions:
     """The WebRTC viewers of all streams."""
 
-    def __init__(self, settings: Settings, streams: Streams) -> None:
+    def __init__(self, settings: Settings, streams: Streams, refusals: Refusals) -> None:
         self._settings = settings
         self._streams = streams
+        self._refusals = refusals
         self._network = Network(settings.webrtc)
         self._peers: dict[str, tuple[Stream, Peer]] = {}
 
@@ -65,6 +67,7 @@ class Sessions:
             network=self._network,
             limits=limits,
             media=stream.outputs,
+            refusals=self._refusals,
             on_closed=self._forget,
         )
         self._peers[peer.id] = stream, peer

@@ -11,15 +11,17 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceTransport
+from aiortc import RTCIceTransport
 from aiortc.rtcicetransport import RTCIceCandidate
 
 from server.gateway.fanout.fanout import Reader, ReaderClosed
+from server.gateway.limits.refusals import Refusals
 from server.gateway.webrtc.candidates import RemoteCandidates
+from server.gateway.webrtc.dtls import ViewerTransport
 from server.gateway.webrtc.ice import Network
 from server.gateway.webrtc.negotiate import Line, Offer, Sources, answer_sdp
 from server.gateway.webrtc.rtp import RtpFrame
-from server.gateway.webrtc.rtp_sender import FeedbackRouter, RtpSender
+from server.gateway.webrtc.rtp_sender import RtpSender
 from server.settings import Limits
 from server.wire.messages import Rendition
 
@@ -45,6 +47,7 @@ class Peer:
         network: Network,
         limits: Limits,
         media: Media,
+        refusals: Refusals,
         on_closed: Callable[["Peer"], None],
     ) -> None:
         self.id = secrets.token_urlsafe(18)
@@ -58,9 +61,8 @@ class Peer:
         self._network = network
         self._gatherer = network.gatherer(self.id[:6], max_candidates=limits.max_candidates)
         self._ice = RTCIceTransport(self._gatherer)
-        self._dtls = RTCDtlsTransport(self._ice, [RTCCertificate.generateCertificate()])
+        self._dtls = ViewerTransport(self._ice, on_refused=lambda: refusals.add("feedback", address))
         self._dtls._set_role(offer.dtls_role)
-        self._dtls._rtp_router = FeedbackRouter()
         cname = str(uuid.uuid4())
         self._sources = {
             line.mid: Sources(ssrc=secrets.randbits(32), rtx_ssrc=secrets.randbits(32), cname=cname)

@@ -12,8 +12,7 @@ import struct
 import time
 from collections.abc import Iterable
 
-from aiortc.rtcdtlstransport import RTCDtlsTransport, RtpReceiver, RtpRouter
-from aiortc.rtcdtlstransport import RtpSender as AnySender
+from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from aiortc.rtp import (
     RTCP_PSFB_FIR,
@@ -180,19 +179,6 @@ class RtpSender:
 def _ntp(unix_s: float) -> int:
     """NTP's 64 bits, of which reports give back the middle ones."""
     return int((unix_s + _NTP_EPOCH_S) * (1 << 32))
-
-
-class FeedbackRouter(RtpRouter):
-    """Finds the senders of a FIR: they stand in its entries, its media source is 0 (RFC 5104, 4.3.1)."""
-
-    def route_rtcp(self, packet: AnyRtcpPacket) -> set[RtpReceiver | AnySender]:
-        recipients = super().route_rtcp(packet)
-        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_FIR:
-            for offset in range(0, len(packet.fci) - 7, 8):
-                (ssrc,) = struct.unpack_from("!I", packet.fci, offset)
-                if ssrc in self.senders:
-                    recipients.add(self.senders[ssrc])
-        return recipients
 
 
 def _mid_extension(line: Line) -> bytes:

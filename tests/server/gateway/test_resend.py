@@ -1,5 +1,6 @@
 """What one viewer's feedback may cause: resends within a share of the bitrate, a few key frames."""
 
+import asyncio
 import struct
 import time
 
@@ -117,6 +118,24 @@ async def test_one_viewer_gets_few_key_frames_for_many_requests():
             await viewer.sees(len(viewer.frames[0]) + 1)
         asked, elapsed_s = len(served.worker.keyframe_requests) - before, time.monotonic() - from_s
         assert 0 < asked <= KEYFRAMES_AT_ONCE + elapsed_s / KEYFRAME_EVERY_S
+
+
+async def test_feedback_beyond_what_a_viewer_has_to_say_is_passed_over():
+    """Each of these takes 1.6 ms: half a second in one go."""
+    async with gateway() as served, Viewer(served) as viewer:
+        await viewer.sees(5)
+        ssrc = SessionDescription.parse(viewer.response.text).media[0].ssrc[0].ssrc
+        packet = struct.pack("!BBHII", 0x81, 205, 322, 1, ssrc) + struct.pack("!HH", 0, 0xFFFF) * 320
+        for _ in range(300):
+            await viewer.pc.getReceivers()[0].transport._send_rtp(packet)
+            await asyncio.sleep(0.001)
+
+        async def passed_over() -> bool:
+            refused = (await served.metrics()).get('livesr_refused_total{reason="feedback"}', 0)
+            return refused > 200  # of those that got through
+
+        await until(passed_over, "they are passed over", 10)
+        await viewer.sees(len(viewer.frames[0]) + 5)
 
 
 async def test_a_full_intra_request_is_a_request():
