@@ -30,13 +30,16 @@ upscale_when = "always"
 ladder = []  # likewise
 keyframe_interval_s = 1.0
 engine_patience_s = 60.0  # of a busy machine: what the peers are to see is the network's picture
+[hls]
+segment_s = 1.0
+"""
+# The other programs' servers, files and ports are all on this machine.
+OPEN_SOURCES = f"""
 [sources]
 schemes = ["rtsp", "rtmp", "http", "udp", "file", "synthetic", "demo"]
 hosts = ["127.0.0.0/8"]
 folders = ["/"]
-listen_ports = {listen_ports}
-[hls]
-segment_s = 1.0
+listen_ports = {list(range(1024, 65536))}
 """
 
 
@@ -115,16 +118,21 @@ class Service:
 
 @contextmanager
 def running(
-    folder: Path, settings: str = "", token: str | None = None, *, webrtc: str = ""
+    folder: Path,
+    settings: str = "",
+    token: str | None = None,
+    *,
+    sources: str = OPEN_SOURCES,
+    webrtc: str = "",
 ) -> Iterator[Service]:
     """Starts a service without streams on a free port; its process ends with the block.
 
-    `settings` are further tables, `webrtc` further lines of that one, `token` what it is asked with.
+    `settings` are further tables, `token` what it is asked with, `sources` the table of that name, `webrtc`
+    further lines of that one.
     """
     port = free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
-    tables = SETTINGS.format(port=port, listen_ports=list(range(1024, 65536)), webrtc=webrtc)
-    config.write_text(tables + settings)
+    config.write_text(SETTINGS.format(port=port, webrtc=webrtc) + sources + settings)
     command = [sys.executable, "-m", "server", "serve", "--config", str(config)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
