@@ -21,6 +21,7 @@ from server.gateway.limits.refusals import Refusals
 from server.gateway.limits.requests import RequestLimits
 from server.gateway.placement import Placement
 from server.gateway.placement.cpu import IdleCores
+from server.gateway.publish.doors import Doors
 from server.gateway.routes import api, health, hls, whep
 from server.gateway.streams.room import Room
 from server.gateway.streams.streams import Streams
@@ -38,8 +39,8 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
     """
     metrics = metrics or Metrics()
     metrics.watch_gpus(placement.gpu_slots)
-    streams = Streams(settings, placement, metrics)
     refusals = Refusals(metrics.count_refusal)
+    streams = Streams(settings, placement, Doors(settings.limits, refusals), metrics)
     sessions = whep.Sessions(settings, streams, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
 

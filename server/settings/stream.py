@@ -11,7 +11,7 @@ from server.settings.limits import Limits
 from server.settings.table import Table
 from server.wire.messages import BICUBIC, DEFAULT_KEYFRAME_INTERVAL_S, When, WorkerJob
 from server.wire.source_policy import SourcePolicy
-from server.wire.urls import SCHEMES, find_scheme
+from server.wire.urls import SCHEMES, find_scheme, publish_address
 
 DEFAULT_MODEL = "awsrn-live-x2"
 
@@ -113,6 +113,7 @@ class StreamSettings(PipelineOptions):
             raise ValueError("must not hold control characters")
         if find_scheme(source).reader == "network" and not urlsplit(source).netloc:
             raise ValueError("must name a host")
+        publish_address(source)
         return source
 
     def job(self, limits: Limits, policy: SourcePolicy | None = None) -> WorkerJob:

@@ -9,12 +9,16 @@ import msgspec
 
 from server.wire.messages import (
     AudioPacket,
+    AwaitPublisher,
     Dropped,
     EngineLoad,
     Heartbeat,
     JobImpossible,
     Message,
     Opened,
+    Published,
+    PublishedData,
+    PublisherGone,
     Reconnecting,
     RequestKeyframe,
     Stepped,
@@ -35,7 +39,11 @@ _DECODER = msgspec.msgpack.Decoder(
     | RequestKeyframe
     | Watch
     | StepUp
+    | Published
+    | PublishedData
+    | PublisherGone
     | Stop
+    | AwaitPublisher
     | Opened
     | EngineLoad
     | VideoPacket

@@ -22,10 +22,14 @@ DropReason = Literal[
     "audio_overlap",
     "slow_viewer",
     "slow_gateway",
+    "slow_worker",
 ]
 LoadState = Literal["loading", "ready", "failed"]
 BICUBIC = "bicubic"  # the backend that stands in for a network's
 AudioCodec = Literal["aac", "opus"]
+PublishedFormat = Literal["flv", "rtsp"]
+# Where a decoder can begin; what it has to know before; what needs all that came before.
+PieceKind = Literal["start", "header", "rest"]
 
 Level = Annotated[int, Meta(ge=0, le=64)]
 Count = Annotated[int, Meta(ge=1)]
@@ -91,8 +95,45 @@ class StepUp(Message, frozen=True):
     level: Level
 
 
+class Published(Message, frozen=True):
+    """Gateway → worker: somebody publishes, and what follows is of that publication.
+
+    FLV needs no description; that of RTSP is its SDP.
+    """
+
+    opening: Count
+    format: PublishedFormat
+    description: bytes = b""
+
+
+class PublishedData(Message, frozen=True):
+    """Gateway → worker: whole FLV tags, or whole RTP and RTCP packets as RTSP interleaves them, channel 2n
+    being RTP of the description's track n. Empty: nothing yet that a decoder could begin with."""
+
+    opening: Count
+    kind: PieceKind
+    data: bytes
+    arrival_ns: int
+
+
+class PublisherGone(Message, frozen=True):
+    """Gateway → worker: nothing follows, for this opening; also where nobody can be waited for."""
+
+    opening: Count
+    reason: Text
+
+
 class Stop(Message, frozen=True):
     """Gateway → worker: finish and exit."""
+
+
+class AwaitPublisher(Message, frozen=True):
+    """Worker → gateway: send what is published, from its start or the next place where a decoder can begin.
+
+    What the gateway sends for it has the same `opening`; a later one takes its place.
+    """
+
+    opening: Count
 
 
 class AudioFormat(_Part, frozen=True):

@@ -4,11 +4,11 @@ import os.path
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from server.wire.urls import find_scheme, scheme
+from server.wire.urls import find_scheme, publish_address, scheme
 
 IpAddress = IPv4Address | IPv6Address
 
@@ -44,7 +44,7 @@ def _check_network(source: str, policy: SourcePolicy) -> None:
     if not host:
         raise ValueError("it must name a host")
     # A UDP source binds its port, too, and libav takes options from its query that bind another one.
-    listens = scheme(source) == "udp" or ("listen", "1") in parse_qsl(parts.query)
+    listens = scheme(source) == "udp" or publish_address(source) is not None
     if scheme(source) == "udp" and parts.query:
         raise ValueError("a UDP source of the API has no options")
     if listens and port not in policy.listen_ports:

@@ -2,8 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+from urllib.parse import unquote_to_bytes, urlsplit
 
+PublishProtocol = Literal["rtmp", "rtsp"]
+_PUBLISH_PORTS: dict[PublishProtocol, int] = {"rtmp": 1935, "rtsp": 554}
+_LISTEN = "listen=1"
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*):")
 
 
@@ -12,14 +16,13 @@ class Scheme:
     """`reader` names what opens it (`server.worker.ingest.open`)."""
 
     reader: Literal["file", "demo", "synthetic", "network"]
-    listens: bool = False  # ?listen=1 waits for a publisher at that address
 
 
 # The one table: the settings refuse what is not in it, and a new scheme of libav's is a line here.
 SCHEMES = {
-    "rtsp": Scheme(reader="network", listens=True),
+    "rtsp": Scheme(reader="network"),
     "rtsps": Scheme(reader="network"),
-    "rtmp": Scheme(reader="network", listens=True),
+    "rtmp": Scheme(reader="network"),
     "rtmps": Scheme(reader="network"),
     "http": Scheme(reader="network"),
     "https": Scheme(reader="network"),
@@ -47,6 +50,47 @@ def find_scheme(url: str) -> Scheme:
     if name and name not in SCHEMES:
         raise ValueError(f"scheme {name!r} must be one of {', '.join(SCHEMES)}, or the source a file's path")
     return SCHEMES[name or "file"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishAddress:
+    """Where a publisher is waited for. The path holds the key."""
+
+    protocol: PublishProtocol
+    host: str
+    port: int
+    path: bytes
+
+
+def publish_address(url: str) -> PublishAddress | None:
+    """Where a URL with `?listen=1` has publishers waited for; None where it is pulled from.
+
+    Raises ValueError where the scheme has no publishers, or the port is none.
+    """
+    name, parts = scheme(url), urlsplit(url, allow_fragments=False)  # a "#" belongs to the key
+    if _LISTEN not in parts.query.split("&"):
+        return None
+    protocol: PublishProtocol
+    match name:
+        case "rtmp" | "rtsp":
+            protocol = name
+        case _:
+            raise ValueError(f"listen=1 needs {' or '.join(get_args(PublishProtocol))}, not {name!r}")
+    port = _PUBLISH_PORTS[protocol] if parts.port is None else parts.port
+    if not port:
+        raise ValueError("listen=1 needs a port above 0")
+    if not parts.hostname:
+        raise ValueError("must name a host")
+    path = publish_path(f"{parts.path}?{parts.query}")
+    return PublishAddress(protocol=protocol, host=parts.hostname, port=port, path=path)
+
+
+def publish_path(text: str) -> bytes:
+    """Path and query as they are compared: no slashes around, no escapes in the path, and no `listen=1`,
+    which comes along where a source's URL is copied."""
+    path, _, query = text.partition("?")
+    rest = "&".join(pair for pair in query.split("&") if pair and pair != _LISTEN)
+    return unquote_to_bytes(path.strip("/")) + (f"?{rest}".encode() if rest else b"")
 
 
 def mask_credentials(text: str) -> str:

@@ -27,6 +27,9 @@ from server.wire.messages import (
     Heartbeat,
     JobImpossible,
     Message,
+    Published,
+    PublishedData,
+    PublisherGone,
     Rendition,
     RequestKeyframe,
     Stage,
@@ -41,6 +44,7 @@ from server.worker.connection import Connection
 from server.worker.cost import FrameCost
 from server.worker.drops import Drops
 from server.worker.encode.video import VideoPublisher
+from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceError
 from server.worker.live import LiveIngest
@@ -86,6 +90,9 @@ class Worker:
             on_step=self._on_step,
         )
         self._cost = FrameCost(levels)
+        self._inbox = PublisherInbox(
+            send=self._send, on_drop=lambda: self._drops.add("decode", "slow_worker")
+        )
         try:
             self.publisher = VideoPublisher(
                 encoder=job.encoder,
@@ -106,6 +113,7 @@ class Worker:
                     max_size=(job.max_width, job.max_height),
                     timeout_s=job.source_timeout_s,
                     stop=self.stop,
+                    inbox=self._inbox,
                 ),
                 max_size=(job.max_width, job.max_height),
                 timeout_s=job.source_timeout_s,
@@ -162,6 +170,8 @@ class Worker:
                     self._watch(renditions)
                 case StepUp(level=level):
                     self._governor.step_up(level)
+                case Published() | PublishedData() | PublisherGone():
+                    self._inbox.put(message)
                 case Stop():
                     break
         self.stop.set()

@@ -8,7 +8,16 @@ from typing import Literal
 log = logging.getLogger(__name__)
 
 Refusal = Literal[
-    "connections", "slow_client", "lines", "headers", "hls_rate", "failed_logins", "host", "feedback"
+    "connections",
+    "slow_client",
+    "lines",
+    "headers",
+    "hls_rate",
+    "failed_logins",
+    "host",
+    "failed_keys",
+    "bad_publisher",
+    "feedback",
 ]
 LOG_EVERY_S = 10.0
 

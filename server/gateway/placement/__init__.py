@@ -15,8 +15,9 @@ class WorkerHandle(Protocol):
         """Ends when the worker is gone; raises ProtocolError where it sends what is no message."""
         ...
 
-    def send(self, message: Message) -> None:
-        """Returns at once; what a dead or stuck worker cannot take is lost."""
+    def send(self, message: Message) -> bool:
+        """Returns at once. What a dead or stuck worker cannot take is lost, as is what is published where the
+        worker is slow: False."""
         ...
 
     async def stop(self, *, at_once: bool = False) -> str:

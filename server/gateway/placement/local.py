@@ -15,14 +15,16 @@ from engine.machine import Gpu
 from server.gateway.placement import SlotUse, WorkerHandle
 from server.gateway.placement.slots import GpuSlots
 from server.wire.codec import Decoder, encode
-from server.wire.messages import Message, Stop, WorkerJob
+from server.wire.messages import Message, PublishedData, Stop, WorkerJob
 
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 3.0
 READ_BYTES = 1 << 20
-# Control messages are some 50 bytes; a worker that leaves this much unread is stuck, and the watchdog's.
-SEND_BUFFER_BYTES = 1 << 16
+# Of what is published: some seconds of it, and a key frame at least. More would only be old.
+PUBLISHED_BUFFER_BYTES = 2 << 20
+# Other messages are some 50 bytes; a worker that leaves this much more unread is stuck, and the watchdog's.
+SEND_BUFFER_BYTES = 8 << 20
 
 
 class LocalPlacement:
@@ -116,10 +118,13 @@ class LocalWorkerHandle:
         except ConnectionError:
             return  # as good as the end: the process is gone
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message) -> bool:
         transport = self._writer.transport
-        if not transport.is_closing() and transport.get_write_buffer_size() < SEND_BUFFER_BYTES:
-            self._writer.write(encode(message))
+        most = PUBLISHED_BUFFER_BYTES if isinstance(message, PublishedData) else SEND_BUFFER_BYTES
+        if transport.is_closing() or transport.get_write_buffer_size() >= most:
+            return False
+        self._writer.write(encode(message))
+        return True
 
     async def stop(self, *, at_once: bool = False) -> str:
         self.send(Stop())

@@ -20,6 +20,8 @@ from server.gateway.figures.views import (
     ViewersView,
 )
 from server.gateway.placement import Placement
+from server.gateway.publish.desk import Desk
+from server.gateway.publish.doors import Doors
 from server.gateway.streams.audience import Audience
 from server.gateway.streams.outputs import Outputs
 from server.gateway.streams.room import Wish
@@ -27,6 +29,7 @@ from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
 from server.wire.messages import (
     AudioPacket,
+    AwaitPublisher,
     Dropped,
     EngineLoad,
     Heartbeat,
@@ -43,7 +46,7 @@ from server.wire.messages import (
     WorkerJob,
 )
 from server.wire.source_policy import SourcePolicy
-from server.wire.urls import mask_credentials
+from server.wire.urls import mask_credentials, publish_address
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Stream:
         limits: Limits,
         hls: Hls,
         placement: Placement,
+        doors: Doors,
         metrics: Metrics,
     ) -> None:
         self.settings = settings
@@ -80,6 +84,14 @@ class Stream:
         self.audience = Audience(
             self.figures, always=settings.upscale_when == "always", on_change=self._on_audience
         )
+        self._doors = doors
+        self._publish_address = publish_address(settings.source)
+        self._desk = Desk(
+            settings.id,
+            timeout_s=settings.source_timeout_s,
+            send=lambda message: self._supervisor.send(message),
+            on_drop=self._on_slow_worker,
+        )
         self._created = datetime.now(UTC)
         self._opened: Opened | None = None
         self._engine_load: EngineLoad | None = None
@@ -94,6 +106,8 @@ class Stream:
 
     def start(self) -> None:
         log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
+        if self._publish_address is not None:
+            self._doors.enter(self._publish_address, self._desk)
         self._task = asyncio.create_task(self._supervise())
 
     async def _supervise(self) -> None:
@@ -107,6 +121,9 @@ class Stream:
         """Ends the worker and every viewer; the stream's metrics go with it."""
         if self._task is not None:
             self._task.cancel()
+            if self._publish_address is not None:
+                self._desk.close()
+                self._doors.leave(self._publish_address, self._desk)
             await asyncio.wait([self._task])
         self._enter("stopped")
         self.outputs.close()
@@ -127,6 +144,7 @@ class Stream:
         self.figures.worker_started()
         self._engine_load = None
         self._lost_opening = 0
+        self._desk.worker_gone()  # the one before
         self._watch()
 
     def on_message(self, message: Message) -> None:
@@ -151,12 +169,15 @@ class Stream:
                 self._enter("reconnecting", f"{message.reason}; trying again in {message.retry_in_s:.1f} s")
             case Stepped():
                 self._on_stepped(message)
+            case AwaitPublisher():
+                self._desk.await_publisher(message.opening)
             case JobImpossible():
                 self._fail(message.reason)
             case _:
                 log.warning("stream %s: unexpected %s of the worker", self.id, type(message).__name__)
 
     def on_death(self, reason: str, retry_in_s: float) -> None:
+        self._desk.worker_gone()
         self.figures.restarted()
         self.outputs.hls.interrupt()
         later = f"the next starts in {retry_in_s:.1f} s" if retry_in_s else "a new one starts"
@@ -241,6 +262,9 @@ class Stream:
 
     def _on_slow_viewer(self, count: int) -> None:
         self.figures.drop(Dropped(stage="publish", reason="slow_viewer", count=count))
+
+    def _on_slow_worker(self, count: int) -> None:
+        self.figures.drop(Dropped(stage="decode", reason="slow_worker", count=count))
 
     def _request_keyframe(self, rendition: Rendition) -> None:
         self.figures.metrics.keyframe_requests.inc()

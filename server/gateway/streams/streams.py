@@ -5,6 +5,7 @@ import asyncio
 from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
 from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Placement
+from server.gateway.publish.doors import Doors
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
 from server.settings import Settings, StreamSettings
@@ -16,9 +17,10 @@ _GOVERN_S = 1.0
 class Streams:
     """Creates, finds and deletes streams; all of one event loop."""
 
-    def __init__(self, settings: Settings, placement: Placement, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, placement: Placement, doors: Doors, metrics: Metrics) -> None:
         self._settings = settings
         self._placement = placement
+        self._doors = doors
         self._metrics = metrics
         self._streams: dict[str, Stream] = {}
         self._ending: set[str] = set()  # deleted, their workers still there
@@ -50,6 +52,7 @@ class Streams:
             limits=limits,
             hls=self._settings.hls,
             placement=self._placement,
+            doors=self._doors,
             metrics=self._metrics,
         )
         self._streams[stream.id] = stream

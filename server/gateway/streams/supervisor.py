@@ -67,10 +67,10 @@ class Supervisor:
         self._patience = patience
         self._worker: WorkerHandle | None = None
 
-    def send(self, message: Message) -> None:
-        """Sends to the running worker; between two of them nothing is sent, as each starts from scratch."""
-        if self._worker is not None:
-            self._worker.send(message)
+    def send(self, message: Message) -> bool:
+        """Sends to the running worker; between two of them nothing is sent, as each starts from scratch.
+        False where the message is lost."""
+        return self._worker is not None and self._worker.send(message)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -17,6 +17,9 @@ from server.worker.ingest.source import Tracks
 _STALL_S = 1.0
 
 
+# Live protocols: what is in flight is enough to find the tracks; libav's 5 s of analysis would be latency.
+LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "1000000"}
+
 _INT_MAX = (1 << 31) - 1  # libav's own limit of a picture's pixels
 _LARGEST_BLOCK = 128  # of AV1, in pixels
 

@@ -1,9 +1,9 @@
-"""A network stream as a source: RTSP, RTMP, HLS, HTTP and MPEG-TS over UDP, pulled or waited for."""
+"""A network stream as a source: RTSP, RTMP, HLS and HTTP, pulled, and MPEG-TS over UDP."""
 
 import threading
 import time
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import av
 from av.audio.stream import AudioStream
@@ -11,22 +11,17 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from server.wire.source_policy import SourcePolicy
-from server.wire.urls import find_scheme, mask_credentials, scheme
-from server.worker.ingest.container import Pacer, find_tracks, packets_of, pixel_limit, tracks_of
+from server.wire.urls import mask_credentials, scheme
+from server.worker.ingest.container import LOW_LATENCY, Pacer, find_tracks, packets_of, pixel_limit, tracks_of
 from server.worker.ingest.dial import Dialer, Refused
 from server.worker.ingest.relay import Relay
-from server.worker.ingest.source import Arrival, PublisherLost, SourceLost, SourceUnusable, Tracks
+from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
 from server.worker.ingest.web import Web
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
 
-# Live protocols: what is in flight is enough to find the tracks; libav's 5 s of analysis would be latency.
-_LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "1000000"}
-
 
 class NetworkSource:
-    """`?listen=1` in an RTMP or RTSP URL waits at that address for a publisher instead of pulling from it."""
-
     def __init__(
         self,
         url: str,
@@ -37,18 +32,14 @@ class NetworkSource:
         stop: threading.Event,
     ) -> None:
         self._shown = mask_credentials(url)
-        self._url, self._listen = without_listen(url)
-        if self._listen and not find_scheme(url).listens:
-            raise ValueError(f"source {self._shown!r}: listen=1 needs rtmp or rtsp, not {scheme(url)!r}")
+        self._url = url
         self._policy = policy
         self._timeout_s = timeout_s
         self._dialer = Dialer(policy, timeout_s=timeout_s)
         self._relay: Relay | None = None
         self._web = Web(url, self._dialer, timeout_s=timeout_s) if scheme(url) in ("http", "https") else None
         self._stop = stop
-        self._options = pixel_limit(max_size) | _options(
-            scheme(url), listen=self._listen, timeout_s=timeout_s
-        )
+        self._options = pixel_limit(max_size) | _options(scheme(url), timeout_s=timeout_s)
         # HTTP hands over whole segments at once; what comes in bursts is played at its own pace.
         self._paced = scheme(url) in ("http", "https")
         self._container: InputContainer | None = None
@@ -81,7 +72,7 @@ class NetworkSource:
             return container
         if scheme(self._url) == "udp":  # whoever sends decides the bytes, not the format that reads them
             return av.open(self._url, format="mpegts", options=self._options, timeout=timeout)
-        if self._policy is None or self._listen:
+        if self._policy is None:
             return av.open(self._url, options=self._options, timeout=timeout)
         self._relay, url, options = relayed(self._url, self._dialer)
         return av.open(url, options=self._options | options, timeout=timeout)
@@ -117,7 +108,7 @@ class NetworkSource:
             self._relay = None
 
     def _lost(self, reason: str) -> SourceLost:
-        return (PublisherLost if self._listen else SourceLost)(f"{self._shown}: {reason}")
+        return SourceLost(f"{self._shown}: {reason}")
 
     def _reason(self, exc: av.FFmpegError) -> str:
         if self._web and self._web.failure:
@@ -125,8 +116,7 @@ class NetworkSource:
         if self._relay and (failure := self._relay.failure):
             return str(failure.strerror if isinstance(failure, OSError) and failure.strerror else failure)
         if isinstance(exc, av.error.ExitError):  # libav's word for our timeout
-            who = "no publisher" if self._listen and self._container is None else "nothing arrived"
-            return f"{who} within {self._timeout_s:g} s"
+            return f"nothing arrived within {self._timeout_s:g} s"
         return exc.strerror or type(exc).__name__
 
 
@@ -144,31 +134,17 @@ def relayed(url: str, dialer: Dialer) -> tuple[Relay, str, dict[str, str]]:
     return relay, urlunsplit(inner), {"rtmp_tcurl": f"{name}://{host}:{port}/{app}"}
 
 
-def without_listen(url: str) -> tuple[str, bool]:
-    """The URL as libav shall see it, and whether it asked to listen."""
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    listen = ("listen", "1") in query
-    if not listen:
-        return url, False
-    rest = urlencode([pair for pair in query if pair[0] != "listen"])
-    return urlunsplit(parts._replace(query=rest)), True
-
-
-def _options(name: str, *, listen: bool, timeout_s: float) -> dict[str, str]:
+def _options(name: str, *, timeout_s: float) -> dict[str, str]:
     """libav's options for each protocol."""
     micros = str(round(timeout_s * 1e6))
     match name:
-        case "rtsp" | "rtsps" if listen:
-            seconds = str(max(1, round(timeout_s)))
-            return _LOW_LATENCY | {"rtsp_flags": "listen", "rtsp_transport": "tcp", "listen_timeout": seconds}
         case "rtsp" | "rtsps":
             # TCP first: a lost RTP packet costs a picture until the next keyframe.
-            return _LOW_LATENCY | {"rtsp_flags": "prefer_tcp", "timeout": micros}
+            return LOW_LATENCY | {"rtsp_flags": "prefer_tcp", "timeout": micros}
         case "rtmp" | "rtmps":
-            return _LOW_LATENCY | {"rtmp_live": "live"} | ({"listen": "1"} if listen else {})
+            return LOW_LATENCY | {"rtmp_live": "live"}
         case "udp":
-            return _LOW_LATENCY | {"timeout": micros, "fifo_size": "50000", "overrun_nonfatal": "1"}
+            return LOW_LATENCY | {"timeout": micros, "fifo_size": "50000", "overrun_nonfatal": "1"}
         case _:
             # What it reads comes through `Web`: libav opens nothing by itself, whatever a playlist names, and
             # can't reuse connections that it does not know.

@@ -18,7 +18,7 @@ class SourceLost(SourceError):
 
 
 class PublisherLost(SourceLost):
-    """A listener that nobody publishes to now: nobody is called by listening again at once."""
+    """Nobody publishes now: waiting again at once calls nobody."""
 
 
 class SourceUnusable(SourceError):

@@ -204,7 +204,7 @@ class ScriptedWorker:
             for message in decoder.feed(data):
                 yield message
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message) -> bool:
         (received,) = self._from_gateway.feed(encode(message))
         self.received.append(received)
         match received:
@@ -212,6 +212,7 @@ class ScriptedWorker:
                 self._encoders[rendition].force = True
             case Watch(renditions=renditions):
                 self.plain = "plain" in renditions
+        return True
 
     async def stop(self, *, at_once: bool = False) -> str:
         self.ended_at_once = at_once

@@ -18,12 +18,14 @@ import pytest
 
 from server.wire.messages import AudioPacket, Message, Reconnecting
 from server.wire.source_policy import SourcePolicy
+from server.wire.urls import publish_address
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceUnusable
 from server.worker.ingest.synthetic import read_frame_number
 from server.worker.live import LiveIngest
 from server.worker.process.picture import Picture
 from tests.server.clips import write_clip
+from tests.server.door import DoorThread
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -79,9 +81,17 @@ class Ingest:
         self.drops: Counter[str] = Counter()
         self.failure: Exception | None = None
         self.stop = threading.Event()
+        address = publish_address(url)
+        self.door = DoorThread(address, timeout_s) if address else None
         self._ingest = LiveIngest(
             open_source(
-                url, policy=policy, loop=True, max_size=(1920, 1080), timeout_s=timeout_s, stop=self.stop
+                url,
+                policy=policy,
+                loop=True,
+                max_size=(1920, 1080),
+                timeout_s=timeout_s,
+                stop=self.stop,
+                inbox=self.door.inbox if self.door else None,
             ),
             max_size=(1920, 1080),
             timeout_s=timeout_s,
@@ -116,6 +126,8 @@ class Ingest:
         self.stop.set()
         self._thread.join(10)
         assert not self._thread.is_alive()
+        if self.door:
+            self.door.close()
 
 
 @pytest.fixture
@@ -167,14 +179,15 @@ def test_a_publisher_comes_goes_and_comes_again(scheme, ingest, publish):
     first.kill()
     first.wait()
     source.until(lambda s: s.lost)
+    assert "the publisher has gone" in source.lost[-1].reason
     seen = len(source.pictures)
     publish_until_heard(publish, where, source)
     source.until(lambda s: len(s.pictures) >= seen + 30)
     assert source.pictures[-1].pts > source.pictures[seen - 1].pts
 
 
-def test_who_waits_for_a_publisher_is_hardly_ever_deaf(ingest):
-    """However long nobody came, the pause between two times of listening stays short."""
+def test_who_waits_for_a_publisher_says_so_and_goes_on_at_once(ingest):
+    """However long nobody came, the pause between two times of waiting stays short."""
     url, _ = listening("rtmp")
     source = ingest(url, timeout_s=0.7)
     source.until(lambda s: len(s.lost) >= 4)
@@ -198,7 +211,7 @@ def test_a_server_that_takes_its_time_to_refuse_is_called_ever_less_often(ingest
 
 
 def publish_until_heard(publish, where: list[str], source: Ingest) -> subprocess.Popen:
-    """A publisher that finds nobody listening yet gives up; this one tries again, as people do."""
+    """A publisher that comes before the port is open gives up; this one tries again, as people do."""
     seen = len(source.pictures)
     deadline = time.monotonic() + 30
     process = publish(*where)

@@ -9,7 +9,7 @@ import av
 import pytest
 
 from server.worker.ingest.file import FileSource
-from server.worker.ingest.network import NetworkSource, without_listen
+from server.worker.ingest.network import NetworkSource
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import Source, SourceLost, SourceUnusable
 from server.worker.ingest.synthetic import read_frame_number
@@ -43,8 +43,6 @@ def test_schemes_choose_their_source():
 
 
 def test_only_rtmp_and_rtsp_can_listen():
-    assert without_listen("rtmp://h/live/k?listen=1&a=b") == ("rtmp://h/live/k?a=b", True)
-    assert without_listen("rtmp://h/live/k?a=b") == ("rtmp://h/live/k?a=b", False)
     with pytest.raises(ValueError, match="listen=1 needs rtmp or rtsp"):
         opened("http://h/a.m3u8?listen=1")
 

@@ -1,0 +1,142 @@
+"""What is published to the gateway as a source: it comes by the worker's connection."""
+
+import threading
+from collections.abc import Iterator
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from server.wire.clock import now_ns
+from server.wire.messages import Published, PublishedData, PublisherGone
+from server.wire.urls import mask_credentials
+from server.worker.ingest.container import LOW_LATENCY, find_tracks, packets_of, pixel_limit, tracks_of
+from server.worker.ingest.handover import Handover
+from server.worker.ingest.inbox import PublisherInbox
+from server.worker.ingest.source import Arrival, PublisherLost, Tracks
+
+
+class PublishedSource:
+    def __init__(
+        self,
+        url: str,
+        inbox: PublisherInbox,
+        *,
+        max_size: tuple[int, int],
+        timeout_s: float,
+        stop: threading.Event,
+    ) -> None:
+        self._shown = mask_credentials(url)
+        self._inbox = inbox
+        self._timeout_s = timeout_s
+        self._stop = stop
+        self._options = pixel_limit(max_size) | LOW_LATENCY
+        self._container: InputContainer | None = None
+        self._feed: _Reader | Handover | None = None
+        self._video: VideoStream
+        self._audio: AudioStream | None = None
+
+    def open(self) -> Tracks:
+        """Raises PublisherLost where nobody publishes a video within the timeout."""
+        self._inbox.await_publisher()
+        match self._inbox.take(self._timeout_s, self._stop):
+            case Published() as published:
+                pass
+            case PublisherGone(reason=reason):
+                raise self._lost(reason)
+            case _:
+                raise self._lost(f"no publisher within {self._timeout_s:g} s")
+        try:
+            self._container = self._opened(published)
+            self._video, self._audio = find_tracks(self._container)
+        except MemoryError:
+            raise
+        except av.FFmpegError as exc:
+            raise self._lost(self._reason(exc)) from exc
+        except LookupError as exc:
+            raise self._lost(str(exc)) from exc
+        return tracks_of(self._video, self._audio)
+
+    def _opened(self, published: Published) -> InputContainer:
+        match published.format:
+            case "flv":
+                reader = self._feed = _Reader(self._inbox, timeout_s=self._timeout_s, stop=self._stop)
+                reader.wait()
+                # The reader itself ends after the timeout: libav's own would begin at the last packet.
+                timeout = (self._timeout_s, None)
+                return av.open(reader, "r", format="flv", options=self._options, timeout=timeout)
+            case "rtsp":
+                handover = self._feed = Handover(
+                    self._inbox, published.description, timeout_s=self._timeout_s
+                )
+                options = self._options | {"rtsp_transport": "tcp", "protocol_whitelist": "rtsp,tcp"}
+                return av.open(handover.url, options=options, timeout=(self._timeout_s, self._timeout_s))
+
+    def arrivals(self) -> Iterator[Arrival]:
+        """Never ends by itself: where the publisher does, PublisherLost is raised."""
+        assert self._container is not None
+        audio = [self._audio] if self._audio else []
+        try:
+            for video, packet in packets_of(self._container, self._video, audio):
+                if self._stop.is_set():
+                    return
+                if packet.size:
+                    yield Arrival(video=video, packet=packet, arrival_ns=self._arrival_ns())
+        except MemoryError:
+            raise
+        except av.FFmpegError as exc:
+            raise self._lost(self._reason(exc)) from exc
+        raise self._lost(self._ended() or "the publication ended")
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+        if isinstance(self._feed, Handover):
+            self._feed.close()
+        self._feed = None
+
+    def _arrival_ns(self) -> int:
+        """When the gateway got the packet that libav gave last; of packets that it puts in order, now."""
+        return self._feed.arrival_ns if isinstance(self._feed, _Reader) else now_ns()
+
+    def _ended(self) -> str:
+        return self._feed.end if self._feed is not None else ""
+
+    def _reason(self, exc: av.FFmpegError) -> str:
+        if isinstance(exc, av.error.ExitError):  # libav's word for our timeout
+            return self._ended() or f"nothing arrived within {self._timeout_s:g} s"
+        return self._ended() or exc.strerror or type(exc).__name__
+
+    def _lost(self, reason: str) -> PublisherLost:
+        return PublisherLost(f"{self._shown}: {reason}")
+
+
+class _Reader:
+    """A publication as the file that libav reads: one piece at a time, so that `arrival_ns` is that of the
+    packet which was read last. It ends where the publication does; `end` says why."""
+
+    def __init__(self, inbox: PublisherInbox, *, timeout_s: float, stop: threading.Event) -> None:
+        self._inbox = inbox
+        self._timeout_s = timeout_s
+        self._stop = stop
+        self._piece = memoryview(b"")
+        self.arrival_ns = 0
+        self.end = ""
+
+    def wait(self) -> None:
+        """Until there is something to read, or it has ended."""
+        while not self._piece and not self.end:
+            match self._inbox.take(self._timeout_s, self._stop):
+                case PublishedData(data=data, arrival_ns=arrival_ns):
+                    self._piece, self.arrival_ns = memoryview(data), arrival_ns
+                case PublisherGone(reason=reason):
+                    self.end = reason
+                case _:
+                    self.end = f"nothing arrived within {self._timeout_s:g} s"
+
+    def read(self, size: int) -> bytes:
+        self.wait()
+        data, self._piece = self._piece[:size], self._piece[size:]
+        return bytes(data)
