@@ -67,6 +67,8 @@ def publish_address(url: str) -> PublishAddress | None:
 
     Raises ValueError where the scheme has no publishers, or the port is none.
     """
+    if find_scheme(url).reader != "network":
+        return None
     name, parts = scheme(url), urlsplit(url, allow_fragments=False)  # a "#" belongs to the key
     if _LISTEN not in parts.query.split("&"):
         return None

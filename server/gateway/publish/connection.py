@@ -120,6 +120,8 @@ class PublisherConnection(asyncio.Protocol):
         self._dialogue = None
         self._leave()
         self._stop_clock()
+        # Closed at once, with something unread, an answer might never be seen.
+        self._transport.write_eof()
         self._deadline = asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
 
     def abort(self) -> None:

@@ -29,12 +29,16 @@ class WrongKeys:
         self._rates = Rates(limits.failed_logins_per_min / 60, limits.failed_logins_per_min)
         self._refusals = refusals
 
-    def may_try(self, client: str) -> bool:
-        return self._rates.wait_s(origin(client), time.monotonic()) == 0
-
-    def count(self, client: str) -> None:
-        self._refusals.add("failed_keys", client)
-        self._rates.take(origin(client), time.monotonic())
+    def check(self, client: str, find: Callable[[], Desk | None]) -> Desk | None:
+        """What `find` finds; None without asking it where the address has tried too many."""
+        who, now_s = origin(client), time.monotonic()
+        waits = self._rates.wait_s(who, now_s) > 0
+        desk = None if waits else find()
+        if desk is None:
+            self._refusals.add("failed_keys", client)
+            if not waits:
+                self._rates.take(who, now_s)
+        return desk
 
 
 class Doors:
@@ -65,15 +69,9 @@ class Doors:
             door.close()
 
     def _connection(self, door: "Door") -> PublisherConnection:
-        def find_desk(path: bytes, client: str) -> Desk | None:
-            desk = door.find(path) if self._wrong_keys.may_try(client) else None
-            if desk is None:
-                self._wrong_keys.count(client)
-            return desk
-
         return PublisherConnection(
             speaks=_dialogue(door.protocol),
-            find_desk=find_desk,
+            find_desk=lambda path, client: self._wrong_keys.check(client, lambda: door.find(path)),
             connections=self._connections,
             refusals=self._refusals,
             timeout_s=self._limits.client_timeout_s,

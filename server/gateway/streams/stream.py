@@ -86,6 +86,7 @@ class Stream:
         )
         self._doors = doors
         self._publish_address = publish_address(settings.source)
+        self._at_door = False
         self._desk = Desk(
             settings.id,
             timeout_s=settings.source_timeout_s,
@@ -108,6 +109,7 @@ class Stream:
         log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
         if self._publish_address is not None:
             self._doors.enter(self._publish_address, self._desk)
+            self._at_door = True
         self._task = asyncio.create_task(self._supervise())
 
     async def _supervise(self) -> None:
@@ -121,9 +123,7 @@ class Stream:
         """Ends the worker and every viewer; the stream's metrics go with it."""
         if self._task is not None:
             self._task.cancel()
-            if self._publish_address is not None:
-                self._desk.close()
-                self._doors.leave(self._publish_address, self._desk)
+            self._leave_door()
             await asyncio.wait([self._task])
         self._enter("stopped")
         self.outputs.close()
@@ -203,6 +203,14 @@ class Stream:
         """Nothing follows: who watches is told so, instead of being left to wait."""
         self._enter("failed", reason)
         self.outputs.close()
+        self._leave_door()
+
+    def _leave_door(self) -> None:
+        if self._at_door:
+            assert self._publish_address is not None
+            self._at_door = False
+            self._desk.close()
+            self._doors.leave(self._publish_address, self._desk)
 
     def _on_video(self, packet: VideoPacket) -> None:
         self._video_pts = max(self._video_pts or 0, packet.pts)

@@ -13,6 +13,7 @@ from server.worker.ingest.inbox import PublisherInbox
 
 _READ_BYTES = 1 << 16
 _POLL_S = 0.2
+_FIRST_WORD_S = 1.0  # libav speaks at once
 _LARGEST_REQUEST = 1 << 14
 _REQUEST = re.compile(rb"([A-Z_]+) (\S+) RTSP/1\.0\r\n")
 _CSEQ = re.compile(rb"\r\nCSeq: *(\d+)", re.IGNORECASE)
@@ -56,7 +57,7 @@ class Handover:
     def _answer_until_play(self, player: socket.socket) -> bool:
         """False for a stranger, or one that has gone."""
         requests = _Requests()
-        deadline_s = time.monotonic() + self._timeout_s
+        deadline_s = time.monotonic() + _FIRST_WORD_S
         while not self._closing.is_set() and time.monotonic() < deadline_s:
             try:
                 data = player.recv(_READ_BYTES)
@@ -68,6 +69,7 @@ class Handover:
                 found = _REQUEST.match(request)
                 if found is None or self._secret not in found[2]:
                     return False
+                deadline_s = time.monotonic() + self._timeout_s
                 player.sendall(self._answer(found[1], found[2], request))
                 if found[1] == b"PLAY":
                     return True

@@ -37,8 +37,8 @@ class _ChunkStream:
 
 
 class ChunkReader:
-    """`largest` bounds a message of sound or picture, in bytes. No more than twice that is kept of messages
-    that aren't whole."""
+    """`largest` bounds a message of sound or picture, in bytes. Of messages that aren't whole no more than
+    three times that is kept."""
 
     def __init__(self, largest: int) -> None:
         self.largest = largest
@@ -116,15 +116,17 @@ class ChunkReader:
                 stream.stream = int.from_bytes(buffer[head + 7 : head + 11], "little")
                 stream.time_ms = 0  # what follows is from there
             stream.delta_ms, stream.long_time = time_ms, long_time
+        if self._kept > 2 * self.largest:
+            raise Malformed("too much that isn't whole")
         if not stream.payload:
-            self._check(stream)
+            self._check_length(stream)
             stream.time_ms = (stream.time_ms + stream.delta_ms) & _WRAP
         self._current = stream
         self._left = min(stream.length - len(stream.payload), self._chunk_bytes)
         return body
 
     def _begin(self, number: int, form: int) -> _ChunkStream:
-        # GStreamer and others begin a chunk stream in a form that refers to what was before: to nothing.
+        # Some begin a chunk stream by what is new since the message before: since nothing, then.
         if form == 3:
             raise Malformed("a chunk without a beginning")
         if len(self._streams) >= _MOST_CHUNK_STREAMS:
@@ -132,9 +134,9 @@ class ChunkReader:
         stream = self._streams[number] = _ChunkStream()
         return stream
 
-    def _check(self, stream: _ChunkStream) -> None:
+    def _check_length(self, stream: _ChunkStream) -> None:
         largest = self.largest if stream.type in (AUDIO, VIDEO) else LARGEST_WORD_BYTES
-        if stream.length > largest or self._kept > 2 * self.largest:
+        if stream.length > largest:
             raise Malformed("a message that is too long")
 
     def _set_chunk_bytes(self, payload: bytes) -> None:

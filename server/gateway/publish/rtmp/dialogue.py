@@ -130,7 +130,9 @@ class RtmpDialogue:
         if self._publication is not None:
             raise Malformed("it publishes twice")
         publication = FlvPublication()
-        match self._line.publish(publish_path(f"{self._app}/{name}"), publication):
+        assert self._app is not None
+        path = f"{self._app.strip('/')}/{name.lstrip('/')}"  # encoders are told "rtmp://host/app/" as well
+        match self._line.publish(publish_path(path), publication):
             case "accepted":
                 self._publication = publication
                 self._chunks.largest = LARGEST_MEDIA_BYTES

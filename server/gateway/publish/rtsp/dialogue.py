@@ -159,8 +159,8 @@ def _path(url: str) -> bytes:
 
 
 def _track(url: str, announced: Announced, taken: set[int]) -> int | None:
-    """The track that a SETUP means: by its control, or where nothing fits the next one."""
+    """The track that a SETUP means: by its control, or the next one that has none."""
     for track, control in enumerate(announced.controls):
         if control and track not in taken and (url == control or url.endswith(f"/{control}")):
             return track
-    return None
+    return next((t for t, control in enumerate(announced.controls) if not control and t not in taken), None)
