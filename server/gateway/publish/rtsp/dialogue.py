@@ -154,7 +154,10 @@ _BYTE = frozenset(range(256))
 
 
 def _path(url: str) -> bytes:
-    parts = urlsplit(url, allow_fragments=False)
+    try:
+        parts = urlsplit(url, allow_fragments=False)
+    except ValueError as exc:
+        raise Malformed("a URL that is none") from exc
     return publish_path(f"{parts.path}?{parts.query}")
 
 
