@@ -12,12 +12,16 @@ from aiortc.rtp import RtcpPacket
 from server.gateway.errors import InvalidOffer
 from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
+from server.gateway.publish import Admission, Malformed, Publication
+from server.gateway.publish.rtmp.dialogue import RtmpDialogue
+from server.gateway.publish.rtsp.dialogue import RtspDialogue
 from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_fragment, parse_offer
 from server.gateway.webrtc.rtp import h264_frame
 from server.settings import Hls, check
 from server.wire.codec import Decoder, ProtocolError, encode
-from server.wire.messages import Trace, VideoPacket
+from server.wire.messages import PieceKind, Trace, VideoPacket
 from tests.conftest import ROOT
+from tests.server.gateway.publish import handmade
 from tests.server.gateway.scripted_gateway import FRAME_TICKS, Encoder, opened
 from tests.server.gateway.test_negotiate import CHROMIUM_OFFER
 from tests.server.wire.test_messages import MESSAGES
@@ -79,6 +83,43 @@ def _access_unit(data: bytes) -> None:
     playlist.media(segments)
 
 
+class _Line:
+    """A publisher's connection that lets everybody in."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._publication: Publication | None = None
+
+    def write(self, data: bytes) -> None:
+        assert data
+
+    def knows(self, path: bytes) -> bool:
+        return True
+
+    def publish(self, path: bytes, publication: Publication) -> Admission:
+        self._publication = publication
+        return "accepted"
+
+    def push(self, data: bytes, kind: PieceKind, *, picture: bool) -> None:
+        assert self._publication is not None
+        assert data
+        if kind == "start":
+            assert len(self._publication.prelude() + self._publication.headers()) < 1 << 20
+
+    def hang_up(self, reason: str) -> None:
+        self.over = True
+
+
+def _publish(speaks: type[RtmpDialogue] | type[RtspDialogue], data: bytes) -> None:
+    """What a publisher sends, in pieces as they come from a socket."""
+    line = _Line()
+    dialogue = speaks(line)
+    for start in range(0, len(data), 1000):
+        if line.over:
+            return
+        dialogue.feed(data[start : start + 1000])
+
+
 @cache
 def _access_units() -> tuple[bytes, ...]:
     encoder = Encoder(160, 120, 0.4)
@@ -96,6 +137,38 @@ _NACK = bytes.fromhex("81cd000300000001000000020010ffff")
 _PLI = bytes.fromhex("81ce00020000000100000002")
 _REPORT = bytes.fromhex("81c900070000000100000002000000000000000000000000000000000000000000000000")[:32]
 
+_RTMP_MEDIA = b"".join(
+    (
+        handmade.chunks(18, handmade.METADATA),
+        handmade.chunks(9, handmade.SEQUENCE_HEADER),
+        handmade.chunks(9, handmade.KEY_FRAME),
+        handmade.chunks(9, handmade.FRAME, time_ms=40),
+        handmade.chunks(8, b"\xaf\1" + bytes(60), at=5, time_ms=41),
+        handmade.chunks(9, b"\x97\2\0\0\0\1hvc1\0\0\0key", time_ms=1 << 25),
+    )
+)
+_RTSP_URL = "rtsp://127.0.0.1/live/key"
+_RTSP = b"".join(
+    (
+        handmade.request("OPTIONS", _RTSP_URL),
+        handmade.request("ANNOUNCE", _RTSP_URL, 2, handmade.SDP),
+        *(
+            handmade.request(
+                "SETUP",
+                f"{_RTSP_URL}/streamid={track}",
+                3,
+                transport=f"RTP/AVP/TCP;unicast;interleaved={2 * track}-{2 * track + 1};mode=record",
+            )
+            for track in (0, 1)
+        ),
+        handmade.request("RECORD", _RTSP_URL, 5),
+        handmade.frame(0, bytes(300)) + handmade.frame(2, bytes(90)),
+        handmade.request("GET_PARAMETER", _RTSP_URL, 6),
+        handmade.frame(1, bytes(28)),
+        handmade.request("TEARDOWN", _RTSP_URL, 7),
+    )
+)
+
 TARGETS = {
     "offer": Target(seeds=[CHROMIUM_OFFER.encode()], run=_offer, refusal=(InvalidOffer,)),
     "candidates": Target(
@@ -110,6 +183,18 @@ TARGETS = {
         run=lambda data: Decoder().feed(data),
         refusal=(ProtocolError,),
     ),
+    "rtmp": Target(
+        seeds=[
+            handmade.publishing("live", "key")[start:] + media
+            for start in (0, len(handmade.HANDSHAKE))
+            for media in (_RTMP_MEDIA, b"")
+        ],
+        run=lambda data: _publish(
+            RtmpDialogue, data if data.startswith(b"\3\0") else handmade.HANDSHAKE + data
+        ),
+        refusal=(Malformed,),
+    ),
+    "rtsp": Target(seeds=[_RTSP], run=lambda data: _publish(RtspDialogue, data), refusal=(Malformed,)),
     "access unit": Target(seeds=_access_units(), run=_access_unit, refusal=()),
     "settings": Target(
         seeds=[(ROOT / "deploy" / name).read_bytes() for name in ("livesr.toml", "demo.toml")],
