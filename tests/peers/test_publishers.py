@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 
+from tests.conftest import missing_peer
 from tests.peers.service import Service, free_port, until
 
 Protocol = Literal["rtmp", "rtsp"]
@@ -174,7 +175,7 @@ def test_gstreamer_publishes(
     gst = program("gst-launch-1.0", "gstreamer1.0-tools")
     element = next(word for word in sink.split() if word.endswith("sink"))
     if subprocess.run([gst.replace("launch", "inspect"), "--exists", element]).returncode:
-        pytest.skip(f"no {element} here: apt-get install {package}")
+        missing_peer(element, f"apt-get install {package}")
     picture = "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=90,framerate=15/1"
     coder = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! h264parse"
     with waiting(service, "gst", protocol, free_port(), "live/key") as where:

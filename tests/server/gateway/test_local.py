@@ -7,7 +7,7 @@ import signal
 
 from server.gateway.placement import WorkerHandle
 from server.gateway.placement.local import LocalPlacement, LocalWorkerHandle
-from server.wire.messages import WorkerJob
+from server.wire.messages import PublishedData, RequestKeyframe, WorkerJob
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
 
 SMALL = {"id": "demo", "source": "synthetic:?size=160x120&fps=25"}
@@ -84,6 +84,20 @@ async def test_a_worker_that_does_not_stop_is_ended():
     os.kill(worker.pid, signal.SIGSTOP)
     assert await worker.stop() == "the worker was ended by SIGKILL"
     assert await worker.stop(at_once=True) == "the worker was ended by SIGKILL"
+
+
+async def test_what_is_published_to_a_worker_that_stands_still_is_lost_and_words_are_not():
+    worker = await LocalPlacement().start(job())
+    assert isinstance(worker, LocalWorkerHandle)
+    async for _ in worker.messages():
+        break
+    os.kill(worker.pid, signal.SIGSTOP)
+    data = PublishedData(opening=1, kind="rest", data=bytes(1 << 18), arrival_ns=0)
+    taken = sum(worker.send(data) for _ in range(100))
+    assert 4 < taken < 20
+    assert worker.send(RequestKeyframe())
+    await worker.stop(at_once=True)
+    assert not worker.send(RequestKeyframe())
 
 
 def job() -> WorkerJob:
