@@ -30,11 +30,11 @@ upscale_when = "always"
 ladder = []  # likewise
 keyframe_interval_s = 1.0
 engine_patience_s = 60.0  # of a busy machine: what the peers are to see is the network's picture
+"""
+# The other programs' servers, files and ports are all on this machine, and their players need not wait.
+FOR_PEERS = f"""
 [hls]
 segment_s = 1.0
-"""
-# The other programs' servers, files and ports are all on this machine.
-OPEN_SOURCES = f"""
 [sources]
 schemes = ["rtsp", "rtmp", "http", "udp", "file", "synthetic", "demo"]
 hosts = ["127.0.0.0/8"]
@@ -122,17 +122,17 @@ def running(
     settings: str = "",
     token: str | None = None,
     *,
-    sources: str = OPEN_SOURCES,
+    base: str = FOR_PEERS,
     webrtc: str = "",
 ) -> Iterator[Service]:
     """Starts a service without streams on a free port; its process ends with the block.
 
-    `settings` are further tables, `token` what it is asked with, `sources` the table of that name, `webrtc`
-    further lines of that one.
+    `settings` are further tables, `token` what it is asked with, `base` the tables that suit most
+    peers, `webrtc` further lines of that one.
     """
     port = free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
-    config.write_text(SETTINGS.format(port=port, webrtc=webrtc) + sources + settings)
+    config.write_text(SETTINGS.format(port=port, webrtc=webrtc) + base + settings)
     command = [sys.executable, "-m", "server", "serve", "--config", str(config)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)

@@ -29,7 +29,6 @@ from server.settings import Limits
 from tests.peers.service import Service, free_port, running, until
 from tests.peers.watcher import FPS, SOURCE, Watcher, watching
 from tests.server.gateway.scripted_gateway import Gateway, ScriptedPlacement, loopback  # noqa: F401
-from tests.server.gateway.scripted_gateway import until as until_async
 from tests.server.gateway.slow_link import SlowViewer
 from tests.server.gateway.test_strangers import FRAGMENT, SDP, an_offer, candidates
 
@@ -45,7 +44,10 @@ MOST_MB = 40  # more of the gateway's memory than before
 KEYFRAMES = 'livesr_keyframe_requests_total{stream="demo"}'
 
 ADMIN, VIEWER, PUBLISHER = "admin-of-this-test", "viewer-of-this-test", "publisher-of-this-test"
+# Nobody but who is tested asks for key frames: HLS would, were segments shorter than what comes by itself.
 SETTINGS = """
+[hls]
+segment_s = 5.0
 [sources]
 hosts = ["127.0.0.1"]
 [limits]
@@ -54,7 +56,7 @@ client_timeout_s = 2.0
 [auth]
 """
 TOKENS = ((ADMIN, "admin"), (VIEWER, "view:demo"), (PUBLISHER, "publish:*"))
-STREAM = {"bitrate_bps": 1_000_000, "keyframe_interval_s": 2.0}
+STREAM = {"bitrate_bps": 1_000_000, "keyframe_interval_s": 5.0}
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -112,7 +114,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     )
     transport = httpx.HTTPTransport(local_address=STRANGER, limits=httpx.Limits(max_connections=50))
     with ExitStack() as opened:
-        service = opened.enter_context(running(folder, settings, ADMIN, sources=""))
+        service = opened.enter_context(running(folder, settings, ADMIN, base=""))
         opened.enter_context(service.stream("demo", SOURCE, **STREAM))
         service.wait_for("demo", "running")
         watcher = opened.enter_context(watching(service.url, "demo", VIEWER, folder))
@@ -297,11 +299,11 @@ async def test_thousands_of_candidates(scene: Scene) -> None:
 
 
 @asynccontextmanager
-async def hostile_viewer(scene: Scene, rate_bps: float = 1e9) -> AsyncIterator["Hostile"]:
+async def hostile_viewer(scene: Scene) -> AsyncIterator["Hostile"]:
     transport = httpx.AsyncHTTPTransport(local_address=STRANGER)
     async with (
         httpx.AsyncClient(base_url=scene.service.url, transport=transport, headers=bearer(VIEWER)) as client,
-        SlowViewer(Gateway(scene.service.url, client, ScriptedPlacement()), rate_bps) as viewer,
+        SlowViewer(Gateway(scene.service.url, client, ScriptedPlacement()), 1e9) as viewer,
     ):
         yield Hostile(viewer)
 
@@ -373,19 +375,6 @@ async def test_a_storm_of_feedback(scene: Scene, kinds: tuple[str, ...]) -> None
     # Twice what is usual, as key frames cost more than other frames.
     assert caused < RESERVE_BYTES + (2 + SHARE) * usual * elapsed_s
     assert asked <= KEYFRAMES_AT_ONCE + elapsed_s / KEYFRAME_EVERY_S + 1
-
-
-async def test_a_link_that_is_too_slow(scene: Scene) -> None:
-    async with hostile_viewer(scene) as hostile:
-        usual = await hostile.usual_bytes_per_s()
-        hostile.link.rate_bps = 0.88 * 8 * usual
-        with scene.unnoticed():
-            from_s, taken = time.monotonic(), hostile.link.bytes_in
-            first = scene.watcher.latest()
-            await until_async(lambda: scene.watcher.latest() >= first + 4 * FPS, "4 s of frames")
-            elapsed_s, caused = time.monotonic() - from_s, hostile.link.bytes_in - taken
-    print(f"{caused * 8e-6 / elapsed_s:.2f} Mbit/s sent, {usual * 8e-6:.2f} usual")
-    assert caused < RESERVE_BYTES + (1.5 + SHARE) * usual * elapsed_s
 
 
 # Fault 4: bodies, half requests, bursts, names
