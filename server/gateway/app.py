@@ -64,6 +64,7 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        responses=errors.OF_EVERY_ROUTE,
     )
     # The last one comes first.
     app.add_middleware(PlayerCors, server=settings.server)

@@ -11,6 +11,8 @@ from starlette.requests import ClientDisconnect
 
 from server.settings import describe_error
 
+PROBLEM = "application/problem+json"
+
 
 class GatewayError(Exception):
     """A request that can't be served as it is; the message names the thing, the value and the rule."""
@@ -77,6 +79,16 @@ class InvalidPath(GatewayError):
     """A signed path that has expired, or that nobody signed."""
 
     status = HTTPStatus.FORBIDDEN
+
+
+class InvalidRequest(GatewayError):
+    """A path, query or body that breaks a rule of this description."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class UnreadableBody(GatewayError):
+    """A body that is no JSON."""
 
 
 class InvalidStream(GatewayError):
@@ -160,9 +172,7 @@ class Problem(BaseModel):
 
 def _response(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
-    return JSONResponse(
-        problem.model_dump(), status_code=status, headers=headers, media_type="application/problem+json"
-    )
+    return JSONResponse(problem.model_dump(), status_code=status, headers=headers, media_type=PROBLEM)
 
 
 def answer(error: GatewayError) -> JSONResponse:
@@ -207,5 +217,10 @@ def responses(*errors: type[GatewayError]) -> dict[int | str, dict[str, object]]
     described: dict[int | str, dict[str, object]] = {}
     for error in errors:
         text = (error.__doc__ or HTTPStatus(error.status).phrase).strip()
-        described[int(error.status)] = {"model": Problem, "description": text}
+        described[int(error.status)] = {"description": text, "content": _PROBLEM}
     return described
+
+
+_PROBLEM = {PROBLEM: {"schema": Problem.model_json_schema()}}
+# What any request may be answered with, before a route sees it.
+OF_EVERY_ROUTE = responses(UnknownHost, HeadersTooLarge, BodyTooLarge, TooManyRequests, InvalidRequest)

@@ -17,6 +17,7 @@ from server.gateway.errors import (
     StreamExists,
     StreamNotFound,
     Unauthorized,
+    UnreadableBody,
     responses,
 )
 from server.gateway.figures.views import StreamView
@@ -42,7 +43,7 @@ def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
     @routes.post(
         "",
         status_code=HTTPStatus.CREATED,
-        responses=responses(StreamExists, InvalidStream, LimitReached),
+        responses=responses(UnreadableBody, StreamExists, InvalidStream, LimitReached),
     )
     async def create_stream(wanted: StreamSettings, response: Response, caller: Known) -> StreamView:
         """Starts a stream; fields that are left out take the operator's defaults."""

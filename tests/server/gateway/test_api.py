@@ -187,6 +187,22 @@ async def test_every_error_has_the_same_shape():
             assert set(response.json()) == {"title", "status", "detail"}, (method, path)
 
 
+async def test_errors_are_described_as_what_they_are():
+    async with gateway(quiet()) as served:
+        api = (await served.http.get("/openapi.json")).json()
+        for path, methods in api["paths"].items():
+            for method, operation in methods.items():
+                answers = operation["responses"]
+                assert {"413", "421", "422", "429", "431"} <= set(answers), (method, path)
+                for status, answer in answers.items():
+                    if status.startswith("4"):
+                        assert set(answer["content"]) == {"application/problem+json"}, (method, path, status)
+        broken = await served.http.post(
+            "/api/streams", content=b"\xff", headers={"Content-Type": "application/json"}
+        )
+        assert str(broken.status_code) in api["paths"]["/api/streams"]["post"]["responses"]
+
+
 async def test_ready_once_the_configured_streams_have_started():
     async with gateway(quiet()) as served:
         assert (await served.http.get("/healthz")).json() == {"status": "ok"}
