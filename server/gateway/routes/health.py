@@ -41,7 +41,11 @@ def router(streams: Streams, metrics: Metrics, settings: Settings, guard: Guard)
         return Health(status="ok")
 
     @routes.head("/readyz", include_in_schema=False)
-    @routes.get("/readyz", responses={503: {"model": Readiness, "description": "Starting or shutting down"}})
+    @routes.get(
+        "/readyz",
+        responses={503: {"model": Readiness, "description": "Starting or shutting down"}},
+        openapi_extra={"security": [{}]},  # beside the one that the dependency adds: a token may be left out
+    )
     async def readyz(response: Response, caller: Annotated[Caller, Depends(guard.caller)]) -> Readiness:
         """Whether to send viewers here. A stream that failed or lost its source does not change it."""
         states = {stream.id: stream.state for stream in streams.all()}
