@@ -2,10 +2,12 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from loadtest import latency, soak, viewers
+from loadtest.http import use_token
 
 COMMANDS = {
     "viewers": (viewers, "N viewers at once: join time, frames per second, loss, server CPU per viewer"),
@@ -19,10 +21,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="livesr-loadtest", description="Drives livesr from outside.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
-        module.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        module.add_arguments(subparser)
+        subparser.add_argument(
+            "--token",
+            default=None,
+            help="of a service that asks for one; better in LIVESR_TOKEN, as other users see a command line",
+        )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.ERROR)
     try:
+        use_token(os.environ.get("LIVESR_TOKEN", "") if args.token is None else args.token)
         return int(COMMANDS[args.command][0].run(args))
     except ValueError as exc:
         print(f"livesr-loadtest {args.command}: {exc}", file=sys.stderr)

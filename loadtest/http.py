@@ -1,6 +1,7 @@
 """HTTP to the service under test: small blocking calls, each error one readable line."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ MAX_BODY_BYTES = 16 << 20
 
 # The server is named by the operator and reached directly, whatever proxy the environment is set up for.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+_token = ""  # sent with every request; set once in each process
 
 
 class ServerError(ValueError):
@@ -37,6 +41,18 @@ class Response:
         return f"{self.status} {detail}"[:300].strip()
 
 
+def use_token(token: str) -> None:
+    """From now on this process's requests carry the token; none where it is empty."""
+    global _token
+    if not re.fullmatch(r"[!-~]*", token):
+        raise ValueError("--token: must be of visible ASCII characters")
+    _token = token
+
+
+def used_token() -> str:
+    return _token
+
+
 def base_url(text: str) -> str:
     """Checks the address of a service and ends it with a slash."""
     parts = urlsplit(text)
@@ -49,6 +65,9 @@ def request(method: str, url: str, body: bytes | None = None, content_type: str 
     """One request, its error statuses returned like any other; raises ServerError where nothing answers."""
     headers = {} if content_type is None else {"Content-Type": content_type}
     call = urllib.request.Request(url, data=body, method=method, headers=headers)  # noqa: S310 - the user's own
+    if _token:
+        # Unredirected: it is for the service that was named, and no other.
+        call.add_unredirected_header("Authorization", f"Bearer {_token}")
     try:
         with _opener.open(call, timeout=TIMEOUT_S) as answer:
             return _response(answer.status, answer.headers, answer)
@@ -63,6 +82,8 @@ def stream_state(base: str, stream: str) -> dict[str, Any]:
     """What the API says of one stream; raises ServerError naming the streams that exist where it doesn't."""
     url = urljoin(base, f"api/streams/{quote(stream, safe='')}")
     answer = request("GET", url)
+    if answer.status in (401, 403):
+        raise ServerError(f"{base} refuses: {answer.reason()} (--token or LIVESR_TOKEN)")
     if answer.status == 404:
         known = ", ".join(s["id"] for s in _json(request("GET", urljoin(base, "api/streams")), base))
         raise ServerError(f"no stream {stream!r} at {base}; there are: {known or 'none'}")

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from loadtest.http import ServerError
+from loadtest.http import ServerError, use_token, used_token
 from loadtest.viewer import Viewer, ViewerReport, stay_on_loopback
 
 VIEWERS_PER_PROCESS = 25
@@ -42,7 +42,12 @@ class Swarm:
     def __init__(self, base: str, stream: str, timetable: Timetable) -> None:
         joins = timetable.joins_at_s
         processes = min(os.cpu_count() or 1, -(-len(joins) // VIEWERS_PER_PROCESS))
-        self._pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+        self._pool = ProcessPoolExecutor(
+            processes,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=use_token,
+            initargs=(used_token(),),
+        )
         shares = [joins[i::processes] for i in range(processes)]
         self._shares: list[Future[list[ViewerReport]]] = [
             self._pool.submit(run_viewers, base, stream, share, timetable.from_s, timetable.until_s)

@@ -5,7 +5,11 @@ import json
 import pytest
 
 from loadtest.__main__ import main
+from loadtest.http import use_token
 from tests.peers.service import running
+from tests.peers.test_auth import ADMIN, guarded
+
+__all__ = ["guarded"]
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +50,47 @@ def test_soak(stream, capsys, monkeypatch):
     assert seen["sessions"] >= 4
     assert seen["failed"] == 0
     assert all(growth["first_bytes"] > 10e6 for growth in seen["growth"].values())
+
+
+@pytest.fixture
+def forget_token():
+    yield
+    use_token("")
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_a_service_that_asks_for_a_token(guarded, capsys, monkeypatch, forget_token, by):
+    monkeypatch.setattr("loadtest.viewers.BASELINE_S", 1.0)
+    command = [
+        "viewers",
+        "--url",
+        guarded.url,
+        "--stream",
+        "cam",
+        "--count",
+        "2",
+        "--duration",
+        "2",
+        "--json",
+    ]
+    if by == "option":
+        command += ["--token", ADMIN]
+    else:
+        monkeypatch.setenv("LIVESR_TOKEN", ADMIN)
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["joined"] == 2
+    assert ADMIN not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "command", [["viewers", "--stream", "cam"], ["soak", "--stream", "cam"], ["latency"]]
+)
+def test_it_is_told_that_a_token_is_needed(guarded, capsys, command):
+    assert main([*command, "--url", guarded.url]) == 2
+    assert "401" in capsys.readouterr().err
+
+
+def test_a_token_that_no_header_can_carry_is_not_shown(capsys):
+    assert main(["latency", "--url", "http://127.0.0.1:1/", "--token", "secret\r\nX: y"]) == 2
+    assert "secret" not in capsys.readouterr().err
