@@ -21,6 +21,7 @@ TIMEOUT_S = 60.0
 SETTINGS = """
 [server]
 port = {port}
+{server}
 [webrtc]
 host_addresses = ["127.0.0.1"]
 {webrtc}
@@ -123,16 +124,17 @@ def running(
     token: str | None = None,
     *,
     base: str = FOR_PEERS,
+    server: str = "",
     webrtc: str = "",
 ) -> Iterator[Service]:
     """Starts a service without streams on a free port; its process ends with the block.
 
     `settings` are further tables, `token` what it is asked with, `base` the tables that suit most
-    peers, `webrtc` further lines of that one.
+    peers, `server` and `webrtc` further lines of those.
     """
     port = free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
-    config.write_text(SETTINGS.format(port=port, webrtc=webrtc) + base + settings)
+    config.write_text(SETTINGS.format(port=port, server=server, webrtc=webrtc) + base + settings)
     command = [sys.executable, "-m", "server", "serve", "--config", str(config)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)

@@ -1,12 +1,18 @@
 """Prometheus scrapes /metrics for real, and promtool finds nothing to blame in it."""
 
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
-from tests.peers.service import Service, free_port, until
+from tests.conftest import ROOT
+from tests.peers.service import Service, free_port, running, until
+from tests.peers.test_auth import ADMIN, AUTH
+
+DEPLOY = ROOT / "deploy"
 
 CONFIG = """
 global: {{scrape_interval: 1s}}
@@ -14,6 +20,33 @@ scrape_configs:
   - job_name: livesr
     static_configs: [{{targets: ["{target}"]}}]
 """
+
+
+Query = Callable[[str], list[dict[str, object]]]
+
+
+def watching(
+    config: Path, program: Callable[[str, str], str], spawn: Callable[..., "subprocess.Popen[bytes]"]
+) -> Query:
+    """A Prometheus of that configuration; returns what asks it."""
+    port = free_port()
+    spawn(
+        program("prometheus", "prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={config.parent / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    )
+
+    def query(expression: str) -> list[dict[str, object]]:
+        try:
+            answer = httpx.get(
+                f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression}, timeout=10
+            )
+        except httpx.ConnectError:
+            return []
+        return answer.json()["data"]["result"] if answer.status_code == 200 else []
+
+    return query
 
 
 def test_promtool_accepts_the_metrics(service: Service, program: Callable[[str, str], str]) -> None:
@@ -35,22 +68,7 @@ def test_prometheus_knows_the_latency_of_frames(
 ) -> None:
     config = tmp_path / "prometheus.yml"
     config.write_text(CONFIG.format(target=service.url.removeprefix("http://").rstrip("/")))
-    port = free_port()
-    spawn(
-        program("prometheus", "prometheus"),
-        f"--config.file={config}",
-        f"--storage.tsdb.path={tmp_path / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    )
-
-    def query(expression: str) -> list[dict[str, object]]:
-        try:
-            answer = httpx.get(
-                f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression}, timeout=10
-            )
-        except httpx.ConnectError:
-            return []
-        return answer.json()["data"]["result"] if answer.status_code == 200 else []
+    query = watching(config, program, spawn)
 
     with service.stream("scraped", "synthetic:?size=160x90&fps=12"):
         service.wait_for("scraped", "running")
@@ -69,3 +87,33 @@ def test_prometheus_knows_the_latency_of_frames(
         }
         frames = query('livesr_frames_total{stream="scraped"}')
         assert float(frames[0]["value"][1]) > 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize("how", ["listener", "token", "no token"])
+def test_what_is_deployed_scrapes_a_service_that_asks_for_tokens(
+    program: Callable[[str, str], str],
+    spawn: Callable[..., "subprocess.Popen[bytes]"],
+    tmp_path: Path,
+    how: str,
+) -> None:
+    there = f"127.0.0.1:{free_port()}"
+    listener = tomllib.loads((DEPLOY / "compose.toml").read_text())["server"]["metrics_listener"]
+    (tmp_path / "alerts.yml").write_bytes((DEPLOY / "prometheus/alerts.yml").read_bytes())
+    (tmp_path / "token").write_text(ADMIN + "\n")
+    config = tmp_path / "prometheus.yml"
+    text = (DEPLOY / "prometheus/prometheus.yml").read_text().replace("5s", "1s")
+    assert listener in text
+    with running(tmp_path, AUTH, ADMIN, server=f'metrics_listener = "{there}"') as service:
+        if how != "listener":
+            there = service.url.removeprefix("http://").rstrip("/")
+        if how == "token":
+            text = text.replace("#authorization", "authorization").replace("#  cred", "  cred")
+            text = text.replace("/etc/prometheus/token", str(tmp_path / "token"))
+        config.write_text(text.replace(listener, there))
+        check = [program("promtool", "prometheus"), "check", "config", str(config)]
+        done = subprocess.run(check, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stdout + done.stderr
+        query = watching(config, program, spawn)
+        found = until(lambda: query('up{job="livesr"}'), "Prometheus has scraped")
+        assert found[0]["value"][1] == ("0" if how == "no token" else "1")  # type: ignore[index]
+        assert bool(query("livesr_viewers") or query("process_cpu_seconds_total")) == (how != "no token")
