@@ -52,6 +52,23 @@ def test_soak(stream, capsys, monkeypatch):
     assert all(growth["first_bytes"] > 10e6 for growth in seen["growth"].values())
 
 
+def test_overload(stream, capsys, monkeypatch):
+    monkeypatch.setattr("loadtest.overload.CALM_S", 3.0)
+    monkeypatch.setattr("aioice.ice.get_host_addresses", None)  # put back afterwards
+    options = ["--stream", "pattern", "--busy", "1", "--duration", "3", "--patience", "1"]
+
+    status = main(["overload", "--url", stream, *options, "--json"])
+
+    seen = json.loads(capsys.readouterr().out)
+    assert status == 0, seen
+    [course] = seen["streams"]
+    assert course["viewer_frames_per_s"] > 5
+    assert 0 < course["in_100_ms_ratio"] <= course["in_150_ms_ratio"] <= 1
+    assert course["arrived_ratio"] > 0.5
+    # The peers' service has no ladder.
+    assert (course["steps"], course["lowest_level"]) == (0, 0)
+
+
 @pytest.fixture
 def forget_token():
     yield
