@@ -56,6 +56,7 @@ client_timeout_s = 2.0
 [auth]
 """
 TOKENS = ((ADMIN, "admin"), (VIEWER, "view:demo"), (PUBLISHER, "publish:*"))
+KEY = "key-of-this-test"
 STREAM = {"bitrate_bps": 1_000_000, "keyframe_interval_s": 5.0}
 
 
@@ -68,6 +69,7 @@ class Scene:
     service: Service  # asked by its admin
     watcher: Watcher
     stranger: httpx.Client  # from another address, without a token
+    doors: dict[str, int]  # ports at which streams wait for publishers, by protocol
 
     @contextmanager
     def unnoticed(self) -> Iterator[None]:
@@ -81,9 +83,9 @@ class Scene:
         assert seen.healthz_median_s < HEALTHZ_MEDIAN_S, seen
         assert seen.healthz_worst_s < HEALTHZ_WORST_S, seen
 
-    def connect(self, sent: bytes) -> socket.socket:
+    def connect(self, sent: bytes, port: int = 0) -> socket.socket:
         """A connection of the stranger's, on which this is sent."""
-        port = int(self.service.url.rstrip("/").rpartition(":")[2])
+        port = port or int(self.service.url.rstrip("/").rpartition(":")[2])
         raw = socket.create_connection(("127.0.0.1", port), source_address=(STRANGER, 0))
         raw.sendall(sent)
         return raw
@@ -112,6 +114,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         f"scopes = ['{scope}']\n"
         for token, scope in TOKENS
     )
+    doors = {protocol: free_port() for protocol in ("rtmp", "rtsp")}
+    settings += "".join(
+        f"[[streams]]\nid = '{protocol}'\nsource = '{protocol}://127.0.0.1:{port}/live/{KEY}?listen=1'\n"
+        for protocol, port in doors.items()
+    )
     transport = httpx.HTTPTransport(local_address=STRANGER, limits=httpx.Limits(max_connections=50))
     with ExitStack() as opened:
         service = opened.enter_context(running(folder, settings, ADMIN, base=""))
@@ -119,7 +126,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         service.wait_for("demo", "running")
         watcher = opened.enter_context(watching(service.url, "demo", VIEWER, folder))
         stranger = opened.enter_context(httpx.Client(base_url=service.url, transport=transport, timeout=30))
-        yield Scene(service=service, watcher=watcher, stranger=stranger)
+        yield Scene(service=service, watcher=watcher, stranger=stranger, doors=doors)
 
 
 # Fault 1: sources
@@ -480,6 +487,48 @@ def test_a_site_of_the_visitors_browser(scene: Scene, path: str) -> None:
     for answer in (rebound, scene.stranger.get(path, headers=origin), preflight):
         assert "Access-Control-Allow-Origin" not in answer.headers
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+# Fault 6: push keys
+
+
+def announce(path: str, port: int) -> bytes:
+    sdp = b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+    head = f"ANNOUNCE rtsp://127.0.0.1:{port}/{path} RTSP/1.0\r\nCSeq: 1\r\nContent-Type: application/sdp\r\n"
+    return f"{head}Content-Length: {len(sdp)}\r\n\r\n".encode() + sdp
+
+
+def test_keys_are_guessed_and_doors_kicked(scene: Scene) -> None:
+    port = scene.doors["rtsp"]
+    guesses = [f"other/{KEY}", "live/", "live", "", f"live/{KEY[:-1]}", f"live/{KEY}x", "live/../live/x"]
+    guesses += [f"live/{number}" for number in range(40)]
+    with scene.unnoticed():
+        for path in guesses:
+            with scene.connect(announce(path, port), port) as guessing:
+                answer = guessing.recv(4096)
+            assert not answer.startswith(b"RTSP/1.0 200"), path
+        # Over the rate of an address not even the right one helps it.
+        with scene.connect(announce(f"live/{KEY}", port), port) as guessing:
+            assert not guessing.recv(4096).startswith(b"RTSP/1.0 200")
+        for rubbish in (bytes(4000), b"\x03" + bytes(1536) * 2 + b"\xff" * 4000, b"GET / HTTP/1.1\r\n\r\n"):
+            for door in scene.doors.values():
+                scene.connect(rubbish, door).close()
+        with ExitStack() as opened:  # and say nothing
+            silent = [
+                opened.enter_context(scene.connect(b"", door))
+                for door in scene.doors.values()
+                for _ in range(50)
+            ]
+            until(lambda: closed(silent), "those that say nothing are hung up on")
+    for protocol in scene.doors:
+        assert scene.service.show(protocol)["state"] == "reconnecting"
+    assert KEY not in scene.service.log()
+
+
+def closed(connections: list[socket.socket]) -> bool:
+    """Whether the other side has ended each of them."""
+    readable, _, _ = select.select(connections, [], [], 0)
+    return len(readable) == len(connections)
 
 
 # Fault 7: pictures
