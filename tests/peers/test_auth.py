@@ -8,9 +8,25 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import ROOT, missing_peer
+from tests.peers.browser import chromium
 from tests.peers.service import Service, running, until
 
 SOURCE = "synthetic:?size=160x90&fps=12"
+# hls.js as another page would use it: what it was told instead of the playlist, or that it plays.
+HLS_JS = """
+    const [url, done] = arguments;
+    import("/web/vendor/hls.mjs").then(({ default: Hls }) => {
+        const video = document.createElement("video");
+        video.muted = true;
+        const player = new Hls();
+        player.on(Hls.Events.ERROR, (_, { fatal, response }) => fatal && done(response?.code ?? "failed"));
+        video.addEventListener("playing", () => { done("plays"); player.destroy(); });
+        player.loadSource(url);
+        player.attachMedia(video);
+        video.play();
+    });
+"""
 ADMIN = "the-token-of-this-test"
 AUTH = f"""
 [[auth.tokens]]
@@ -74,6 +90,30 @@ def test_gstreamer_plays_by_a_signed_path_only(
     assert picture.stat().st_size == 0
     play(signed_url(guarded))
     until(lambda: picture.stat().st_size >= 24 * 320 * 180 * 3 // 2, "two seconds are played")
+
+
+def test_chromium_and_hls_js_play_by_a_signed_path_only(
+    guarded: Service, program: Callable[[str, str], str]
+) -> None:
+    if not (ROOT / "server/gateway/web/vendor/hls.mjs").exists():
+        missing_peer("hls.js", "make web")
+    executable, driver = program("chromium", "chromium"), program("chromedriver", "chromium-driver")
+    with chromium(executable, driver, guarded.url) as page:
+        less = "HTMLMediaElement.prototype.canPlayType = () => ''; delete window.RTCPeerConnection"
+        page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": less})
+        page.open()
+        assert page.driver.execute_async_script(HLS_JS, "/hls/cam/index.m3u8") == 401
+        path = guarded.http.post("/api/streams/cam/hls-path").json()["url"]
+        assert page.driver.execute_async_script(HLS_JS, path.replace("/cam/1", "/cam/2")) == 403
+        assert page.driver.execute_async_script(HLS_JS, path) == "plays"
+
+        page.open(f"token={ADMIN}")
+        page.plays("320 × 180")
+        assert page.fact("player", "over") == "HLS, hls.js"
+        asked = page.requests("hls/")
+        assert asked
+        assert not [url for url in asked if url.startswith(f"{guarded.url}hls/cam/index.m3u8")]
+        assert ADMIN not in "".join([*asked, page.driver.current_url])
 
 
 def test_the_log_names_no_token(guarded: Service) -> None:
