@@ -1,11 +1,13 @@
-"""`python -m tests.fuzz COUNT [TARGET …]`: mutated input for all that reads the bytes of others."""
+"""`python -m tests.fuzz COUNT [TARGET …]`: mutated input, for readers one by one and for a whole service."""
 
 import random
 import sys
 import time
 from collections import Counter
 
+from tests.fuzz.live import LIVE
 from tests.fuzz.mutate import mutated
+from tests.fuzz.service import fuzzed
 from tests.fuzz.targets import TARGETS, Target
 
 
@@ -31,9 +33,14 @@ def fuzz(target: Target, count: int, seed: int) -> tuple[Counter[str], float]:
 
 
 def main() -> None:
-    count, names = int(sys.argv[1]), sys.argv[2:] or list(TARGETS)
+    count, names = int(sys.argv[1]), sys.argv[2:] or [*TARGETS, *LIVE]
     seed = int(time.time())
     for name in names:
+        if name in LIVE:
+            with fuzzed() as service:
+                outcomes = LIVE[name](service, count // len(names), seed)
+            print(f"{name:12} seed {seed}: {dict(outcomes)}", flush=True)
+            continue
         outcomes, slowest_s = fuzz(TARGETS[name], count // len(names), seed)
         print(f"{name:12} seed {seed}: {dict(outcomes)}, the slowest {1e3 * slowest_s:.1f} ms", flush=True)
 

@@ -1,0 +1,65 @@
+"""Requests by the OpenAPI description and against it: every answer of a running service is described."""
+
+from collections import Counter
+from contextlib import suppress
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.fuzz.service import STREAM, TOKEN
+from tests.peers.service import Service
+
+# The description can't say every rule, of a source for instance; and it says where 503 may be the answer.
+UNCHECKED = [positive_data_acceptance, not_a_server_error]
+SOURCE = "synthetic:?size=80x48&fps=1"
+
+
+@schemathesis.serializer("application/sdp", "application/trickle-ice-sdpfrag")
+def _text(context: schemathesis.SerializationContext, value: object) -> bytes:
+    return str(value).encode(errors="replace")
+
+
+def fuzz_openapi(service: Service, count: int, number: int) -> Counter[str]:
+    """About `count` requests, by that seed; half of them name the stream that stays.
+
+    Returns how many answers had which status; raises what schemathesis says of one that isn't described.
+    """
+    schema = schemathesis.openapi.from_url(f"{service.url}openapi.json")
+    operations = [result.ok() for result in schema.get_all_operations()]
+    statuses: Counter[str] = Counter()
+    for operation in operations:
+        for mode in GenerationMode:
+
+            @seed(number)
+            @settings(
+                max_examples=max(1, count // len(operations) // len(GenerationMode)),
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.generate],
+            )
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def ask(case: schemathesis.Case) -> None:
+                even = len(repr(case.path_parameters) + repr(case.body)) % 2
+                parameters = case.path_parameters or {}
+                if "stream" in parameters and (even or case.path == "/api/streams/{stream}"):
+                    parameters["stream"] = STREAM
+                if isinstance(case.body, dict) and "source" in case.body and even:
+                    case.body["source"] = SOURCE
+                if case.method == "DELETE" and parameters.get("stream") == STREAM:
+                    parameters["stream"] = f"not-{STREAM}"
+                answer = case.call(headers={"Authorization": f"Bearer {TOKEN}"})
+                assert service.process.poll() is None, service.log()[-3000:]
+                statuses[f"{case.operation.label} {answer.status_code}"] += 1
+                case.validate_response(answer, excluded_checks=UNCHECKED)
+
+            with suppress(Unsatisfiable):  # there is no wrong way to ask for /healthz
+                ask()
+    for made in service.http.get("/api/streams").json():
+        if made["id"] != STREAM:
+            service.http.delete(f"/api/streams/{made['id']}")
+    return statuses
