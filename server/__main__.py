@@ -18,6 +18,7 @@ COMMANDS = {
     "token": ("server.commands.token", "make a token that lets someone in"),
     "upscale": ("server.commands.upscale", "upscale a video or image file"),
     "bench": ("server.commands.bench", "measure the engine, or the whole pipeline"),
+    "capacity": ("server.commands.capacity", "how many streams this machine carries, by network"),
     "doctor": ("server.commands.doctor", "show what this machine has and which backend will be used"),
     "convert": ("engine.commands.convert", "make a checkpoint of the authors' released state dict"),
     "build": ("engine.commands.build", "compile a checkpoint into an artifact"),

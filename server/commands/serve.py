@@ -21,6 +21,7 @@ from server.gateway.auth.first_token import first_token
 from server.gateway.figures.metrics import Metrics
 from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
+from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.local import LocalPlacement
 from server.gateway.routes.health import metrics_app
 from server.settings import Server as ServerSettings
@@ -66,7 +67,11 @@ def run(args: argparse.Namespace) -> int:
         # In the fragment, which browsers send to no server.
         page += f"#token={token}" if token else ""
     metrics = Metrics()
-    app = create_app(settings, LocalPlacement(_gpus(), settings.gpu.slots), metrics)
+    gpus = _gpus()
+    # Streams on GPUs are counted by slots.
+    measured = settings.limits.usable_share > 0 and not gpus
+    capacity = Capacity(settings.limits.usable_share) if measured else None
+    app = create_app(settings, LocalPlacement(gpus, settings.gpu.slots), metrics, capacity)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once all is closed

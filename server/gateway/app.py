@@ -12,6 +12,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from engine.load import zoo
 from server.gateway import errors
 from server.gateway.auth.guard import Guard
 from server.gateway.browsers import KnownHosts, PlayerCors, SafeHeaders
@@ -20,6 +21,7 @@ from server.gateway.limits.bodies import BodyLimit
 from server.gateway.limits.refusals import Refusals
 from server.gateway.limits.requests import RequestLimits
 from server.gateway.placement import Placement
+from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
 from server.gateway.routes import api, health, hls, whep
@@ -32,15 +34,21 @@ WEB = Path(__file__).parent / "web"
 _PAGE_HEADERS = {"Cache-Control": "no-cache"}
 
 
-def create_app(settings: Settings, placement: Placement, metrics: Metrics | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    placement: Placement,
+    metrics: Metrics | None = None,
+    capacity: Capacity | None = None,
+) -> ASGIApp:
     """An application whose lifespan starts the settings' streams and ends every stream and viewer.
 
-    `metrics` are given where somebody else serves them, too.
+    `metrics` are given where somebody else serves them, too. Without `capacity` no stream is refused for want
+    of CPU time.
     """
     metrics = metrics or Metrics()
     metrics.watch_gpus(placement.gpu_slots)
     refusals = Refusals(metrics.count_refusal)
-    streams = Streams(settings, placement, Doors(settings.limits, refusals), metrics)
+    streams = Streams(settings, placement, Doors(settings.limits, refusals), metrics, capacity)
     sessions = whep.Sessions(settings, streams, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
 
@@ -48,11 +56,16 @@ def create_app(settings: Settings, placement: Placement, metrics: Metrics | None
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for stream in settings.streams:
             streams.create(stream)
-        governing = asyncio.create_task(streams.govern(Room(IdleCores())))
+        tasks = [asyncio.create_task(streams.govern(Room(IdleCores())))]
+        if capacity is not None:
+            models = [stream.model for stream in (settings.defaults, *settings.streams)]
+            tasks.append(asyncio.create_task(capacity.learn([m for m in models if m in zoo()])))
         try:
             yield
         finally:
-            governing.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await streams.close()
             await sessions.close()
 

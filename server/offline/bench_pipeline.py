@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.openvino.peak import measure_peak
-from engine.frame import Colour, Engine, EngineSpec, Precision, YuvFrame
+from engine.frame import Engine, EngineSpec, Precision, YuvFrame
 from engine.load import load_engine
 from server.offline.file_reader import WholeFile
 from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, VIDEO_CLOCK_HZ, Message
@@ -25,6 +25,7 @@ from server.worker.ingest.open import DEMO_CLIP
 from server.worker.process.picture import Picture, host_planes
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.ring import Upscaled
+from server.worker.process.supply import LoadEngine
 
 # New lanes and a new encoder take a few frames until they run at speed.
 _WARM_UP_FRAMES = 10
@@ -81,7 +82,7 @@ def bench_pipeline(
     """Decode, lanes, encode and the socket to the gateway as fast as they go, nothing dropped, in turns with
     the engine alone on the same pictures. Without sound, whose cost does not grow with the frame rate."""
     pictures = list[Picture]()
-    _decode(clip, pictures.append)
+    decode(clip, pictures.append)
     if len(pictures) < 2 * _WARM_UP_FRAMES:
         raise ValueError(f"{clip}: has {len(pictures)} pictures; at least {2 * _WARM_UP_FRAMES} are needed")
     encoder = choose_encoder(encoder, preset, _LOG)
@@ -94,10 +95,10 @@ def bench_pipeline(
     lanes = engine.spec.lanes
     frames = [host_planes(picture) for picture in pictures]
     alone, whole = list[Rate](), list[Rate]()
-    with _Drain() as drain:
+    with Drain() as drain:
         end_s = time.monotonic() + seconds
         while not whole or time.monotonic() < end_s:
-            alone.append(_measure(partial(_run_engine, engine, frames, lanes)))
+            alone.append(measure_rate(partial(_run_engine, engine, frames, lanes)))
             publisher = VideoPublisher(
                 encoder=encoder,
                 preset=preset,
@@ -107,7 +108,11 @@ def bench_pipeline(
                 audio_format=lambda: None,
                 log=_LOG,
             )
-            whole.append(_measure(partial(_run_pipeline, engine, clip, lanes, publisher)))
+            whole.append(
+                measure_rate(
+                    partial(run_pipeline, lambda *_: engine, partial(decode, clip), lanes, publisher)
+                )
+            )
             publisher.close()
     return PipelineBench(
         spec=engine.spec,
@@ -146,7 +151,8 @@ def _peak_gmac_per_s(spec: EngineSpec, threads: int) -> float | None:
     return measure_peak(spec.precision, threads=threads) / 1e6  # from multiply-adds a millisecond
 
 
-def _decode(clip: Path, put: Callable[[Picture], None]) -> None:
+def decode(clip: Path, put: Callable[[Picture], None]) -> None:
+    """Gives every picture of the clip."""
     whole = WholeFile(clip, _LOG, time_base=Fraction(1, VIDEO_CLOCK_HZ))
     try:
         whole.run(put)
@@ -154,8 +160,8 @@ def _decode(clip: Path, put: Callable[[Picture], None]) -> None:
         whole.close()
 
 
-def _measure(run: Callable[[Callable[[], None]], None]) -> Rate:
-    """`run` calls what it is given for each frame that is done."""
+def measure_rate(run: Callable[[Callable[[], None]], None]) -> Rate:
+    """Rate of `run`, which calls what it is given for each frame that is done; the first ten don't count."""
     marks = list[tuple[float, float]]()
 
     def done() -> None:
@@ -189,18 +195,21 @@ def _run_engine(engine: Engine, frames: list[YuvFrame], count: int, done: Callab
             lane.submit(frames[index])
 
 
-def _run_pipeline(
-    engine: Engine, clip: Path, lanes: int, publisher: VideoPublisher, done: Callable[[], None]
+def run_pipeline(
+    load: LoadEngine,
+    produce: Callable[[Callable[[Picture], None]], None],
+    lanes: int,
+    publisher: VideoPublisher,
+    done: Callable[[], None],
 ) -> None:
+    """A stream as fast as it goes, nothing dropped; `done` is called for each frame."""
+
     def consume(upscaled: Upscaled) -> None:
         publisher.publish(upscaled)
         done()
 
-    def load(width: int, height: int, colour: Colour) -> Engine:
-        return engine
-
     pipeline = Pipeline(
-        produce=lambda put: _decode(clip, put),
+        produce=produce,
         load=load,
         lanes=lanes,
         consume=consume,
@@ -211,10 +220,10 @@ def _run_pipeline(
     pipeline.join()
 
 
-class _Drain:
+class Drain:
     """A gateway that takes everything and keeps nothing."""
 
-    def __enter__(self) -> "_Drain":
+    def __enter__(self) -> "Drain":
         self._ours, theirs = socket.socketpair()
         self._connection = Connection(theirs)
         self._theirs = theirs

@@ -25,6 +25,10 @@ class Limits(Table):
     ice_timeout_s: float = Field(default=8.0, gt=0, le=60)  # a viewer unreachable for so long loses its seat
     # What the feedback of all viewers of one stream may cost it; they get the others' key frames, too.
     feedback_keyframe_every_s: float = Field(default=2.0, ge=0.5, le=60)
+    # Of a source that has not been opened yet: 640×360 at 25 frames a second.
+    assumed_pixels_per_s: float = Field(default=5_760_000, gt=0)
+    # Of the machine's CPU time, that streams may take with their smallest networks; 0: none is measured.
+    usable_share: float = Field(default=0.9, ge=0, le=1)
     worker_memory_bytes: int = Field(default=8 << 30, ge=0)  # the largest model at 1080p takes 2.7 GB
 
     @field_validator("worker_memory_bytes")

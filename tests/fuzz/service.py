@@ -15,6 +15,7 @@ segment_s = 1.0
 [sources]
 hosts = ["127.0.0.1"]
 [limits]
+usable_share = 0
 max_streams = 4
 max_pending_per_address = 1000
 max_viewers_per_address = 1000

@@ -34,6 +34,8 @@ engine_patience_s = 60.0  # of a busy machine: what the peers are to see is the 
 """
 # The other programs' servers, files and ports are all on this machine, and their players need not wait.
 FOR_PEERS = f"""
+[limits]
+usable_share = 0  # the tests share the machine
 [hls]
 segment_s = 1.0
 [sources]

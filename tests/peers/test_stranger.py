@@ -51,6 +51,7 @@ segment_s = 5.0
 [sources]
 hosts = ["127.0.0.1"]
 [limits]
+usable_share = 0
 ice_timeout_s = 2.0
 client_timeout_s = 2.0
 [auth]

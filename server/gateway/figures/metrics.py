@@ -1,6 +1,6 @@
 """What Prometheus scrapes. The only file that imports prometheus_client."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import get_args
 
@@ -15,9 +15,12 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from server.gateway.figures.views import StreamState
 from server.gateway.placement import SlotUse
+from server.gateway.placement.capacity import Capacity
 from server.wire.messages import Dropped, EngineFormat, Heartbeat, Stage
 
 # Frame budgets (120, 60, 40, 30, 20 and 15 fps) and their halves, then what is no longer live.
@@ -99,6 +102,12 @@ class Metrics:
             self.gpu_slots.labels(use.gpu.index).set(use.slots)
             self.gpu_slots_used.labels(use.gpu.index).set_function(partial(_used, slots, place))
 
+    def watch_capacity(
+        self, capacity: Capacity, used: Callable[[], float], reserved: Callable[[], float]
+    ) -> None:
+        """`used` and `reserved`: cores that streams take now, and with the smallest networks."""
+        self.registry.register(_CapacityCollector(capacity, used, reserved))
+
     def count_refusal(self, reason: str) -> None:
         self.refused.labels(reason).inc()
 
@@ -108,6 +117,32 @@ class Metrics:
 
 def _used(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
     return slots()[place].used
+
+
+class _CapacityCollector(Collector):
+    """As it is when it is asked for: models become known while the service runs."""
+
+    def __init__(self, capacity: Capacity, used: Callable[[], float], reserved: Callable[[], float]) -> None:
+        self._capacity = capacity
+        self._used = used
+        self._reserved = reserved
+
+    def collect(self) -> Iterator[Metric]:
+        capacity, reserved = self._capacity, self._reserved()
+        for name, text, cores in (
+            ("cores", "Cores that streams may use", capacity.usable_cores),
+            ("used_cores", "Cores that watched streams take, by measured costs", self._used()),
+            ("reserved_cores", "Cores that all streams take with their smallest networks", reserved),
+        ):
+            yield GaugeMetricFamily(f"livesr_capacity_{name}", text, value=cores)
+        left = GaugeMetricFamily(
+            "livesr_capacity_left_pixels_per_second",
+            "Further source pixels that a network could upscale, beside the smallest ones of all streams",
+            labels=["model"],
+        )
+        for model, cost in capacity.costs.items():
+            left.add_metric([model], max(0.0, capacity.usable_cores - reserved) / cost * 1e6)
+        yield left
 
 
 class StreamMetrics:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
+from engine.frame import USUAL_FPS
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics, StreamMetrics
 from server.gateway.figures.views import (
@@ -233,6 +234,19 @@ class Stream:
         level = logging.WARNING if stepped.level > self._level else logging.INFO
         log.log(level, "stream %s: level %d → %d: %s", self.id, self._level, stepped.level, stepped.reason)
         self._level = stepped.level
+
+    @property
+    def pixels_per_s(self) -> float:
+        """Of the source, as it was last opened; 0 before."""
+        if self._opened is None:
+            return 0.0
+        source = self._opened.source
+        return source.width * source.height * (source.fps or USUAL_FPS)
+
+    @property
+    def network(self) -> str:
+        """What upscales now; the model named, before anything does."""
+        return self._opened.engine.model if self._opened else self.settings.model
 
     def wish(self) -> Wish | None:
         """Whether a larger network would do, if the machine has room for it."""

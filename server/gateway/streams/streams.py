@@ -5,10 +5,12 @@ import asyncio
 from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
 from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Placement
+from server.gateway.placement.capacity import Capacity
 from server.gateway.publish.doors import Doors
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
 from server.settings import Settings, StreamSettings
+from server.wire.messages import BICUBIC
 from server.wire.source_policy import SourcePolicy
 
 _GOVERN_S = 1.0
@@ -17,7 +19,14 @@ _GOVERN_S = 1.0
 class Streams:
     """Creates, finds and deletes streams; all of one event loop."""
 
-    def __init__(self, settings: Settings, placement: Placement, doors: Doors, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        placement: Placement,
+        doors: Doors,
+        metrics: Metrics,
+        capacity: Capacity | None = None,
+    ) -> None:
         self._settings = settings
         self._placement = placement
         self._doors = doors
@@ -25,6 +34,9 @@ class Streams:
         self._streams: dict[str, Stream] = {}
         self._ending: set[str] = set()  # deleted, their workers still there
         self._closing = False
+        self._capacity = capacity
+        if capacity is not None:
+            metrics.watch_capacity(capacity, self.used_cores, self.reserved_cores)
 
     @property
     def closing(self) -> bool:
@@ -46,6 +58,8 @@ class Streams:
             raise LimitReached("the service is shutting down")
         if len(self._streams) >= limits.max_streams:
             raise LimitReached(f"{len(self._streams)} streams run; limits.max_streams={limits.max_streams}")
+        if policy is not None:
+            self._check_capacity(settings)
         stream = Stream(
             settings,
             policy=policy,
@@ -68,6 +82,40 @@ class Streams:
             if granted := room.grant(wishes, loop.time()):
                 stream, level = granted
                 self._streams[stream].step_up(level)
+
+    def _check_capacity(self, settings: StreamSettings) -> None:
+        """Raises LimitReached for a stream that would not fit even if all were upscaled by the last rungs of
+        their ladders."""
+        if self._capacity is None:
+            return
+        cores, usable = self._capacity.cores, self._capacity.usable_cores
+        assumed = self._settings.limits.assumed_pixels_per_s
+        needed = self._capacity.cores_for(last_rung(settings), assumed)
+        reserved = self.reserved_cores()
+        if reserved + needed > usable:
+            raise LimitReached(
+                f"full: {len(self._streams)} streams take {reserved:.2f} of {usable:.2f} cores "
+                f"(of {cores:g}) with their smallest networks, and one more {needed:.2f}, by "
+                f"limits.assumed_pixels_per_s={assumed:g}"
+            )
+
+    def reserved_cores(self) -> float:
+        """What all streams take when they are watched and upscaled by the last rungs of their ladders."""
+        assert self._capacity is not None
+        assumed = self._settings.limits.assumed_pixels_per_s
+        return sum(
+            self._capacity.cores_for(last_rung(stream.settings), stream.pixels_per_s or assumed)
+            for stream in self.all()
+        )
+
+    def used_cores(self) -> float:
+        """What those that are watched take with the networks that upscale them now."""
+        assert self._capacity is not None
+        return sum(
+            self._capacity.cores_for(stream.network, stream.pixels_per_s)
+            for stream in self.all()
+            if stream.state == "running"
+        )
 
     def get(self, stream: str) -> Stream:
         """Raises StreamNotFound."""
@@ -92,3 +140,10 @@ class Streams:
         streams = self.all()
         self._streams.clear()
         await asyncio.gather(*(stream.close() for stream in streams))
+
+
+def last_rung(settings: StreamSettings) -> str:
+    """What upscales the stream where nothing larger can."""
+    if settings.ladder is None:
+        return BICUBIC
+    return settings.ladder[-1] if settings.ladder else settings.model

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from server.gateway.app import create_app
 from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
+from server.gateway.placement.capacity import Capacity
 from server.settings import Settings
 from server.wire.codec import Decoder, encode
 from server.wire.messages import (
@@ -312,7 +313,11 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def gateway(
-    placement: ScriptedPlacement | None = None, *, streams: tuple[str, ...] = ("demo",), **tables
+    placement: ScriptedPlacement | None = None,
+    *,
+    streams: tuple[str, ...] = ("demo",),
+    capacity: Capacity | None = None,
+    **tables,
 ) -> AsyncIterator[Gateway]:
     """Serves until the block ends; `tables` are settings. Streams run unwatched unless told otherwise."""
     placement = placement or ScriptedPlacement()
@@ -325,7 +330,7 @@ async def gateway(
         }
     )
     connections = Connections(settings.limits, Refusals(lambda reason: None), proxies=())
-    app = create_app(settings, placement)
+    app = create_app(settings, placement, capacity=capacity)
     async with serving(app, guarded(connections)) as base, httpx.AsyncClient(base_url=base) as http:
         yield Gateway(base, http, placement)
 

@@ -1,0 +1,51 @@
+"""What this machine carries, from measured costs: what streams take of it, and whether another one fits."""
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Sequence
+
+from engine.machine import cpu
+from engine.measure.costs import load_costs
+from server.gateway.placement.cpu import quota_cores
+from server.wire.messages import BICUBIC
+
+log = logging.getLogger(__name__)
+
+
+class Capacity:
+    """CPU time of this machine, or of the container that we run in. What was not measured costs nothing."""
+
+    def __init__(self, usable_share: float) -> None:
+        self.cores = min(float(cpu().cores), quota_cores() or float("inf"))
+        self.costs = load_costs()  # CPU seconds for a million pixels of source, by model
+        self.usable_cores = self.cores * usable_share  # the gateway, the system and bursts need some, too
+
+    def cores_for(self, model: str, pixels_per_s: float) -> float:
+        """What a stream takes that this network upscales."""
+        return self.costs.get(model, 0.0) * pixels_per_s / 1e6
+
+    async def learn(self, models: Sequence[str]) -> None:
+        """Measures what isn't known of these models and bicubic: a second each, in a process of its own."""
+        unknown = [model for model in dict.fromkeys((BICUBIC, *models)) if model not in self.costs]
+        if not unknown:
+            return
+        command = [sys.executable, "-m", "server", "capacity", "--json"]
+        for model in unknown:
+            command += ["--model", model]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            output, _ = await process.communicate()
+        except asyncio.CancelledError:
+            process.kill()
+            await process.wait()
+            raise
+        if process.returncode:
+            log.warning("what streams cost could not be measured: none is refused for want of CPU time")
+            return
+        self.costs |= json.loads(output)["cpu_s_per_megapixel"]
+        carried = {model: round(self.usable_cores / cost, 1) for model, cost in self.costs.items()}
+        log.info("this machine carries, in million pixels of source a second: %s", carried)
