@@ -14,7 +14,7 @@ from av.packet import Packet
 from engine.frame import USUAL_FPS
 from server.wire.clock import now_ns
 from server.wire.logs import Log
-from server.worker.ingest.container import find_tracks, packets_of, tracks_of
+from server.worker.ingest.container import METADATA_ERRORS, find_tracks, packets_of, tracks_of
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture
 
@@ -36,7 +36,7 @@ class WholeFile:
             raise FileNotFoundError(f"{path}: no such file")
         try:
             # The prefix keeps libav from reading a colon in the name as a protocol.
-            self._container = av.open(f"file:{path.absolute()}")
+            self._container = av.open(f"file:{path.absolute()}", metadata_errors=METADATA_ERRORS)
             self._video, _ = find_tracks(self._container)
         except av.FFmpegError as exc:
             raise ValueError(f"{path}: is no media file ({exc.strerror})") from exc

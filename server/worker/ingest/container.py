@@ -23,6 +23,9 @@ LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "
 _INT_MAX = (1 << 31) - 1  # libav's own limit of a picture's pixels
 _LARGEST_BLOCK = 128  # of AV1, in pixels
 
+# Of `av.open`: a title in Latin-1 is no reason to refuse a picture.
+METADATA_ERRORS = "replace"
+
 # libav draws text files as pictures; nobody who names one as a source wants to watch it.
 _TEXT_CODECS = ("ansi", "bintext", "idf", "xbin")
 

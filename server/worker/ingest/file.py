@@ -13,7 +13,14 @@ from av.video.stream import VideoStream
 
 from engine.frame import USUAL_FPS
 from server.wire.source_policy import SourcePolicy, allows_file
-from server.worker.ingest.container import Pacer, find_tracks, packets_of, pixel_limit, tracks_of
+from server.worker.ingest.container import (
+    METADATA_ERRORS,
+    Pacer,
+    find_tracks,
+    packets_of,
+    pixel_limit,
+    tracks_of,
+)
 from server.worker.ingest.dial import Refused
 from server.worker.ingest.folders import OPTIONS, Folders
 from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
@@ -65,8 +72,13 @@ class FileSource:
         # The prefix keeps libav from reading a colon in the name as a protocol.
         name = f"file:{self._path.absolute()}"
         if self._folders is None:
-            return av.open(name, options=self._options)
-        return av.open(name, options=self._options | OPTIONS, io_open=self._folders.open)
+            return av.open(name, options=self._options, metadata_errors=METADATA_ERRORS)
+        return av.open(
+            name,
+            options=self._options | OPTIONS,
+            io_open=self._folders.open,
+            metadata_errors=METADATA_ERRORS,
+        )
 
     def arrivals(self) -> Iterator[Arrival]:
         """One pass after another without a seam: each starts where the one before ended."""

@@ -12,7 +12,15 @@ from av.video.stream import VideoStream
 
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials, scheme
-from server.worker.ingest.container import LOW_LATENCY, Pacer, find_tracks, packets_of, pixel_limit, tracks_of
+from server.worker.ingest.container import (
+    LOW_LATENCY,
+    METADATA_ERRORS,
+    Pacer,
+    find_tracks,
+    packets_of,
+    pixel_limit,
+    tracks_of,
+)
 from server.worker.ingest.dial import Dialer, Refused
 from server.worker.ingest.relay import Relay
 from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
@@ -57,6 +65,8 @@ class NetworkSource:
             raise
         except Refused as exc:
             raise self._lost(str(exc)) from exc
+        except UnicodeDecodeError as exc:
+            raise self._lost("it leads to an address that is no text") from exc
         except av.FFmpegError as exc:
             raise self._lost(self._reason(exc)) from exc
         except LookupError as exc:
@@ -67,15 +77,22 @@ class NetworkSource:
         timeout = (self._timeout_s, self._timeout_s)
         if self._web is not None:
             self._web.begin()
-            container = av.open(self._web.url, options=self._options, timeout=timeout, io_open=self._web.open)
+            container = av.open(
+                self._web.url,
+                options=self._options,
+                timeout=timeout,
+                io_open=self._web.open,
+                metadata_errors=METADATA_ERRORS,
+            )
             self._web.begun()
             return container
-        if scheme(self._url) == "udp":  # whoever sends decides the bytes, not the format that reads them
-            return av.open(self._url, format="mpegts", options=self._options, timeout=timeout)
-        if self._policy is None:
-            return av.open(self._url, options=self._options, timeout=timeout)
-        self._relay, url, options = relayed(self._url, self._dialer)
-        return av.open(url, options=self._options | options, timeout=timeout)
+        url, form, options = self._url, None, self._options
+        if scheme(url) == "udp":  # whoever sends decides the bytes, not the format that reads them
+            form = "mpegts"
+        elif self._policy is not None:
+            self._relay, url, more = relayed(url, self._dialer)
+            options = options | more
+        return av.open(url, format=form, options=options, timeout=timeout, metadata_errors=METADATA_ERRORS)
 
     def arrivals(self) -> Iterator[Arrival]:
         """Never ends by itself: where the stream does, SourceLost is raised."""
@@ -95,6 +112,8 @@ class NetworkSource:
             raise
         except Refused as exc:
             raise self._lost(str(exc)) from exc
+        except UnicodeDecodeError as exc:
+            raise self._lost("it leads to an address that is no text") from exc
         except av.FFmpegError as exc:
             raise self._lost(self._reason(exc)) from exc
         raise self._lost((self._web and self._web.failure) or "the stream ended")

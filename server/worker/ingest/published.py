@@ -11,7 +11,14 @@ from av.video.stream import VideoStream
 from server.wire.clock import now_ns
 from server.wire.messages import Published, PublishedData, PublisherGone
 from server.wire.urls import mask_credentials
-from server.worker.ingest.container import LOW_LATENCY, find_tracks, packets_of, pixel_limit, tracks_of
+from server.worker.ingest.container import (
+    LOW_LATENCY,
+    METADATA_ERRORS,
+    find_tracks,
+    packets_of,
+    pixel_limit,
+    tracks_of,
+)
 from server.worker.ingest.handover import Handover
 from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.source import Arrival, PublisherLost, Tracks
@@ -65,13 +72,25 @@ class PublishedSource:
                 reader.wait()
                 # The reader itself ends after the timeout: libav's own would begin at the last packet.
                 timeout = (self._timeout_s, None)
-                return av.open(reader, "r", format="flv", options=self._options, timeout=timeout)
+                return av.open(
+                    reader,
+                    "r",
+                    format="flv",
+                    options=self._options,
+                    timeout=timeout,
+                    metadata_errors=METADATA_ERRORS,
+                )
             case "rtsp":
                 handover = self._feed = Handover(
                     self._inbox, published.description, timeout_s=self._timeout_s
                 )
                 options = self._options | {"rtsp_transport": "tcp", "protocol_whitelist": "rtsp,tcp"}
-                return av.open(handover.url, options=options, timeout=(self._timeout_s, self._timeout_s))
+                return av.open(
+                    handover.url,
+                    options=options,
+                    timeout=(self._timeout_s, self._timeout_s),
+                    metadata_errors=METADATA_ERRORS,
+                )
 
     def arrivals(self) -> Iterator[Arrival]:
         """Never ends by itself: where the publisher does, PublisherLost is raised."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 import pytest
 
@@ -117,6 +118,37 @@ def test_neither_does_its_key(web, forbidden, tmp_path):
     address = web({"/live.m3u8": playlist("a.ts", more=key), "/a.ts": (200, {}, clip.read_bytes())})
     assert "sources.hosts" in read_all(opened(f"{address}/live.m3u8"))
     assert not callers
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\x85.ts",
+        b"http://[::1/a.ts",
+        b'#EXT-X-KEY:METHOD=AES-128,URI="key",IV=0x01\n#EXTINF:1,\na.ts',
+        b'#EXT-X-KEY:METHOD=AES-128,URI="http://[::1/key"\n#EXTINF:1,\na.ts',
+        b'#EXT-X-KEY:METHOD=AES-128,URI="\xff\x85"\n#EXTINF:1,\na.ts',
+    ],
+)
+def test_a_playlist_of_nonsense_is_a_source_that_is_lost(web, line):
+    text = b"#EXTM3U\n#EXT-X-VERSION:4\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n%s\n#EXT-X-ENDLIST\n" % line
+    pages = {"/live.m3u8": (200, {}, text), "/key": (200, {}, b"short"), "/a.ts": (200, {}, bytes(188))}
+    assert read_all(opened(f"{web(pages)}/live.m3u8")) != "the end"
+
+
+def test_metadata_that_is_no_text_is_no_hindrance(web, tmp_path):
+    clip = write_clip(tmp_path / "a.ts", frames=10)
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "b.flv"), "w") as out:
+        video = out.add_stream_from_template(source.streams.video[0])
+        out.metadata["title"] = "PLACEHOLDER"
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                out.mux(packet)
+    content = (tmp_path / "b.flv").read_bytes().replace(b"PLACEHOLDER", b"Caf\xe9 \xff\x85\x85\x85\x85\x85")
+    (tmp_path / "b.flv").write_bytes(content)
+    assert count_pictures(opened(f"{web({'/b.flv': (200, {}, content)})}/b.flv"), 10) == 10
+    assert count_pictures(opened(str(tmp_path / "b.flv"), None), 10) == 10
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "m3u8"])
