@@ -2,21 +2,22 @@
 
 import argparse
 import asyncio
-import contextlib
 import importlib.util
 import logging
+import os
 import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from engine.machine import Gpu, nvidia_gpus
-from server.gateway.app import create_app
+from server.gateway.app import Gateway, create_app
 from server.gateway.auth.first_token import first_token
 from server.gateway.figures.metrics import Metrics
 from server.gateway.limits.connections import Connections, guarded
@@ -27,7 +28,8 @@ from server.gateway.routes.health import metrics_app
 from server.settings import Server as ServerSettings
 from server.settings import Settings, check, load, split_address
 
-SHUTDOWN_TIMEOUT_S = 3
+log = logging.getLogger(__name__)
+
 BACKLOG = 512
 
 
@@ -74,11 +76,10 @@ def run(args: argparse.Namespace) -> int:
     app = create_app(settings, LocalPlacement(gpus, settings.gpu.slots), metrics, capacity)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again once all is closed
-        served = _Server(_config(app, protocol, server), page)
-        if metrics_listener is not None:
-            served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
-        served.run(sockets=[listener])
+    served = _Server(_config(app, protocol, server), page, app, server.drain_s)
+    if metrics_listener is not None:
+        served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
+    served.run(sockets=[listener])
     return 0
 
 
@@ -91,7 +92,6 @@ def _config(app: ASGIApp, protocol: type[asyncio.Protocol], server: ServerSettin
         forwarded_allow_ips=list(server.trusted_proxies),
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
 
 
@@ -167,11 +167,13 @@ def _address(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Says where it is once it is there."""
+    """Says where it is once it is there, and drains before it ends."""
 
-    def __init__(self, config: uvicorn.Config, page: str) -> None:
+    def __init__(self, config: uvicorn.Config, page: str, app: Gateway, drain_s: float) -> None:
         super().__init__(config)
         self._page = page
+        self._app = app
+        self._drain_s = drain_s
         self._second: tuple[uvicorn.Config, socket.socket] | None = None
 
     def also(self, config: uvicorn.Config, listener: socket.socket) -> None:
@@ -192,3 +194,23 @@ class _Server(uvicorn.Server):
             self.servers.append(await asyncio.get_running_loop().create_server(protocol, sock=listener))
         if self.started:
             print(f"livesr: open {self._page}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            # Whoever asks twice waits for nothing. The workers end by themselves when their sockets do.
+            log.warning("asked to end again: ends at once")
+            logging.shutdown()
+            os._exit(0)
+        self.should_exit = True
+
+    async def main_loop(self) -> None:
+        await super().main_loop()
+        until_s = asyncio.get_running_loop().time() + self._drain_s
+        log.info("ends: nobody is let in any more, viewers are told; server.drain_s=%g", self._drain_s)
+        try:
+            await asyncio.wait_for(self._app.drain(), self._drain_s)
+        except TimeoutError:
+            log.warning("ends with viewers that were not told in time; server.drain_s=%g", self._drain_s)
+        # Answers that are still being sent have the rest of the time; uvicorn has no end of it without this.
+        left_s = max(0.0, until_s - asyncio.get_running_loop().time())
+        self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment]

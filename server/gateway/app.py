@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.load import zoo
 from server.gateway import errors
@@ -34,12 +34,28 @@ WEB = Path(__file__).parent / "web"
 _PAGE_HEADERS = {"Cache-Control": "no-cache"}
 
 
+class Gateway:
+    """The application, and what whoever runs it says to it beside requests."""
+
+    def __init__(self, app: ASGIApp, streams: Streams, sessions: whep.Sessions) -> None:
+        self._app = app
+        self._streams = streams
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    async def drain(self) -> None:
+        """Lets nobody in any more and tells everyone that it is over; returns once all have been told."""
+        await asyncio.gather(self._streams.drain(), self._sessions.end())
+
+
 def create_app(
     settings: Settings,
     placement: Placement,
     metrics: Metrics | None = None,
     capacity: Capacity | None = None,
-) -> ASGIApp:
+) -> Gateway:
     """An application whose lifespan starts the settings' streams and ends every stream and viewer.
 
     `metrics` are given where somebody else serves them, too. Without `capacity` no stream is refused for want
@@ -96,7 +112,7 @@ def create_app(
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
 
-    return SafeHeaders(app, server=settings.server)
+    return Gateway(SafeHeaders(app, server=settings.server), streams, sessions)
 
 
 class _Page(StaticFiles):

@@ -8,6 +8,7 @@ from server.gateway.auth.guard import Guard
 from server.gateway.errors import (
     Forbidden,
     InvalidPath,
+    LimitReached,
     NotReady,
     SegmentNotFound,
     StreamFailed,
@@ -46,7 +47,7 @@ def router(streams: Streams, guard: Guard) -> APIRouter:
 
 def _files(streams: Streams, private: str) -> APIRouter:
     routes = APIRouter()
-    described = responses(StreamNotFound, StreamFailed, NotReady)
+    described = responses(StreamNotFound, StreamFailed, LimitReached, NotReady)
 
     @routes.head("/index.m3u8", include_in_schema=False)
     @routes.get(
@@ -56,6 +57,7 @@ def _files(streams: Streams, private: str) -> APIRouter:
     )
     async def multivariant_playlist(stream: str, request: Request) -> Response:
         """The multivariant playlist, with which a player starts."""
+        streams.check_open()
         found = await _with_segments(streams, stream, request)
         return _playlist(playlist.multivariant(found.outputs.hls), private)
 
@@ -68,6 +70,8 @@ def _files(streams: Streams, private: str) -> APIRouter:
     async def media_playlist(stream: str, request: Request) -> Response:
         """The segments of the last seconds."""
         found = await _with_segments(streams, stream, request)
+        if found.outputs.hls.ended:
+            found.figures.hls_players.told_end(_player(request))
         return _playlist(playlist.media(found.outputs.hls), private)
 
     @routes.head("/{segment}", include_in_schema=False)
@@ -76,13 +80,14 @@ def _files(streams: Streams, private: str) -> APIRouter:
         response_class=Response,
         responses={200: {"content": {MP4: {}}}, **responses(SegmentNotFound, StreamNotFound)},
     )
-    async def media_segment(stream: str, segment: str) -> Response:
+    async def media_segment(stream: str, segment: str, request: Request) -> Response:
         """A segment, or the init segment before it."""
         found = streams.get(stream)
         data = found.outputs.hls.find(segment)
         if data is None:
             raise SegmentNotFound(f"stream {stream!r} has no segment {segment!r}, or has it no more")
         found.figures.metrics.hls_requests.inc()
+        found.figures.hls_players.fetched(_player(request), segment)
         # The name is never given to other bytes.
         cached = f"{private or 'public, '}max-age=3600, immutable"
         return Response(data, media_type=MP4, headers={"Cache-Control": cached})
@@ -90,12 +95,17 @@ def _files(streams: Streams, private: str) -> APIRouter:
     return routes
 
 
-async def _with_segments(streams: Streams, stream_id: str, request: Request) -> Stream:
-    """The stream that is watched by this, once it has a segment; raises StreamNotFound, StreamFailed or
-    NotReady."""
-    stream = streams.get(stream_id)
+def _player(request: Request) -> str:
+    """Whom this request counts for."""
     client = request.client.host if request.client else ""
-    stream.audience.saw_player(f"{client} {request.headers.get('User-Agent', '')}")
+    return f"{client} {request.headers.get('User-Agent', '')}"
+
+
+async def _with_segments(streams: Streams, stream_id: str, request: Request) -> Stream:
+    """The stream that is watched by this, once it has a segment; raises StreamNotFound, StreamFailed,
+    LimitReached or NotReady."""
+    stream = streams.get(stream_id)
+    stream.audience.saw_player(_player(request))
     segments = stream.outputs.hls
     try:
         async with asyncio.timeout(FIRST_SEGMENT_TIMEOUT_S):
@@ -103,6 +113,7 @@ async def _with_segments(streams: Streams, stream_id: str, request: Request) -> 
     except TimeoutError:
         raise NotReady(f"stream {stream_id!r} is {stream.state} and has no segment yet") from None
     if not segments.listed:
+        streams.check_open()
         streams.get(stream_id)  # it may have been deleted meanwhile
         raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
     stream.figures.metrics.hls_requests.inc()

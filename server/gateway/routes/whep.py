@@ -53,8 +53,7 @@ class Sessions:
         limits = self._settings.limits
         if stream.state == "failed":
             raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
-        if self._streams.closing:
-            raise LimitReached("the service is shutting down")
+        self._streams.check_open()
         if stream.figures.whep_viewers >= limits.max_viewers_per_stream:
             raise LimitReached(
                 f"stream {stream_id!r} is full; limits.max_viewers_per_stream={limits.max_viewers_per_stream}"
@@ -101,8 +100,12 @@ class Sessions:
             raise SessionNotFound(f"stream {stream_id!r} has no such session")
         return peer
 
-    async def close(self) -> None:
+    async def end(self) -> None:
+        """Says goodbye to every viewer."""
         await asyncio.gather(*(peer.close() for _, peer in list(self._peers.values())))
+
+    async def close(self) -> None:
+        await self.end()
         self._network.close()
 
     def _forget(self, peer: Peer) -> None:

@@ -120,15 +120,27 @@ class Stream:
             log.exception("stream %s: the gateway failed", self.id)
             self._fail("the gateway failed; its log says why")
 
-    async def close(self) -> None:
-        """Ends the worker and every viewer; the stream's metrics go with it."""
+    def end(self) -> None:
+        """Tells every viewer that nothing follows and lets the worker go; what HLS has stays."""
         if self._task is not None:
             self._task.cancel()
             self._leave_door()
-            await asyncio.wait([self._task])
         self._enter("stopped")
         self.outputs.close()
         self.audience.close()
+
+    @property
+    def all_told(self) -> bool:
+        """Whether no WebRTC viewer is left, and every HLS player has the end of what there is."""
+        listed = self.outputs.hls.listed
+        waiting = self.figures.hls_players.waiting(listed[-1].name, time.monotonic()) if listed else 0
+        return not self.figures.whep_viewers and not waiting
+
+    async def close(self) -> None:
+        """Ends it and returns when its worker has ended; the stream's metrics go with it."""
+        self.end()
+        if self._task is not None:
+            await asyncio.wait([self._task])
         self.figures.metrics.forget()
 
     def _job(self) -> WorkerJob:

@@ -14,6 +14,7 @@ from server.wire.messages import BICUBIC
 from server.wire.source_policy import SourcePolicy
 
 _GOVERN_S = 1.0
+_LOOK_S = 0.05  # while viewers are told that the service ends
 
 
 class Streams:
@@ -54,8 +55,7 @@ class Streams:
         # The old one still has its metrics, its source's port and its GPU.
         if settings.id in self._ending:
             raise StreamExists(f"id={settings.id!r}: the stream of that name is being deleted")
-        if self._closing:
-            raise LimitReached("the service is shutting down")
+        self.check_open()
         if len(self._streams) >= limits.max_streams:
             raise LimitReached(f"{len(self._streams)} streams run; limits.max_streams={limits.max_streams}")
         if policy is not None:
@@ -82,6 +82,11 @@ class Streams:
             if granted := room.grant(wishes, loop.time()):
                 stream, level = granted
                 self._streams[stream].step_up(level)
+
+    def check_open(self) -> None:
+        """Raises LimitReached while the service shuts down."""
+        if self._closing:
+            raise LimitReached("the service is shutting down")
 
     def _check_capacity(self, settings: StreamSettings) -> None:
         """Raises LimitReached for a stream that would not fit even if all were upscaled by the last rungs of
@@ -133,6 +138,16 @@ class Streams:
             await found.close()
         finally:
             self._ending.remove(stream)
+
+    async def drain(self) -> None:
+        """Ends every stream, but keeps what HLS has; returns once every viewer has been told. None can be
+        created from here on."""
+        self._closing = True
+        for stream in self.all():
+            stream.end()
+        # A player that is gone says nothing, but is forgotten: no event tells of that.
+        while not all(stream.all_told for stream in self.all()):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
 
     async def close(self) -> None:
         """Ends every stream; none can be created from here on."""
