@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     # Streams on GPUs are counted by slots.
     measured = settings.limits.usable_share > 0 and not gpus
     capacity = Capacity(settings.limits.usable_share) if measured else None
-    app = create_app(settings, LocalPlacement(gpus, settings.gpu.slots), metrics, capacity)
+    placement = LocalPlacement(gpus, settings.gpu.slots, standby=settings.workers.standby)
+    app = create_app(settings, placement, metrics, capacity)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
     served = _Server(_config(app, protocol, server), page, app, server.drain_s)

@@ -84,6 +84,7 @@ def create_app(
             await asyncio.wait(tasks)
             await streams.close()
             await sessions.close()
+            await placement.close()
 
     # The documentation pages of FastAPI load scripts from elsewhere; /openapi.json stays.
     app = FastAPI(

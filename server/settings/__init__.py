@@ -44,6 +44,10 @@ class GpuSharing(Table):
     slots: int = Field(default=4, ge=1, le=64)  # streams that share one GPU
 
 
+class Workers(Table):
+    standby: int = Field(default=1, ge=0, le=16)  # processes that wait for a worker to die
+
+
 class Hls(Table):
     segment_s: float = Field(default=2.0, ge=1.0, le=10.0)
     segments: int = Field(default=6, ge=3, le=60)  # in the playlist
@@ -58,6 +62,7 @@ class Settings(Table):
     defaults: PipelineOptions = PipelineOptions()
     limits: Limits = Limits()
     sources: Sources = Sources()
+    workers: Workers = Workers()
     gpu: GpuSharing = GpuSharing()
     hls: Hls = Hls()
     streams: tuple[StreamSettings, ...] = ()

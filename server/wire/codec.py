@@ -8,6 +8,7 @@ import struct
 import msgspec
 
 from server.wire.messages import (
+    Alive,
     AudioPacket,
     AwaitPublisher,
     Dropped,
@@ -16,6 +17,7 @@ from server.wire.messages import (
     JobImpossible,
     Message,
     Opened,
+    Prepare,
     Published,
     PublishedData,
     PublisherGone,
@@ -36,6 +38,7 @@ _LENGTH = struct.Struct("!I")
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(
     WorkerJob
+    | Prepare
     | RequestKeyframe
     | Watch
     | StepUp
@@ -53,6 +56,7 @@ _DECODER = msgspec.msgpack.Decoder(
     | Stepped
     | JobImpossible
     | WorkerBroken
+    | Alive
     | Heartbeat
 )
 

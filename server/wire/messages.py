@@ -31,6 +31,9 @@ PublishedFormat = Literal["flv", "rtsp"]
 # Where a decoder can begin; what it has to know before; what needs all that came before.
 PieceKind = Literal["start", "header", "rest"]
 
+# Of the picture's colours, as an engine is told them.
+Matrix = Literal["bt601", "bt709"]
+
 Level = Annotated[int, Meta(ge=0, le=64)]
 Count = Annotated[int, Meta(ge=1)]
 Size = Annotated[int, Meta(ge=1, le=1 << 16)]
@@ -74,6 +77,25 @@ class WorkerJob(Message, frozen=True):
     video_after: int | None = None
     sound_after: int | None = None
     level: Level = 0  # of the ladder, where it stands
+    gpu: Text = ""  # the UUID of the one GPU that it may use; "": what its environment says
+
+    @property
+    def takes_over(self) -> bool:
+        """Viewers have seen what a worker before sent."""
+        return self.video_after is not None
+
+
+class Prepare(Message, frozen=True):
+    """Gateway → worker, before its job: compile this engine ahead, as a job of these options would."""
+
+    model: Text
+    backend: Text | None
+    lanes: int
+    engine_threads: int
+    width: Size  # of the planes that go into the engine
+    height: Size
+    matrix: Matrix
+    full_range: bool
 
 
 class RequestKeyframe(Message, frozen=True):
@@ -125,6 +147,10 @@ class PublisherGone(Message, frozen=True):
 
 class Stop(Message, frozen=True):
     """Gateway → worker: finish and exit."""
+
+
+class Alive(Message, frozen=True):
+    """Worker → gateway, ten times a second once its pipeline runs: the process isn't stopped or stuck."""
 
 
 class AwaitPublisher(Message, frozen=True):
@@ -200,6 +226,8 @@ class EngineLoad(Message, frozen=True):
     height: int
     elapsed_s: Seconds  # of loading
     detail: Text  # what is being done, or why it failed; "" where nobody says
+    matrix: Matrix = "bt709"
+    full_range: bool = False
 
 
 class Trace(_Part, frozen=True):
@@ -277,7 +305,7 @@ class WorkerBroken(Message, frozen=True):
 
 
 class Heartbeat(Message, frozen=True):
-    """Worker → gateway, twice a second while its pipeline moves: alive, and how full its queues are."""
+    """Worker → gateway, twice a second: how full its queues are, and what it takes of the machine."""
 
     queues: dict[Stage, int]  # frames waiting
     rss_bytes: int

@@ -23,6 +23,11 @@ class Connection:
         the reader sees it and ends the process."""
         return self._outbox.put(message)
 
+    @property
+    def held_up(self) -> bool:
+        """Pictures wait because the gateway is slow."""
+        return self._outbox.full
+
     def close(self) -> None:
         """Returns once all that was said has left, or the gateway has gone."""
         self._outbox.close()

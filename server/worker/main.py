@@ -27,6 +27,7 @@ from server.wire.messages import (
     Heartbeat,
     JobImpossible,
     Message,
+    Prepare,
     Published,
     PublishedData,
     PublisherGone,
@@ -49,20 +50,24 @@ from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceError
 from server.worker.live import LiveIngest
 from server.worker.memory import held_bytes, lacks_memory, limit_memory
+from server.worker.prepared import PreparedEngines
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.gate import Gate
 from server.worker.process.governor import Governor
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.supply import LoadEngine, StandIn
+from server.worker.pulse import HANG_S, Pulse
 
 _HEARTBEAT_S = 0.5
-# A thread that has made no step for so long hangs: the heartbeat stops, and the gateway ends the process.
-_SILENCE_S = 10.0
 _PAGE_BYTES = resource.getpagesize()
 
 
 # How a job's engines are loaded; what is called with words on how far a long build is.
 LoadBy = Callable[[WorkerJob, Callable[[str], None]], LoadEngine]
+
+
+class WorkerHung(Exception):
+    """A thread of the pipeline makes no step."""
 
 
 class JobError(Exception):
@@ -147,12 +152,19 @@ class Worker:
             ],
             level=lambda: self._governor.level,
         )
+        self._pulse = Pulse(
+            connection.send, steps=self._pipeline.steps, held_up=lambda: connection.held_up, stop=self.stop
+        )
 
     def run(self) -> None:
-        """Runs until stopped. Raises what ended the pipeline; SourceError where the source is over."""
+        """Runs until stopped. Raises what ended the pipeline, SourceError where the source is over, or
+        WorkerHung."""
         self._pipeline.start()
+        self._pulse.start()
         while self._pipeline.running and not self.stop.wait(_HEARTBEAT_S):
             self._report()
+            if self._pulse.hung:
+                raise WorkerHung(f"the worker's {self._pulse.hung} thread hangs: no step for {HANG_S:g} s")
         self._report()
         if self.stop.is_set():
             self._pipeline.abort()
@@ -213,18 +225,17 @@ class Worker:
         if load is not None and load != self._told:
             self._told = load
             self._connection.send(load)
-        if self._pipeline.silent_s() < _SILENCE_S:
-            times = os.times()
-            cpu_s = times.user + times.system
-            self._connection.send(
-                Heartbeat(
-                    queues=self._pipeline.queues(),
-                    rss_bytes=_rss_bytes(),
-                    cpu_s=cpu_s,
-                    steady=self._governor.steady,
-                    frame_cpu_s=self._cost.report(self._governor.level, self.publisher.frames, cpu_s),
-                )
+        times = os.times()
+        cpu_s = times.user + times.system
+        self._connection.send(
+            Heartbeat(
+                queues=self._pipeline.queues(),
+                rss_bytes=_rss_bytes(),
+                cpu_s=cpu_s,
+                steady=self._governor.steady,
+                frame_cpu_s=self._cost.report(self._governor.level, self.publisher.frames, cpu_s),
             )
+        )
 
     def _engine_load(self) -> EngineLoad | None:
         status = self._pipeline.load_status
@@ -236,6 +247,8 @@ class Worker:
             width=status.width,
             height=status.height,
             elapsed_s=round(status.elapsed_s, 1),
+            matrix=status.colour.matrix,
+            full_range=status.colour.full_range,
             detail=self._progress if status.state == "loading" else status.reason,
         )
 
@@ -300,13 +313,17 @@ def serve(gateway: socket.socket, load_by: LoadBy = engine_loader) -> int:
     """Runs the job that comes from the gateway; the exit status says whether it ended as it should."""
     connection = Connection(gateway)
     messages = connection.messages()
-    job = next(messages, None)
-    if not isinstance(job, WorkerJob):
+    engines = PreparedEngines()
+    job = _await_job(messages, engines)
+    if job is None:
         return 1
     log = stream_log(job.stream)
+    if job.gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
+        nvidia_gpus.cache_clear()
     limit_memory(job.worker_memory_bytes)
     try:
-        worker = Worker(job, connection, log, load_by)
+        worker = Worker(job, connection, log, _prepared_or(load_by, engines))
         threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True).start()
         worker.run()
     except Exception as exc:  # the boundary of the process: the gateway says why, or starts another one
@@ -316,6 +333,33 @@ def serve(gateway: socket.socket, load_by: LoadBy = engine_loader) -> int:
     connection.send(last_word)
     connection.close()
     return 1 if isinstance(last_word, JobImpossible) else 70
+
+
+def _await_job(messages: Iterator[Message], engines: PreparedEngines) -> WorkerJob | None:
+    """The job, and meanwhile what there is to prepare; None where the gateway has none for us."""
+    for message in messages:
+        match message:
+            case Prepare():
+                engines.prepare(message)
+            case WorkerJob():
+                return message
+            case _:
+                return None
+    return None
+
+
+def _prepared_or(load_by: LoadBy, engines: PreparedEngines) -> LoadBy:
+    """Loads what wasn't prepared."""
+
+    def prepared_or_load_by(job: WorkerJob, on_progress: Callable[[str], None]) -> LoadEngine:
+        load = load_by(job, on_progress)
+
+        def prepared_or_load(width: int, height: int, colour: Colour) -> Engine:
+            return engines.take(job, width, height, colour) or load(width, height, colour)
+
+        return prepared_or_load
+
+    return prepared_or_load_by
 
 
 def last_word_on(exc: Exception, job: WorkerJob, log: Log) -> JobImpossible | WorkerBroken:
@@ -329,7 +373,7 @@ def last_word_on(exc: Exception, job: WorkerJob, log: Log) -> JobImpossible | Wo
         case JobError() | SourceError() | EngineError():
             log.error("stream failed: %s", exc)
             return JobImpossible(reason=str(exc))
-        case DeviceFailed():
+        case DeviceFailed() | WorkerHung():
             log.error("worker ends: %s", exc)
             return WorkerBroken(reason=str(exc))
         case _:

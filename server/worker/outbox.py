@@ -7,16 +7,17 @@ from contextlib import suppress
 from typing import Literal
 
 from server.wire.codec import encode
-from server.wire.messages import AudioPacket, Message, VideoPacket
+from server.wire.messages import Alive, AudioPacket, Message, VideoPacket
 
-Kind = Literal["picture", "sound", "word"]
-# One picture in both renditions; two seconds of sound in both codecs; words for a minute, at some a second.
-_CAPACITY: dict[Kind, int] = {"picture": 2, "sound": 200, "word": 1000}
+Kind = Literal["picture", "sound", "word", "sign"]
+# One picture in both renditions; two seconds of sound in both codecs; words for a minute, at some a second;
+# one sign of life, as two would say the same.
+_CAPACITY: dict[Kind, int] = {"picture": 2, "sound": 200, "word": 1000, "sign": 1}
 
 
 class Outbox:
-    """When full, it drops sound and makes pictures wait, so that the mailboxes before the encoder drop them.
-    Words wait, too, where the gateway has heard none for a minute."""
+    """When full, it drops sound and signs of life, and makes pictures wait, so that the mailboxes before the
+    encoder drop them. Words wait, too, where the gateway has heard none for a minute."""
 
     def __init__(self, gateway: socket.socket) -> None:
         self._gateway = gateway
@@ -33,7 +34,7 @@ class Outbox:
         kind = _kind(message)
         data = encode(message)
         with self._changed:
-            if kind == "sound" and not self._has_room(kind):
+            if kind in ("sound", "sign") and not self._has_room(kind):
                 return False
             self._changed.wait_for(lambda: self._has_room(kind))
             if not self._closed:
@@ -48,6 +49,11 @@ class Outbox:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+
+    @property
+    def full(self) -> bool:
+        """Pictures wait for a gateway that is slow."""
+        return not self._has_room("picture")
 
     def _has_room(self, kind: Kind) -> bool:
         return self._closed or self._lengths[kind] < _CAPACITY[kind]
@@ -78,5 +84,7 @@ def _kind(message: Message) -> Kind:
             return "picture"
         case AudioPacket():
             return "sound"
+        case Alive():
+            return "sign"
         case _:
             return "word"

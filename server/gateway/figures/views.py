@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from server.wire.messages import LoadState, Opened, Stage
 
-StreamState = Literal["starting", "running", "idle", "reconnecting", "failed", "stopped"]
+StreamState = Literal["starting", "running", "idle", "reconnecting", "quarantined", "failed", "stopped"]
 
 
 class Quantiles(BaseModel):

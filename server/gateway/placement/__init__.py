@@ -20,6 +20,10 @@ class WorkerHandle(Protocol):
         worker is slow: False."""
         ...
 
+    def at_work(self) -> bool:
+        """Whether it computes, or would if it were let, however silent it is; False where nobody knows."""
+        ...
+
     async def stop(self, *, at_once: bool = False) -> str:
         """Asks the worker to finish, ends it where it doesn't, and says how it ended. Safe more than once.
 
@@ -42,6 +46,10 @@ class Placement(Protocol):
 
     async def start(self, job: WorkerJob) -> WorkerHandle:
         """Raises OSError where no worker can be started."""
+        ...
+
+    async def close(self) -> None:
+        """Ends what waits for jobs; workers are whoever's who has them."""
         ...
 
     def gpu_slots(self) -> Sequence[SlotUse]:

@@ -1,81 +1,98 @@
-"""Workers as processes of this machine, each on one end of a socket pair."""
+"""Workers as processes of this machine, spread over its GPUs; some wait ahead for the next that dies."""
 
-import asyncio
-import contextlib
 import logging
-import os
-import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from engine.backends.require_gpu import GPU_BACKENDS
 from engine.machine import Gpu
 from server.gateway.placement import SlotUse, WorkerHandle
+from server.gateway.placement.process import LocalWorkerHandle, start_process
 from server.gateway.placement.slots import GpuSlots
-from server.wire.codec import Decoder, encode
-from server.wire.messages import Message, PublishedData, Stop, WorkerJob
+from server.gateway.placement.standby import Standbys
+from server.wire.messages import EngineLoad, Prepare, WorkerJob
 
 log = logging.getLogger(__name__)
-
-STOP_TIMEOUT_S = 3.0
-READ_BYTES = 1 << 20
-# Of what is published: some seconds of it, and a key frame at least. More would only be old.
-PUBLISHED_BUFFER_BYTES = 2 << 20
-# Other messages are some 50 bytes; a worker that leaves this much more unread is stuck, and the watchdog's.
-SEND_BUFFER_BYTES = 8 << 20
 
 
 class LocalPlacement:
     """One process for each job. A worker ends by itself when its socket does, however the gateway ended.
 
     On a machine with GPUs each worker whose job may use one sees one GPU, and no more workers share it than
-    there are slots."""
+    there are slots. A job that viewers wait for goes to a standby, where there is one."""
 
     def __init__(
-        self, gpus: Sequence[Gpu] = (), slots_per_gpu: int = 1, *, module: str = "server.worker.main"
+        self,
+        gpus: Sequence[Gpu] = (),
+        slots_per_gpu: int = 1,
+        *,
+        standby: int = 0,
+        module: str = "server.worker.main",
     ) -> None:
         self._slots = GpuSlots(gpus, slots_per_gpu)
         self._module = module
+        self._standbys = Standbys(standby, lambda: start_process(module, {}))
 
     def gpu_slots(self) -> Sequence[SlotUse]:
         return self._slots.usage()
 
+    async def close(self) -> None:
+        await self._standbys.close()
+
     async def start(self, job: WorkerJob) -> WorkerHandle:
         gpu = self._slots.take() if self.gpu_slots() and _may_use_gpu(job) else None
-
-        def end() -> None:
-            if gpu is not None:
-                self._slots.give_back(gpu)
-
         try:
-            worker = await self._start(gpu, end)
+            worker = self._standbys.take() if job.takes_over else None
+            if worker is None:
+                worker = await start_process(self._module, _sees(gpu))
+            else:
+                log.info("stream %s: a standby takes over", job.stream)
         except BaseException:
-            end()
+            self._give_back(gpu)
             raise
+        worker.ended.add_done_callback(lambda _: self._give_back(gpu))
         if gpu is not None:
             log.info("stream %s: its worker is on GPU %d, %s", job.stream, gpu.index, gpu.name)
-        worker.send(job)
+        self._stand_by_for(worker, job, gpu)
+        worker.send(replace(job, gpu="" if gpu is None else gpu.uuid))
         return worker
 
-    async def _start(self, gpu: Gpu | None, on_end: Callable[[], None]) -> "LocalWorkerHandle":
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", self._module, "--fd", str(theirs.fileno())),
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    # Its own group: Ctrl-C is the gateway's to handle, and helpers of the worker end with it.
-                    start_new_session=True,
-                    env=None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu.uuid},
-                )
-            reader, writer = await asyncio.open_connection(sock=ours, limit=READ_BYTES)
-        except BaseException:
-            ours.close()
-            raise
-        return LocalWorkerHandle(process, reader, writer, on_end)
+    def _give_back(self, gpu: Gpu | None) -> None:
+        if gpu is not None:
+            self._slots.give_back(gpu)
+
+    def _stand_by_for(self, worker: LocalWorkerHandle, job: WorkerJob, gpu: Gpu | None) -> None:
+        """Has standbys prepared for the engine that the worker will load. Not beside it: it is in a hurry."""
+
+        def on_engine(load: EngineLoad) -> None:
+            if load.state == "loading" or worker.ended.done():
+                return
+            # A standby has no GPU, until it is known which one.
+            ready = load.state == "ready" and gpu is None
+            self._standbys.needed_for(worker, _engine_of(job, load) if ready else None)
+
+        worker.on_engine = on_engine
+        worker.ended.add_done_callback(lambda _: self._standbys.forget(worker))
+
+
+def _sees(gpu: Gpu | None) -> dict[str, str]:
+    """What a worker's environment has to say."""
+    return {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu.uuid}
+
+
+def _engine_of(job: WorkerJob, load: EngineLoad) -> Prepare:
+    return Prepare(
+        model=job.model,
+        backend=job.backend,
+        lanes=job.lanes,
+        engine_threads=job.engine_threads,
+        width=load.width,
+        height=load.height,
+        matrix=load.matrix,
+        full_range=load.full_range,
+    )
 
 
 def _may_use_gpu(job: WorkerJob) -> bool:
@@ -83,64 +100,3 @@ def _may_use_gpu(job: WorkerJob) -> bool:
     if job.backend is None:
         return not Path(job.model).is_dir()
     return job.backend in GPU_BACKENDS
-
-
-class LocalWorkerHandle:
-    """A worker process and our end of its socket. `on_end` is called once the process is gone."""
-
-    def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        on_end: Callable[[], None],
-    ) -> None:
-        self._process = process
-        self._reader = reader
-        self._writer = writer
-        self._ended = asyncio.create_task(self._reap(on_end))
-
-    async def _reap(self, on_end: Callable[[], None]) -> int:
-        status = await self._process.wait()
-        on_end()
-        return status
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    async def messages(self) -> AsyncIterator[Message]:
-        decoder = Decoder()
-        try:
-            while data := await self._reader.read(READ_BYTES):
-                for message in decoder.feed(data):
-                    yield message
-        except ConnectionError:
-            return  # as good as the end: the process is gone
-
-    def send(self, message: Message) -> bool:
-        transport = self._writer.transport
-        most = PUBLISHED_BUFFER_BYTES if isinstance(message, PublishedData) else SEND_BUFFER_BYTES
-        if transport.is_closing() or transport.get_write_buffer_size() >= most:
-            return False
-        self._writer.write(encode(message))
-        return True
-
-    async def stop(self, *, at_once: bool = False) -> str:
-        self.send(Stop())
-        try:
-            if not at_once:
-                await asyncio.wait_for(asyncio.shield(self._ended), STOP_TIMEOUT_S)
-        except TimeoutError:
-            pass
-        finally:
-            self._kill_group()
-            self._writer.close()
-        status = await asyncio.shield(self._ended)
-        if status < 0:
-            return f"the worker was ended by {signal.Signals(-status).name}"
-        return f"the worker ended with status {status}"
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # the whole group has ended
-            os.killpg(self._process.pid, signal.SIGKILL)

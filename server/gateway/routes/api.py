@@ -76,6 +76,13 @@ def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
         expires = datetime.fromtimestamp(expires_s, UTC)
         return HlsPath(url=f"/hls/{found.id}/{signature}/index.m3u8", expires=expires)
 
+    @routes.post("/{stream}/release", responses=responses(StreamNotFound), dependencies=[needs_publish])
+    async def release_stream(stream: str) -> StreamView:
+        """Ends a stream's quarantine: its workers may die again as if none had."""
+        found = streams.get(stream)
+        found.release()
+        return found.view()
+
     @routes.delete(
         "/{stream}",
         status_code=HTTPStatus.NO_CONTENT,

@@ -189,12 +189,24 @@ class Stream:
             case _:
                 log.warning("stream %s: unexpected %s of the worker", self.id, type(message).__name__)
 
-    def on_death(self, reason: str, retry_in_s: float) -> None:
-        self._desk.worker_gone()
+    def on_death(self, reason: str) -> None:
         self.figures.restarted()
+        self._worker_gone()
+        self._enter("starting", f"{reason}; a new one starts", logged=True)
+
+    def on_quarantine(self, reason: str) -> None:
+        self._worker_gone()
+        self._enter("quarantined", reason)
+
+    def _worker_gone(self) -> None:
+        self._desk.worker_gone()
         self.outputs.hls.interrupt()
-        later = f"the next starts in {retry_in_s:.1f} s" if retry_in_s else "a new one starts"
-        self._enter("starting", f"{reason}; {later}", logged=True)
+
+    def release(self) -> None:
+        """Its workers may die again as if none had; one that is in quarantine starts."""
+        if self.state == "quarantined":
+            self._enter("starting", "released")
+        self._supervisor.release()
 
     def _on_audience(self) -> None:
         if not self.audience.watches:

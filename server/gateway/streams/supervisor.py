@@ -1,25 +1,28 @@
 """Keeps one worker running: starts it, watches its heartbeat, replaces it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from server.gateway.placement import Placement, WorkerHandle
 from server.wire.codec import ProtocolError
-from server.wire.messages import Heartbeat, JobImpossible, Message, WorkerBroken, WorkerJob
+from server.wire.messages import Alive, JobImpossible, Message, WorkerBroken, WorkerJob
 
-TICKS = 10  # of the silence after which a worker is given up
+_TICK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """How long a worker may be silent, and how soon it is replaced."""
 
-    start_s: float = 60.0  # to the first heartbeat: loading an engine may take long on a busy machine
-    heartbeat_s: float = 5.0  # ten missed ones
-    steady_s: float = 10.0  # a worker that lived this long is replaced at once
-    first_backoff_s: float = 0.5
+    start_s: float = 60.0  # to the first sign of life: imports may take long on a busy machine
+    silent_s: float = 0.4  # four signs of life missed, and nothing in the process is at work
+    busy_s: float = 5.0  # likewise, but something is: it may be starved, or hold Python's lock
+    deaths: int = 3  # so many within this time are a pattern: no further worker is started
+    deaths_within_s: float = 60.0
+    first_backoff_s: float = 0.5  # where none can be started
     longest_backoff_s: float = 30.0
 
 
@@ -45,7 +48,11 @@ class Supervised(Protocol):
 
     def on_message(self, message: Message) -> None: ...
 
-    def on_death(self, reason: str, retry_in_s: float) -> None: ...
+    def on_death(self, reason: str) -> None:
+        """Another one is started at once, as viewers wait."""
+
+    def on_quarantine(self, reason: str) -> None:
+        """The last of too many deaths: no other is started until `release`."""
 
     def on_no_worker(self, reason: str, retry_in_s: float) -> None: ...
 
@@ -66,6 +73,13 @@ class Supervisor:
         self._supervised = supervised
         self._patience = patience
         self._worker: WorkerHandle | None = None
+        self._deaths: deque[float] = deque(maxlen=patience.deaths)
+        self._released = asyncio.Event()
+
+    def release(self) -> None:
+        """Forgets the deaths so far, and starts a worker again where they were too many."""
+        self._deaths.clear()
+        self._released.set()
 
     def send(self, message: Message) -> bool:
         """Sends to the running worker; between two of them nothing is sent, as each starts from scratch.
@@ -73,30 +87,38 @@ class Supervisor:
         return self._worker is not None and self._worker.send(message)
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        quick_deaths = 0
+        refusals = 0
         while True:
-            started_s = loop.time()
             try:
                 worker = await self._placement.start(self._job())
             except OSError as exc:
-                reason, heard = f"no worker could be started: {exc}", self._supervised.on_no_worker
-            else:
-                ending = await self._run_worker(worker)
-                if isinstance(ending, StreamEnded):
-                    return
-                reason, heard = ending.reason, self._supervised.on_death
-            quick_deaths = 0 if loop.time() - started_s > self._patience.steady_s else quick_deaths + 1
-            retry_in_s = self._backoff_s(quick_deaths)
-            heard(reason, retry_in_s)
-            await asyncio.sleep(retry_in_s)
+                retry_in_s = self._backoff_s(refusals)
+                refusals += 1
+                self._supervised.on_no_worker(f"no worker could be started: {exc}", retry_in_s)
+                await asyncio.sleep(retry_in_s)
+                continue
+            refusals = 0
+            ending = await self._run_worker(worker)
+            if isinstance(ending, StreamEnded):
+                return
+            await self._after_death(ending.reason)
 
-    def _backoff_s(self, quick_deaths: int) -> float:
-        """The first death is answered at once, as viewers wait; only repeated ones are a pattern."""
-        if quick_deaths < 2:
-            return 0.0
+    async def _after_death(self, reason: str) -> None:
+        """Returns when another worker may start."""
+        now_s = asyncio.get_running_loop().time()
+        self._deaths.append(now_s)
+        most, within_s = self._patience.deaths, self._patience.deaths_within_s
+        if len(self._deaths) < most or now_s - self._deaths[0] > within_s:
+            self._supervised.on_death(reason)
+            return
+        self._released.clear()
+        pattern = f"it ended {most} workers within {within_s:g} s"
+        self._supervised.on_quarantine(f"{pattern}, the last so: {reason}")
+        await self._released.wait()
+
+    def _backoff_s(self, refusals: int) -> float:
         # The exponent is bounded: years of retrying would overflow a float.
-        backoff_s = self._patience.first_backoff_s * 2.0 ** min(quick_deaths - 2, 16)
+        backoff_s = self._patience.first_backoff_s * 2.0 ** min(refusals, 16)
         return min(backoff_s, self._patience.longest_backoff_s)
 
     async def _run_worker(self, worker: WorkerHandle) -> Ending:
@@ -115,15 +137,16 @@ class Supervisor:
 
     async def _listen(self, worker: WorkerHandle) -> Ending:
         """Hears the worker until it is gone or must go."""
-        silence = _Silence(self._patience)
+        silence = _Silence(self._patience, worker.at_work)
         last_word = ""
         try:
             async with asyncio.timeout(None) as limit:
                 watch = asyncio.create_task(silence.watch(limit))
                 try:
                     async for message in worker.messages():
-                        if isinstance(message, Heartbeat):
+                        if isinstance(message, Alive):
                             silence.broken()
+                            continue
                         if isinstance(message, WorkerBroken):
                             last_word = message.reason
                             continue
@@ -133,7 +156,7 @@ class Supervisor:
                 finally:
                     watch.cancel()
         except TimeoutError:
-            return WorkerEnded(f"the worker gave no sign of life for {silence.longest_s:g} s")
+            return WorkerEnded(f"the worker gave no sign of life for {silence.lasted_s:g} s")
         except ProtocolError as exc:
             return WorkerEnded(f"the worker spoke nonsense: {exc}")
         return WorkerEnded(last_word)
@@ -143,18 +166,29 @@ class _Silence:
     """Counts a worker's silence in ticks of the event loop: a gateway that was itself held up must
     not take it out on its workers."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, at_work: Callable[[], bool]) -> None:
         self._patience = patience
-        self._tick_s = patience.heartbeat_s / TICKS
-        self._ticks_left = patience.start_s / self._tick_s
-        self.longest_s = patience.start_s
+        self._at_work = at_work
+        self._heard = False
+        self._ticks = 0
+
+    @property
+    def lasted_s(self) -> float:
+        return round(self._ticks * _TICK_S, 2)
 
     def broken(self) -> None:
-        self._ticks_left = TICKS
-        self.longest_s = self._patience.heartbeat_s
+        self._heard = True
+        self._ticks = 0
 
     async def watch(self, limit: asyncio.Timeout) -> None:
-        while self._ticks_left > 0:
-            await asyncio.sleep(self._tick_s)
-            self._ticks_left -= 1
+        while not self._too_long():
+            await asyncio.sleep(_TICK_S)
+            self._ticks += 1
         limit.reschedule(asyncio.get_running_loop().time())
+
+    def _too_long(self) -> bool:
+        if not self._heard:
+            return self.lasted_s >= self._patience.start_s
+        if self.lasted_s < self._patience.silent_s:
+            return False
+        return self.lasted_s >= self._patience.busy_s or not self._at_work()

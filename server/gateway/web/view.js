@@ -10,6 +10,7 @@ const STATE_WORDS = {
   running: "Live",
   idle: "Idle",
   reconnecting: "Reconnecting",
+  quarantined: "Quarantined",
   failed: "Failed",
   stopped: "Stopped",
   unknown: "No answer",
@@ -130,12 +131,13 @@ export class StreamView {
     let title = "";
     let why = this.#stream?.reason ?? "";
     if (state === "failed") title = "This stream failed";
+    else if (state === "quarantined") title = "Stopped until the operator releases it";
     else if (state === "reconnecting") title = "The source is lost; trying again";
     else if (phase === "stopped") [title, why] = ["Cannot play here", note];
     else if (!this.#moving) title = state === "starting" ? "Starting…" : "Connecting…";
     const overlay = byId("overlay");
     overlay.classList.toggle("shown", title !== "");
-    overlay.classList.toggle("still", state === "failed" || phase === "stopped");
+    overlay.classList.toggle("still", ["failed", "quarantined"].includes(state) || phase === "stopped");
     if (title) setText(byId("overlay-title"), title);
     setText(byId("overlay-why"), why);
   }

@@ -49,9 +49,9 @@ class Pipeline:
             Ladder(load, lower, level=level, lanes=lanes, stand_in=stand_in, log=log),
             inbox=self._pictures,
             outbox=self._upscaled,
-            beat=self._beat,
+            beat=self._step,
         )
-        self._beats: dict[str, float] = {}
+        self._steps: dict[str, int] = {}
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         work = {
@@ -108,14 +108,12 @@ class Pipeline:
         status = self.load_status
         return status is not None and status.state != "loading"
 
-    def silent_s(self) -> float:
-        """Time for which the most silent of the working threads has made no step; a loader is none."""
-        if not self._beats:
-            return 0.0
-        return time.monotonic() - min(self._beats.copy().values())
+    def steps(self) -> dict[str, int]:
+        """Steps that each working thread has made so far, at least two a second; a loader is none."""
+        return self._steps.copy()
 
-    def _beat(self, name: str) -> None:
-        self._beats[name] = time.monotonic()
+    def _step(self, name: str) -> None:
+        self._steps[name] = self._steps.get(name, 0) + 1
 
     def _guard(self, run: Callable[[], None]) -> None:
         try:
@@ -133,7 +131,7 @@ class Pipeline:
 
     def _run_sink(self) -> None:
         while True:
-            self._beat("encode")
+            self._step("encode")
             upscaled = self._upscaled.take(IDLE_S)
             if upscaled is not None:
                 self._consume(upscaled)

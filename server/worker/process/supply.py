@@ -36,6 +36,7 @@ class LoadStatus:
     state: LoadState
     width: int
     height: int
+    colour: Colour
     elapsed_s: float
     reason: str
 
@@ -103,6 +104,7 @@ class EngineSupply:
             state=state,
             width=request.wanted.width,
             height=request.wanted.height,
+            colour=request.wanted.colour,
             elapsed_s=elapsed_s,
             reason=reason,
         )

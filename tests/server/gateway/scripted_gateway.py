@@ -24,6 +24,7 @@ from server.gateway.placement.capacity import Capacity
 from server.settings import Settings
 from server.wire.codec import Decoder, encode
 from server.wire.messages import (
+    Alive,
     AudioFormat,
     AudioPacket,
     EngineFormat,
@@ -166,6 +167,7 @@ class ScriptedWorker:
         self.plain = False
         self.frames = 0
         self.ended_at_once = False
+        self.working = False  # though it says nothing
         self._to_gateway: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._from_gateway = Decoder()
         self._encoders = {}
@@ -215,6 +217,9 @@ class ScriptedWorker:
                 self.plain = "plain" in renditions
         return True
 
+    def at_work(self) -> bool:
+        return self.working
+
     async def stop(self, *, at_once: bool = False) -> str:
         self.ended_at_once = at_once
         self.send(Stop())
@@ -249,6 +254,7 @@ class ScriptedWorker:
                             )
                         origin[kind] += step
             self.frames += 1
+            self.say(Alive())
             if self.frames % 10 == 1:
                 self.say(Heartbeat(queues={"upscale": 1}, rss_bytes=100 << 20, cpu_s=self.frames / 100))
 
@@ -271,6 +277,9 @@ class ScriptedWorker:
 class ScriptedPlacement:
     script: Script = field(default_factory=Script)
     workers: list[ScriptedWorker] = field(default_factory=list)
+
+    async def close(self) -> None:
+        pass
 
     def gpu_slots(self) -> tuple[()]:
         return ()

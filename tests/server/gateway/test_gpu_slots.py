@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.machine import Gpu
-from server.gateway.placement.local import LocalPlacement, LocalWorkerHandle
+from server.gateway.placement.local import LocalPlacement
+from server.gateway.placement.process import LocalWorkerHandle
 from server.gateway.placement.slots import GpuSlots, NoFreeSlot
 from server.settings import Settings
 from tests.server.gateway.scripted_gateway import gateway, until

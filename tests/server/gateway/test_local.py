@@ -6,7 +6,8 @@ import os
 import signal
 
 from server.gateway.placement import WorkerHandle
-from server.gateway.placement.local import LocalPlacement, LocalWorkerHandle
+from server.gateway.placement.local import LocalPlacement
+from server.gateway.placement.process import LocalWorkerHandle
 from server.wire.messages import PublishedData, RequestKeyframe, WorkerJob
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
 
