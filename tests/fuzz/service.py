@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.peers.service import Service, running, until
 
 TOKEN, STREAM = "token-of-the-fuzzer", "demo"
+TASKS = "tasks of the event loop: "  # what the gateway says when it is sent SIGUSR1
 SETTINGS = f"""
 [hls]
 segment_s = 1.0
@@ -16,7 +17,7 @@ segment_s = 1.0
 hosts = ["127.0.0.1"]
 [limits]
 usable_share = 0
-max_streams = 4
+max_streams = 6
 max_pending_per_address = 1000
 max_viewers_per_address = 1000
 failed_logins_per_min = 1000000
@@ -34,7 +35,7 @@ scopes = ["admin"]
 def fuzzed() -> Iterator[Service]:
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder), SETTINGS, TOKEN, base="") as service,
+        running(Path(folder), SETTINGS, TOKEN, base="", module="tests.fuzz.gateway") as service,
         service.stream(STREAM, "synthetic:?size=80x48&fps=5"),
     ):
         service.wait_for(STREAM, "running")

@@ -126,16 +126,16 @@ def _access_units() -> tuple[bytes, ...]:
     return tuple(encoder.encode(index, index * FRAME_TICKS)[0] for index in range(10))
 
 
-_FRAGMENT = b"""a=ice-ufrag:abcd\r
+FRAGMENT = b"""a=ice-ufrag:abcd\r
 m=video 9 UDP/TLS/RTP/SAVPF 96\r
 a=mid:0\r
 a=candidate:1 1 udp 2122260223 192.0.2.1 49152 typ host generation 0 ufrag abcd network-id 1\r
 a=candidate:2 1 udp 1686052607 198.51.100.7 61000 typ srflx raddr 192.0.2.1 rport 49152\r
 a=end-of-candidates\r
 """
-_NACK = bytes.fromhex("81cd000300000001000000020010ffff")
-_PLI = bytes.fromhex("81ce00020000000100000002")
-_REPORT = bytes.fromhex("81c900070000000100000002000000000000000000000000000000000000000000000000")[:32]
+NACK = bytes.fromhex("81cd000300000001000000020010ffff")
+PLI = bytes.fromhex("81ce00020000000100000002")
+REPORT = bytes.fromhex("81c900070000000100000002000000000000000000000000000000000000000000000000")[:32]
 
 _RTMP_MEDIA = b"".join(
     (
@@ -172,12 +172,12 @@ _RTSP = b"".join(
 TARGETS = {
     "offer": Target(seeds=[CHROMIUM_OFFER.encode()], run=_offer, refusal=(InvalidOffer,)),
     "candidates": Target(
-        seeds=[_FRAGMENT],
+        seeds=[FRAGMENT],
         run=lambda data: parse_fragment(data.decode(errors="replace")),
         refusal=(InvalidOffer,),
     ),
     # aiortc's transport drops what its parser refuses by ValueError; anything else would end the viewer.
-    "rtcp": Target(seeds=[_NACK, _PLI, _REPORT], run=_rtcp, refusal=(ValueError,)),
+    "rtcp": Target(seeds=[NACK, PLI, REPORT], run=_rtcp, refusal=(ValueError,)),
     "messages": Target(
         seeds=[bytes(encode(message)) for message in MESSAGES],
         run=lambda data: Decoder().feed(data),

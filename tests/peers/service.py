@@ -128,16 +128,18 @@ def running(
     base: str = FOR_PEERS,
     server: str = "",
     webrtc: str = "",
+    module: str = "server",
 ) -> Iterator[Service]:
     """Starts a service without streams on a free port; its process ends with the block.
 
     `settings` are further tables, `token` what it is asked with, `base` the tables that suit most
-    peers, `server` and `webrtc` further lines of those.
+    peers, `server` and `webrtc` further lines of those, and `module` what is started in the
+    place of `livesr`.
     """
     port = free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
     config.write_text(SETTINGS.format(port=port, server=server, webrtc=webrtc) + base + settings)
-    command = [sys.executable, "-m", "server", "serve", "--config", str(config)]
+    command = [sys.executable, "-m", module, "serve", "--config", str(config)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     service = Service(process, f"http://127.0.0.1:{port}/", log)
