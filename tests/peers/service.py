@@ -129,14 +129,15 @@ def running(
     server: str = "",
     webrtc: str = "",
     module: str = "server",
+    port: int = 0,
 ) -> Iterator[Service]:
-    """Starts a service without streams on a free port; its process ends with the block.
+    """Starts a service without streams on that port, 0 being a free one; its process ends with the block.
 
     `settings` are further tables, `token` what it is asked with, `base` the tables that suit most
     peers, `server` and `webrtc` further lines of those, and `module` what is started in the
     place of `livesr`.
     """
-    port = free_port()
+    port = port or free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
     config.write_text(SETTINGS.format(port=port, server=server, webrtc=webrtc) + base + settings)
     command = [sys.executable, "-m", module, "serve", "--config", str(config)]

@@ -108,6 +108,7 @@ class StreamView(BaseModel):
     state: StreamState
     reason: str = Field(description="Why, where the state is not 'running'")
     created: datetime
+    started: datetime = Field(description="When this run of the service took it up")
     input: SourceView | None
     output: OutputView | None
     engine: EngineView | None

@@ -17,6 +17,7 @@ from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioPacket, Op
 HOLE_TICKS = VIDEO_CLOCK_HZ
 # A keyframe this close to the wanted end of a segment ends it.
 EARLY_SHARE = 0.9
+_EPOCH_S = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,11 @@ class _Growing:
         return last.pts - self.frames[-2][0].pts if len(self.frames) > 1 else last.duration
 
 
+def _first_sequence() -> int:
+    """Grows faster with time than there can be segments; players that count in 31 bits have it until 2043."""
+    return int(4 * (time.time() - _EPOCH_S))
+
+
 class Segments:
     """Fed with a stream's packets by the event loop; each costs it some tens of microseconds."""
 
@@ -73,8 +79,8 @@ class Segments:
         self.first = asyncio.Event()  # a segment is there, or none will come
         self.ended = False  # no segment follows those that there are
         self.listed: deque[Segment] = deque()
-        self.media_sequence = 0
-        self.discontinuity_sequence = 0
+        # RFC 8216, 6.2.2: neither ever goes back, over a restart of the service neither.
+        self.media_sequence = self.discontinuity_sequence = _first_sequence()
         # RFC 8216, 6.2.1: it must not change. 4.3.3.1: no segment's duration may round to more.
         self.target_duration_s = math.ceil(settings.segment_s)
         self._limit = math.ceil((self.target_duration_s + 0.5) * VIDEO_CLOCK_HZ) - 1

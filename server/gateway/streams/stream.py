@@ -94,7 +94,7 @@ class Stream:
             send=lambda message: self._supervisor.send(message),
             on_drop=self._on_slow_worker,
         )
-        self._created = datetime.now(UTC)
+        self._created = self._started = datetime.now(UTC)
         self._opened: Opened | None = None
         self._engine_load: EngineLoad | None = None
         self._video_pts: int | None = None  # the last
@@ -341,6 +341,7 @@ class Stream:
             state=self.state,
             reason=self.reason,
             created=self._created,
+            started=self._started,
             input=SourceView.of(opened) if opened else None,
             output=OutputView.model_validate(opened.output) if opened else None,
             engine=EngineView.model_validate(opened.engine) if opened else None,

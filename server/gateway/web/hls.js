@@ -25,6 +25,7 @@ export class HlsPlayback {
   }
 
   async open(url, signal) {
+    this.#video.addEventListener("ended", this.#onEnded);
     if (this.#video.canPlayType(PLAYLIST_TYPE)) {
       this.#video.addEventListener("error", this.#onError);
       this.#video.src = url;
@@ -37,6 +38,8 @@ export class HlsPlayback {
     this.#engine.loadSource(url);
     this.#engine.attachMedia(this.#video);
   }
+
+  #onEnded = () => this.#end("the playlist has ended");
 
   #onError = () => this.#end(this.#video.error?.message || "the playlist cannot be played");
 
@@ -56,6 +59,7 @@ export class HlsPlayback {
     if (this.#closed) return;
     this.#closed = true;
     this.#video.removeEventListener("error", this.#onError);
+    this.#video.removeEventListener("ended", this.#onEnded);
     this.#engine?.destroy();
     this.#engine = null;
     this.#video.removeAttribute("src");

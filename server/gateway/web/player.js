@@ -51,6 +51,12 @@ export class Player extends EventTarget {
   // There is reason to think that the next try succeeds: no more waiting for it.
   hurry = () => {};
 
+  // What plays is known to be over, whether or not the transport has noticed.
+  renew(why) {
+    this.#interrupt(why);
+    this.hurry();
+  }
+
   // Null while nothing plays. To the playback's counters come fps, over the time since the last call, and whether
   // the picture is moving. `expectFrames`: the server has some, so that a standstill is the connection's fault.
   async sample({ expectFrames }) {
@@ -67,12 +73,12 @@ export class Player extends EventTarget {
       frameAt: grew ? now : last.frameAt,
       fineAt: grew || !expectFrames ? now : last.fineAt,
     };
-    if (now - this.#last.fineAt > STALL_LIMIT_MS) this.#stalled();
+    if (now - this.#last.fineAt > STALL_LIMIT_MS) this.#interrupt("no picture came any more");
     const fps = now > last.at ? ((counters.frames - last.frames) * 1000) / (now - last.at) : null;
     return { ...counters, fps, moving: now - this.#last.frameAt < STILL_MS };
   }
 
-  #stalled = () => {};
+  #interrupt = () => {};
 
   async #run(id, transport, compare, signal) {
     const whep = () => this.#whep(`/whep/${encodeURIComponent(id)}`, compare, signal);
@@ -144,9 +150,10 @@ export class Player extends EventTarget {
         video.play().catch(() => {}); // a browser's policy may refuse; its own controls are not ours to fight
       }
       this.#set({ phase: "playing", ...status });
-      const stalled = new Promise((resolve) => (this.#stalled = () => resolve("no picture came any more")));
-      return await Promise.race([playback.ended, stalled]);
+      const interrupted = new Promise((resolve) => (this.#interrupt = resolve));
+      return await Promise.race([playback.ended, interrupted]);
     } finally {
+      this.#interrupt = () => {};
       playback.close();
       if (this.#playback === playback) this.#playback = null;
     }

@@ -68,8 +68,10 @@ export class StreamView {
   async update(id, stream) {
     if (id !== this.id) return;
     const came = canPlay(stream) && !canPlay(this.#stream);
+    const restarted = stream && this.#stream?.started && stream.started !== this.#stream.started;
     this.#stream = stream ?? { ...(this.#stream ?? UNKNOWN), state: "unknown" };
     if (came && this.#player.status.phase === "idle") this.#play();
+    else if (restarted) this.#player.renew("the service was restarted");
     else if (came) this.#player.hurry();
     const sample = await this.#player.sample({ expectFrames: this.#stream.state === "running" });
     if (id !== this.id) return;

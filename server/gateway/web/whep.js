@@ -94,6 +94,12 @@ export class WhepSession {
 
   #watch() {
     const pc = this.#pc;
+    // Closed by the server's goodbye, of which `connectionState` says nothing in Chromium.
+    const { transport } = this.#video.receiver;
+    const onTransport = () => {
+      if (transport.state === "closed" || transport.state === "failed") this.#end("the server ended the session");
+    };
+    if (transport) onTransport((transport.onstatechange = onTransport));
     let timer;
     pc.onconnectionstatechange = () => {
       clearTimeout(timer);
