@@ -25,6 +25,7 @@ from server.gateway.limits.refusals import Refusals
 from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.local import LocalPlacement
 from server.gateway.routes.health import metrics_app
+from server.gateway.streams.kept import CantBeKept, KeptStreams
 from server.settings import Server as ServerSettings
 from server.settings import Settings, check, load, split_address
 
@@ -68,13 +69,14 @@ def run(args: argparse.Namespace) -> int:
         settings = settings.model_copy(update={"auth": auth})
         # In the fragment, which browsers send to no server.
         page += f"#token={token}" if token else ""
+    kept = _kept(server.state, args.config)
     metrics = Metrics()
     gpus = _gpus()
     # Streams on GPUs are counted by slots.
     measured = settings.limits.usable_share > 0 and not gpus
     capacity = Capacity(settings.limits.usable_share) if measured else None
     placement = LocalPlacement(gpus, settings.gpu.slots, standby=settings.workers.standby)
-    app = create_app(settings, placement, metrics, capacity)
+    app = create_app(settings, placement, metrics, capacity, kept)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
     served = _Server(_config(app, protocol, server), page, app, server.drain_s)
@@ -94,6 +96,23 @@ def _config(app: ASGIApp, protocol: type[asyncio.Protocol], server: ServerSettin
         log_config=None,
         access_log=False,
     )
+
+
+def _kept(state: str | None, config: Path | None) -> KeptStreams | None:
+    """Where the API's streams survive a restart. Raises ValueError where that can't be as it is asked."""
+    if state is None and config is not None:
+        try:
+            return KeptStreams(config.with_suffix(".db"))
+        except CantBeKept as exc:
+            log.warning("streams of the API end with the service: %s; see server.state", exc)
+            return None
+    if not state:
+        log.info("streams of the API end with the service: server.state is unset")
+        return None
+    try:
+        return KeptStreams(Path(state))
+    except CantBeKept as exc:
+        raise ValueError(f"server.state={state!r}: {exc}") from exc
 
 
 def _gpus() -> Sequence[Gpu]:

@@ -25,7 +25,9 @@ from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
 from server.gateway.routes import api, health, hls, whep
+from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
+from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
 from server.settings import Settings
 
@@ -55,16 +57,18 @@ def create_app(
     placement: Placement,
     metrics: Metrics | None = None,
     capacity: Capacity | None = None,
+    kept: KeptStreams | None = None,
 ) -> Gateway:
     """An application whose lifespan starts the settings' streams and ends every stream and viewer.
 
     `metrics` are given where somebody else serves them, too. Without `capacity` no stream is refused for want
-    of CPU time.
+    of CPU time; `kept` streams of the API are started as well.
     """
     metrics = metrics or Metrics()
     metrics.watch_gpus(placement.gpu_slots)
     refusals = Refusals(metrics.count_refusal)
     streams = Streams(settings, placement, Doors(settings.limits, refusals), metrics, capacity)
+    strangers = Strangers(settings, streams, kept)
     sessions = whep.Sessions(settings, streams, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
 
@@ -72,6 +76,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for stream in settings.streams:
             streams.create(stream)
+        strangers.restore()
         tasks = [asyncio.create_task(streams.govern(Room(IdleCores())))]
         if capacity is not None:
             models = [stream.model for stream in (settings.defaults, *settings.streams)]
@@ -85,6 +90,8 @@ def create_app(
             await streams.close()
             await sessions.close()
             await placement.close()
+            if kept is not None:
+                kept.close()
 
     # The documentation pages of FastAPI load scripts from elsewhere; /openapi.json stays.
     app = FastAPI(
@@ -102,7 +109,7 @@ def create_app(
     app.add_middleware(RequestLimits, limits=settings.limits, refusals=refusals)
     app.add_middleware(KnownHosts, server=settings.server, refusals=refusals)
     errors.install(app)
-    app.include_router(api.router(streams, settings, guard))
+    app.include_router(api.router(streams, strangers, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(hls.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))

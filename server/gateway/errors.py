@@ -111,6 +111,12 @@ class StreamFailed(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class NotKept(GatewayError):
+    """The file that streams are kept in over a restart can't be written."""
+
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+
+
 class SessionNotFound(GatewayError):
     status = HTTPStatus.NOT_FOUND
 

@@ -14,6 +14,8 @@ class Server(Table):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8080, ge=0, le=65535)
     drain_s: float = Field(default=10.0, ge=0, le=3600)  # at the end, for viewers to be told
+    # File of the streams that the API makes; None: beside the settings, empty: none.
+    state: str | None = None
     # Without [auth], whether others than this machine may do everything.
     open_to_the_world: bool = False
     # HOST:PORT of a listener with /metrics alone, which needs no token; empty: none.

@@ -14,6 +14,7 @@ from server.gateway.errors import (
     Forbidden,
     InvalidStream,
     LimitReached,
+    NotKept,
     StreamExists,
     StreamNotFound,
     Unauthorized,
@@ -21,8 +22,9 @@ from server.gateway.errors import (
     responses,
 )
 from server.gateway.figures.views import StreamView
+from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
-from server.settings import Settings, StreamSettings
+from server.settings import StreamSettings
 
 
 class HlsPath(BaseModel):
@@ -30,7 +32,7 @@ class HlsPath(BaseModel):
     expires: datetime | None = Field(description="Null where everyone may play")
 
 
-def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
+def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
     routes = APIRouter(prefix="/api/streams", tags=["Streams"], responses=responses(Unauthorized, Forbidden))
     Known = Annotated[Caller, Depends(guard.known)]
     needs_view, needs_publish = Depends(guard.needs("view")), Depends(guard.needs("publish"))
@@ -43,20 +45,16 @@ def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
     @routes.post(
         "",
         status_code=HTTPStatus.CREATED,
-        responses=responses(UnreadableBody, StreamExists, InvalidStream, LimitReached),
+        responses=responses(UnreadableBody, StreamExists, InvalidStream, LimitReached, NotKept),
     )
     async def create_stream(wanted: StreamSettings, response: Response, caller: Known) -> StreamView:
-        """Starts a stream; fields that are left out take the operator's defaults."""
+        """Starts a stream; fields that are left out take the operator's defaults. It survives a restart of
+        the service where that has a file for it (`server.state`)."""
         caller.require("publish", wanted.id)
         try:
-            merged = settings.stream(**wanted.model_dump(exclude_unset=True))
+            stream = await strangers.create(wanted.model_dump(mode="json", exclude_unset=True))
         except ValidationError as exc:
             raise RequestValidationError(exc.errors()) from exc
-        try:
-            settings.check_stranger(merged)
-        except ValueError as exc:
-            raise InvalidStream(str(exc)) from exc
-        stream = streams.create(merged, settings.sources.policy())
         response.headers["Location"] = f"/api/streams/{stream.id}"
         return stream.view()
 
@@ -86,11 +84,11 @@ def router(streams: Streams, settings: Settings, guard: Guard) -> APIRouter:
     @routes.delete(
         "/{stream}",
         status_code=HTTPStatus.NO_CONTENT,
-        responses=responses(StreamNotFound),
+        responses=responses(StreamNotFound, NotKept),
         dependencies=[needs_publish],
     )
     async def delete_stream(stream: str) -> None:
         """Ends a stream, its worker and its viewers."""
-        await streams.delete(stream)
+        await strangers.delete(stream)
 
     return routes

@@ -62,6 +62,7 @@ class Stream:
         settings: StreamSettings,
         *,
         policy: SourcePolicy | None,
+        created: datetime | None,
         limits: Limits,
         hls: Hls,
         placement: Placement,
@@ -94,7 +95,8 @@ class Stream:
             send=lambda message: self._supervisor.send(message),
             on_drop=self._on_slow_worker,
         )
-        self._created = self._started = datetime.now(UTC)
+        self._started = datetime.now(UTC)
+        self.created = created or self._started
         self._opened: Opened | None = None
         self._engine_load: EngineLoad | None = None
         self._video_pts: int | None = None  # the last
@@ -280,7 +282,7 @@ class Stream:
         return Wish(
             stream=self.id,
             priority=self.settings.priority,
-            created=self._created,
+            created=self.created,
             level=self._level,
             fps=self.figures.recent.fps(time.monotonic()),
             frame_cpu_s=beat.frame_cpu_s,
@@ -340,7 +342,7 @@ class Stream:
             model=self.settings.model,
             state=self.state,
             reason=self.reason,
-            created=self._created,
+            created=self.created,
             started=self._started,
             input=SourceView.of(opened) if opened else None,
             output=OutputView.model_validate(opened.output) if opened else None,

@@ -1,6 +1,7 @@
 """The registry: which streams there are."""
 
 import asyncio
+from datetime import datetime
 
 from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
 from server.gateway.figures.metrics import Metrics
@@ -46,9 +47,11 @@ class Streams:
     def all(self) -> list[Stream]:
         return list(self._streams.values())
 
-    def create(self, settings: StreamSettings, policy: SourcePolicy | None = None) -> Stream:
-        """`policy` binds the source, except that of the settings' own stream. Raises StreamExists, or
-        LimitReached."""
+    def create(
+        self, settings: StreamSettings, policy: SourcePolicy | None = None, created: datetime | None = None
+    ) -> Stream:
+        """`policy` binds the source, except that of the settings' own stream; `created`: long ago, by another
+        run of the service. Raises StreamExists, or LimitReached."""
         limits = self._settings.limits
         if settings.id in self._streams:
             raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
@@ -63,6 +66,7 @@ class Streams:
         stream = Stream(
             settings,
             policy=policy,
+            created=created,
             limits=limits,
             hls=self._settings.hls,
             placement=self._placement,

@@ -21,6 +21,7 @@ from server.gateway.app import create_app
 from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
 from server.gateway.placement.capacity import Capacity
+from server.gateway.streams.kept import KeptStreams
 from server.settings import Settings
 from server.wire.codec import Decoder, encode
 from server.wire.messages import (
@@ -326,6 +327,7 @@ async def gateway(
     *,
     streams: tuple[str, ...] = ("demo",),
     capacity: Capacity | None = None,
+    kept: KeptStreams | None = None,
     **tables,
 ) -> AsyncIterator[Gateway]:
     """Serves until the block ends; `tables` are settings. Streams run unwatched unless told otherwise."""
@@ -339,7 +341,7 @@ async def gateway(
         }
     )
     connections = Connections(settings.limits, Refusals(lambda reason: None), proxies=())
-    app = create_app(settings, placement, capacity=capacity)
+    app = create_app(settings, placement, capacity=capacity, kept=kept)
     async with serving(app, guarded(connections)) as base, httpx.AsyncClient(base_url=base) as http:
         yield Gateway(base, http, placement)
 
