@@ -105,6 +105,12 @@ class StreamExists(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class StreamOfSettings(GatewayError):
+    """The stream is in the settings file, and is changed there."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class StreamFailed(GatewayError):
     """The stream is there and will never have a picture."""
 

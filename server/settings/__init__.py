@@ -10,7 +10,7 @@ from engine.load import zoo
 from server.settings.access import Auth, Jwt, Server, Token, split_address
 from server.settings.limits import Limits
 from server.settings.sources import Sources
-from server.settings.stream import DEFAULT_MODEL, PipelineOptions, StreamId, StreamSettings
+from server.settings.stream import DEFAULT_MODEL, PipelineOptions, StreamChanges, StreamId, StreamSettings
 from server.settings.table import Table, check_table, describe_error
 from server.settings.webrtc import IceServer, WebRtc
 from server.wire.messages import BICUBIC
@@ -28,6 +28,7 @@ __all__ = [
     "Server",
     "Settings",
     "Sources",
+    "StreamChanges",
     "StreamId",
     "StreamSettings",
     "Token",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from engine.load import BACKENDS, zoo
 from server.settings.limits import Limits
@@ -95,26 +95,38 @@ class PipelineOptions(Table):
         return backend
 
 
-class StreamSettings(PipelineOptions):
-    """One stream: where it comes from and how it is processed."""
+def _known_scheme(source: str) -> str:
+    if any(ord(c) < 32 for c in source):
+        raise ValueError("must not hold control characters")
+    if find_scheme(source).reader == "network" and not urlsplit(source).netloc:
+        raise ValueError("must name a host")
+    publish_address(source)
+    return source
 
-    id: StreamId = Field(description="Name in URLs and metrics")
-    source: str = Field(
+
+Source = Annotated[
+    str,
+    Field(
         min_length=1,
         max_length=2048,
         description=f"URL ({', '.join(SCHEMES)}) or path of a file",
         examples=["rtsp://camera.example/stream"],
-    )
+    ),
+    AfterValidator(_known_scheme),
+]
 
-    @field_validator("source")
-    @classmethod
-    def _known_scheme(cls, source: str) -> str:
-        if any(ord(c) < 32 for c in source):
-            raise ValueError("must not hold control characters")
-        if find_scheme(source).reader == "network" and not urlsplit(source).netloc:
-            raise ValueError("must name a host")
-        publish_address(source)
-        return source
+
+class StreamChanges(PipelineOptions):
+    """What may be changed of a stream. Only fields that are given count; the others stay as they are."""
+
+    source: Source = ""
+
+
+class StreamSettings(PipelineOptions):
+    """One stream: where it comes from and how it is processed."""
+
+    id: StreamId = Field(description="Name in URLs and metrics")
+    source: Source
 
     def job(self, limits: Limits, policy: SourcePolicy | None = None) -> WorkerJob:
         """What the stream's worker is told; `policy` is None for a stream of the settings."""

@@ -37,7 +37,7 @@ class Desk:
     ) -> None:
         """A publisher silent for `timeout_s` may be replaced by another."""
         self.stream = stream
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._send = send
         self._on_drop = on_drop
         self._fault = ""
@@ -64,7 +64,7 @@ class Desk:
         """False while another one publishes."""
         now_s = time.monotonic()
         if self._publisher is not None:
-            if now_s - self._heard_s <= self._timeout_s:
+            if now_s - self._heard_s <= self.timeout_s:
                 return False
             before = self._publisher
             self.leave(before, "the publisher was silent, and another has come")
@@ -102,7 +102,7 @@ class Desk:
             return
         if self._held_since_s is not None:
             # A publisher may have no such place: then the decoder has to find one.
-            if kind != "start" and self._heard_s - self._held_since_s < self._timeout_s:
+            if kind != "start" and self._heard_s - self._held_since_s < self.timeout_s:
                 self._hold(picture, arrival_ns)
                 return
             data = self._publication.headers() + data

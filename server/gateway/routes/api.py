@@ -1,8 +1,8 @@
-"""`/api/streams`: create, list, show, delete."""
+"""`/api/streams`: create, list, show, change, delete."""
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +17,7 @@ from server.gateway.errors import (
     NotKept,
     StreamExists,
     StreamNotFound,
+    StreamOfSettings,
     Unauthorized,
     UnreadableBody,
     responses,
@@ -24,12 +25,17 @@ from server.gateway.errors import (
 from server.gateway.figures.views import StreamView
 from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
-from server.settings import StreamSettings
+from server.settings import StreamChanges, StreamSettings
 
 
 class HlsPath(BaseModel):
     url: str = Field(examples=["/hls/demo/1800000000.aBcDeF/index.m3u8"])
     expires: datetime | None = Field(description="Null where everyone may play")
+
+
+class StreamChanged(BaseModel):
+    stream: StreamView
+    restarted: list[Literal["worker"]] = Field(description="Empty where it all changes as it runs")
 
 
 def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
@@ -62,6 +68,23 @@ def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
     async def show_stream(stream: str) -> StreamView:
         """One stream, with the quantiles of its last 512 frames."""
         return streams.get(stream).view()
+
+    @routes.patch(
+        "/{stream}",
+        responses=responses(*(StreamNotFound, StreamOfSettings, InvalidStream, LimitReached, NotKept)),
+        dependencies=[needs_publish],
+    )
+    async def change_stream(stream: str, wanted: StreamChanges) -> StreamChanged:
+        """Changes a running stream, and says what restarted: viewers stay, and see the next worker's picture.
+        Fields that are left out stay as they are; one that has failed starts anew. A stream of the settings
+        file is changed there."""
+        try:
+            changed, new_worker = await strangers.change(
+                stream, wanted.model_dump(mode="json", exclude_unset=True)
+            )
+        except ValidationError as exc:
+            raise RequestValidationError(exc.errors()) from exc
+        return StreamChanged(stream=changed.view(), restarted=["worker"] if new_worker else [])
 
     @routes.post("/{stream}/hls-path", responses=responses(StreamNotFound), dependencies=[needs_view])
     async def sign_hls_path(stream: str) -> HlsPath:

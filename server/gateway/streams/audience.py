@@ -38,6 +38,10 @@ class Audience:
         self._plain = wanted
         self._update()
 
+    def take_for_granted(self, always: bool) -> None:
+        self._always = always
+        self._update()
+
     def close(self) -> None:
         self._closed = True
         if self._look is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from server.gateway.errors import GatewayError, InvalidStream, NotKept
+from server.gateway.errors import GatewayError, InvalidStream, NotKept, StreamOfSettings
 from server.gateway.streams.kept import CantBeKept, KeptStream, KeptStreams
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
@@ -50,6 +50,23 @@ class Strangers:
                 raise
             self._given[stream.id] = given
             return stream
+
+    async def change(self, stream: str, changes: dict[str, Any]) -> tuple[Stream, bool]:
+        """The stream with these fields in the place of those that it has, and whether its worker is another.
+        Raises pydantic.ValidationError, InvalidStream, StreamNotFound, StreamOfSettings, LimitReached or
+        NotKept: then it is as it was."""
+        async with self._changing:
+            if stream not in self._given:
+                self._streams.get(stream)
+                raise StreamOfSettings(f"stream {stream!r} is in the settings file: change it there")
+            found = self._streams.get(stream)
+            given = self._given[stream] | changes
+            settings = self._checked(given)
+            self._streams.check_open()
+            await self._keep(KeptStream(id=stream, created=found.created, given=given))
+            self._given[stream] = given
+            new_worker = await self._streams.change(settings, self._settings.sources.policy())
+            return self._streams.get(stream), new_worker
 
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound or NotKept."""

@@ -110,10 +110,27 @@ class Stream:
 
     def start(self) -> None:
         log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
-        if self._publish_address is not None:
-            self._doors.enter(self._publish_address, self._desk)
-            self._at_door = True
+        self._enter_door()
         self._task = asyncio.create_task(self._supervise())
+
+    def change(self, settings: StreamSettings, policy: SourcePolicy | None) -> bool:
+        """Takes these in the place of those that it has, under the same viewers. Whether that takes a new
+        worker."""
+        before, job, ladder = self.settings, self._job(), _ladder(self.settings)
+        self.settings, self._policy = settings, policy
+        self._desk.timeout_s = settings.source_timeout_s
+        self.audience.take_for_granted(settings.upscale_when == "always")
+        if before.source != settings.source:
+            self._leave_door()
+            self._publish_address = publish_address(settings.source)
+            self._enter_door()
+        if self._level and ladder != _ladder(settings):
+            self.figures.metrics.step(self._level, 0)
+            self._level, self._stepped = 0, None
+        if self._job() == job:
+            return False
+        self._supervisor.renew()
+        return True
 
     async def _supervise(self) -> None:
         try:
@@ -223,6 +240,11 @@ class Stream:
         if not self.audience.watches and (silent or self.state == "running"):
             self._enter("idle", _UNWATCHED)
 
+    def on_renewal(self) -> None:
+        self._desk.worker_gone()
+        self.outputs.hls.interrupt()
+        self._enter("starting", "its settings have changed; a new worker starts", logged=True)
+
     def on_no_worker(self, reason: str, retry_in_s: float) -> None:
         self._enter("starting", f"{reason}; trying again in {retry_in_s:.1f} s", logged=True)
 
@@ -231,6 +253,11 @@ class Stream:
         self._enter("failed", reason)
         self.outputs.close()
         self._leave_door()
+
+    def _enter_door(self) -> None:
+        if self._publish_address is not None:
+            self._doors.enter(self._publish_address, self._desk)
+            self._at_door = True
 
     def _leave_door(self) -> None:
         if self._at_door:
@@ -368,3 +395,8 @@ class Stream:
             return None
         view = EngineLoadView.model_validate(self._engine_load)
         return view.model_copy(update={"detail": mask_credentials(view.detail)})
+
+
+def _ladder(settings: StreamSettings) -> tuple[object, ...]:
+    """What says which networks its levels are."""
+    return settings.model, settings.backend, settings.ladder

@@ -133,6 +133,17 @@ class Streams:
         except KeyError:
             raise StreamNotFound(f"there is no stream {stream!r}") from None
 
+    async def change(self, settings: StreamSettings, policy: SourcePolicy | None) -> bool:
+        """Changes the stream of that name; one that has failed starts anew. Whether it has another worker
+        now. Raises StreamNotFound, or LimitReached while the service shuts down."""
+        self.check_open()
+        stream = self.get(settings.id)
+        if stream.state != "failed":
+            return stream.change(settings, policy)
+        await self.delete(stream.id)
+        self.create(settings, policy, stream.created)
+        return True
+
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound."""
         found = self.get(stream)

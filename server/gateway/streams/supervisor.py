@@ -1,6 +1,7 @@
 """Keeps one worker running: starts it, watches its heartbeat, replaces it."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,12 @@ class WorkerEnded:
     reason: str
 
 
-Ending = StreamEnded | WorkerEnded
+@dataclass(frozen=True, slots=True)
+class WorkerOutdated:
+    """The next worker's job is another."""
+
+
+Ending = StreamEnded | WorkerEnded | WorkerOutdated
 
 
 class Supervised(Protocol):
@@ -53,6 +59,8 @@ class Supervised(Protocol):
 
     def on_quarantine(self, reason: str) -> None:
         """The last of too many deaths: no other is started until `release`."""
+
+    def on_renewal(self) -> None: ...
 
     def on_no_worker(self, reason: str, retry_in_s: float) -> None: ...
 
@@ -75,6 +83,7 @@ class Supervisor:
         self._worker: WorkerHandle | None = None
         self._deaths: deque[float] = deque(maxlen=patience.deaths)
         self._released = asyncio.Event()
+        self._renewal = asyncio.Event()  # the job has changed since it was asked for
 
     def release(self) -> None:
         """Forgets the deaths so far, and starts a worker again where they were too many."""
@@ -86,21 +95,31 @@ class Supervisor:
         False where the message is lost."""
         return self._worker is not None and self._worker.send(message)
 
+    def renew(self) -> None:
+        """The job is another: a new worker takes it over, at once, whatever the ones before came to."""
+        self.release()
+        self._renewal.set()
+
     async def run(self) -> None:
         refusals = 0
         while True:
+            self._renewal.clear()
             try:
                 worker = await self._placement.start(self._job())
             except OSError as exc:
                 retry_in_s = self._backoff_s(refusals)
                 refusals += 1
                 self._supervised.on_no_worker(f"no worker could be started: {exc}", retry_in_s)
-                await asyncio.sleep(retry_in_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._renewal.wait(), retry_in_s)
                 continue
             refusals = 0
             ending = await self._run_worker(worker)
             if isinstance(ending, StreamEnded):
                 return
+            if isinstance(ending, WorkerOutdated):
+                self._supervised.on_renewal()
+                continue
             await self._after_death(ending.reason)
 
     async def _after_death(self, reason: str) -> None:
@@ -141,7 +160,10 @@ class Supervisor:
         last_word = ""
         try:
             async with asyncio.timeout(None) as limit:
-                watch = asyncio.create_task(silence.watch(limit))
+                watches = [
+                    asyncio.create_task(silence.watch(limit)),
+                    asyncio.create_task(self._watch_renewal(limit)),
+                ]
                 try:
                     async for message in worker.messages():
                         if isinstance(message, Alive):
@@ -154,12 +176,19 @@ class Supervisor:
                         if isinstance(message, JobImpossible):
                             return StreamEnded()
                 finally:
-                    watch.cancel()
+                    for watch in watches:
+                        watch.cancel()
         except TimeoutError:
+            if self._renewal.is_set():
+                return WorkerOutdated()
             return WorkerEnded(f"the worker gave no sign of life for {silence.lasted_s:g} s")
         except ProtocolError as exc:
             return WorkerEnded(f"the worker spoke nonsense: {exc}")
         return WorkerEnded(last_word)
+
+    async def _watch_renewal(self, limit: asyncio.Timeout) -> None:
+        await self._renewal.wait()
+        limit.reschedule(asyncio.get_running_loop().time())
 
 
 class _Silence:
