@@ -238,7 +238,7 @@ def test_players_names_take_no_room():
     for number in range(1000):
         players.saw(f"{number} " + "x" * 50_000, 1.0)
     assert players.count(1.0) == 1000
-    assert sum(len(name) for name in players._seen_s) == 16_000
+    assert sum(len(name) for name in players._players) == 16_000
 
 
 def test_a_rate_is_a_burst_and_then_so_many_a_second():
