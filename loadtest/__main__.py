@@ -6,13 +6,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from loadtest import latency, overload, soak, viewers
+from loadtest import faults, latency, overload, soak, viewers
 from loadtest.http import use_token
 
 COMMANDS = {
     "viewers": (viewers, "N viewers at once: join time, frames per second, loss, server CPU per viewer"),
     "latency": (latency, "glass-to-glass latency of a live source of its own"),
     "overload": (overload, "a busy machine: frames in time, steps between networks, the way back"),
+    "faults": (
+        faults,
+        "kills, stops and crashes workers: how soon does the picture move again?",
+    ),
     "soak": (soak, "viewers joining and leaving for minutes: does the server's memory stay flat?"),
 }
 

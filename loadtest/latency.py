@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     base = base_url(args.url)
-    width, height = _size(args.size)
+    width, height = parse_size(args.size)
     for name, most in (("duration", 600), ("fps", 120)):
         if not 0 < getattr(args, name) <= most:
             raise ValueError(f"--{name} {getattr(args, name)}: must be above 0, at most {most}")
@@ -111,7 +111,7 @@ async def measure(base: str, stream: str, source: NumberedSource, duration_s: fl
     return Report(latency_s=Spread.of(latencies), frames_made=len(made), frames_seen=len(latencies))
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
     try:
         width, height = map(int, text.split("x"))
     except ValueError:

@@ -230,6 +230,7 @@ class Worker:
         self._connection.send(
             Heartbeat(
                 queues=self._pipeline.queues(),
+                pid=os.getpid(),
                 rss_bytes=_rss_bytes(),
                 cpu_s=cpu_s,
                 steady=self._governor.steady,

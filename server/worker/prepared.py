@@ -22,7 +22,7 @@ class PreparedEngines:
         self._engines: dict[Prepare, Engine] = {}
 
     def prepare(self, wanted: Prepare) -> None:
-        """Compiles it and lets it see one picture; where that can't be, the job's own loading says why."""
+        """Compiles it and has it upscale some pictures; why it can't be, the job's own loading will say."""
         try:
             engine = load_engine(
                 wanted.model,
@@ -59,14 +59,12 @@ class PreparedEngines:
 
 
 def _warm_up(engine: Engine) -> None:
-    """The first picture takes some times as long as the others."""
+    """The first picture of each lane takes longer than the others."""
     height, width = engine.spec.height, engine.spec.width
-    lane = engine.lane()
-    lane.submit(
-        YuvFrame(
-            y=np.zeros((height, width), np.uint8),
-            u=np.zeros((height // 2, width // 2), np.uint8),
-            v=np.zeros((height // 2, width // 2), np.uint8),
-        )
-    )
-    lane.wait()
+    half = np.zeros((height // 2, width // 2), np.uint8)
+    picture = YuvFrame(y=np.zeros((height, width), np.uint8), u=half, v=half)
+    lanes = [engine.lane() for _ in range(engine.spec.lanes)]
+    for lane in lanes:
+        lane.submit(picture)
+    for lane in lanes:
+        lane.wait()

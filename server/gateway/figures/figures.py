@@ -72,6 +72,7 @@ class Figures:
         beat = self.last_heartbeat
         return WorkerView(
             restarts=self.restarts,
+            pid=beat.pid if beat else None,
             rss_bytes=beat.rss_bytes if beat else 0,
             cpu_s=beat.cpu_s if beat else 0.0,
             queues=dict(beat.queues) if beat else {},

@@ -94,6 +94,7 @@ class ViewersView(BaseModel):
 
 class WorkerView(BaseModel):
     restarts: int
+    pid: int | None = Field(description="Process id of the running worker, on its machine")
     rss_bytes: int
     cpu_s: float = Field(description="User and system time of the running worker")
     queues: dict[Stage, int] = Field(description="Frames waiting, by stage")
