@@ -116,9 +116,7 @@ class Service:
     def workers(self) -> list[int]:
         """Process ids of the gateway's workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [
-            int(pid) for pid in children if b"server.worker.main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        return [int(pid) for pid in children if b"--fd" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @contextmanager

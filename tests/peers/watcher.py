@@ -57,6 +57,10 @@ class Watcher:
         """The number of the last frame seen, -1 before the first."""
         return int(_rows(self._frames)[-1][0]) if _rows(self._frames) else -1
 
+    def numbers(self) -> set[int]:
+        """Of all frames seen so far."""
+        return {int(number) for number, _ in _rows(self._frames)}
+
     def seen(self, from_s: float, until_s: float) -> Seen:
         """Waits for what is still on its way."""
         last = int((until_s + SETTLED_S) * FPS)

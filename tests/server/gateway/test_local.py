@@ -101,6 +101,34 @@ async def test_what_is_published_to_a_worker_that_stands_still_is_lost_and_words
     assert not worker.send(RequestKeyframe())
 
 
+async def test_a_worker_is_at_work_while_it_starts_and_not_once_it_is_stopped():
+    worker = await LocalPlacement().start(job())
+    assert isinstance(worker, LocalWorkerHandle)
+    await until(worker.at_work, "it imports")
+    os.kill(worker.pid, signal.SIGSTOP)
+    await until(worker.stopped, "it is stopped")
+    assert not worker.at_work()
+    await worker.stop(at_once=True)
+    assert not worker.at_work()
+
+
+async def test_a_standby_takes_over_where_viewers_wait_and_nowhere_else():
+    placement = Recording(standby=1)
+    async with gateway(placement, streams=(), defaults=FAST) as served:
+        await served.http.post("/api/streams", json=SMALL)
+        await served.in_state("running")
+        (standby,) = await until(lambda: placement._standbys._waiting, "a standby waits")
+        await served.http.post("/api/streams", json=SMALL | {"id": "second"})
+        await served.in_state("running", "second")
+        assert standby.worker.pid not in {worker.pid for worker in placement.workers}
+        os.kill(placement.workers[0].pid, signal.SIGKILL)
+        await until(lambda: len(placement.workers) == 3, "another worker")
+        assert placement.workers[-1] is standby.worker
+        await served.in_state("running")
+        (later,) = await until(lambda: placement._standbys._waiting, "another standby waits")
+    await until(lambda: not alive(later.worker.pid), "it ends with the gateway")
+
+
 def job() -> WorkerJob:
     from server.settings import Settings
 

@@ -21,6 +21,7 @@ from server.settings import DEFAULT_MODEL
 from server.wire.codec import Decoder, encode
 from server.wire.messages import (
     BICUBIC,
+    Alive,
     AudioPacket,
     Dropped,
     EngineLoad,
@@ -28,6 +29,7 @@ from server.wire.messages import (
     JobImpossible,
     Message,
     Opened,
+    Prepare,
     Reconnecting,
     Rendition,
     RequestKeyframe,
@@ -70,7 +72,9 @@ JOB = WorkerJob(
 class WorkerProcess:
     """One `python -m server.worker.main` and what it has said."""
 
-    def __init__(self, job: WorkerJob, module: str, watched: tuple[Rendition, ...]) -> None:
+    def __init__(
+        self, job: WorkerJob, module: str, watched: tuple[Rendition, ...], before: tuple[Message, ...]
+    ) -> None:
         self.socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -81,6 +85,8 @@ class WorkerProcess:
             )
         self._decoder = Decoder()
         self.messages: list[Message] = []
+        for message in before:
+            self.send(message)
         self.send(job)
         self.send(Watch(renditions=watched))
 
@@ -122,9 +128,12 @@ def start() -> Iterator[Callable[..., WorkerProcess]]:
     workers = []
 
     def start(
-        module: str = "server.worker.main", watched: tuple[Rendition, ...] = ("upscaled",), **changes
+        module: str = "server.worker.main",
+        watched: tuple[Rendition, ...] = ("upscaled",),
+        before: tuple[Message, ...] = (),
+        **changes,
     ) -> WorkerProcess:
-        workers.append(WorkerProcess(replace(JOB, **changes), module, watched))
+        workers.append(WorkerProcess(replace(JOB, **changes), module, watched, before))
         return workers[-1]
 
     yield start
@@ -346,6 +355,46 @@ def test_an_engine_that_is_too_large_for_the_bound_says_so(start):
     worker = start(source="synthetic:?size=1920x1080&fps=5", worker_memory_bytes=1 << 29)
     worker.until(lambda w: w.of(WorkerBroken))
     assert "limits.worker_memory_bytes=536870912" in worker.of(WorkerBroken)[0].reason
+
+
+PREPARED = Prepare(
+    model=DEFAULT_MODEL,
+    backend=None,
+    lanes=2,
+    engine_threads=1,
+    width=160,
+    height=96,
+    matrix="bt601",
+    full_range=False,
+)
+ENGINELESS = "tests.server.worker.engineless_worker"
+
+
+def test_a_standby_upscales_by_the_engine_that_it_has_prepared(start):
+    others = replace(PREPARED, width=320), replace(PREPARED, model="no-such-model")
+    worker = start(module=ENGINELESS, before=(*others, PREPARED)).until(lambda w: w.of(EngineLoad))
+    worker.until(lambda w: len(w.video()) >= 5)
+    assert worker.of(Opened)[-1].engine.model == DEFAULT_MODEL
+    assert worker.of(EngineLoad)[-1].state == "ready"
+
+
+@pytest.mark.parametrize("change", [{"width": 162}, {"engine_threads": 2}, {"matrix": "bt709"}])
+def test_a_prepared_engine_of_another_kind_is_not_used(start, change):
+    worker = start(module=ENGINELESS, before=(replace(PREPARED, **change),))
+    worker.until(lambda w: w.of(JobImpossible))
+
+
+def test_a_standby_learns_its_gpu_with_its_job(start):
+    worker = start(module=ENGINELESS, gpu="GPU-7").until(lambda w: w.of(JobImpossible))
+    assert "the GPU is GPU-7" in worker.of(JobImpossible)[0].reason
+
+
+def test_a_running_worker_says_ten_times_a_second_that_it_lives(start):
+    worker = start().until(lambda w: w.video())
+    signs, beats = len(worker.of(Alive)), len(worker.of(Heartbeat))
+    worker.until(lambda w: len(w.of(Heartbeat)) >= beats + 4)
+    assert len(worker.of(Alive)) > signs + 2 * 4
+    assert worker.of(Heartbeat)[-1].pid == worker.process.pid
 
 
 def test_a_source_that_comes_back_starts_with_an_idr(start, tmp_path):
