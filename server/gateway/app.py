@@ -25,6 +25,8 @@ from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
 from server.gateway.routes import api, health, hls, whep
+from server.gateway.routes import events as event_routes
+from server.gateway.streams.events import Events
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
 from server.gateway.streams.strangers import Strangers
@@ -67,7 +69,9 @@ def create_app(
     metrics = metrics or Metrics()
     metrics.watch_gpus(placement.gpu_slots)
     refusals = Refusals(metrics.count_refusal)
-    streams = Streams(settings, placement, Doors(settings.limits, refusals), metrics, capacity)
+    events = Events(settings.limits, refusals)
+    doors = Doors(settings.limits, refusals)
+    streams = Streams(settings, placement, doors, metrics, events, capacity)
     strangers = Strangers(settings, streams, kept)
     sessions = whep.Sessions(settings, streams, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
@@ -110,6 +114,7 @@ def create_app(
     app.add_middleware(KnownHosts, server=settings.server, refusals=refusals)
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard))
+    app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(hls.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))

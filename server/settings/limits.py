@@ -17,6 +17,8 @@ class Limits(Table):
     max_body_bytes: int = Field(default=65_536, ge=4096)
     hls_requests_per_s: float = Field(default=100.0, gt=0)  # of an address
     failed_logins_per_min: float = Field(default=30.0, gt=0)  # of an address
+    max_listeners: int = Field(default=64, ge=1)  # to /api/events
+    max_listeners_per_address: int = Field(default=16, ge=1)
     # One address may be an office or a proxy, but must not take every seat, nor hold many without connecting.
     max_viewers_per_address: int = Field(default=100, ge=1)
     max_pending_per_address: int = Field(default=32, ge=1)

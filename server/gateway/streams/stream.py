@@ -24,6 +24,7 @@ from server.gateway.placement import Placement
 from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
 from server.gateway.streams.audience import Audience
+from server.gateway.streams.events import Events
 from server.gateway.streams.outputs import Outputs
 from server.gateway.streams.room import Wish
 from server.gateway.streams.supervisor import Supervisor
@@ -68,6 +69,7 @@ class Stream:
         placement: Placement,
         doors: Doors,
         metrics: Metrics,
+        events: Events,
     ) -> None:
         self.settings = settings
         self._limits = limits
@@ -87,6 +89,7 @@ class Stream:
             self.figures, always=settings.upscale_when == "always", on_change=self._on_audience
         )
         self._doors = doors
+        self._events = events
         self._publish_address = publish_address(settings.source)
         self._at_door = False
         self._desk = Desk(
@@ -110,6 +113,7 @@ class Stream:
 
     def start(self) -> None:
         log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
+        self._events.tell("created", self.id)
         self._enter_door()
         self._task = asyncio.create_task(self._supervise())
 
@@ -211,6 +215,7 @@ class Stream:
     def on_death(self, reason: str) -> None:
         self.figures.restarted()
         self._worker_gone()
+        self._events.tell("restart", self.id, reason=mask_credentials(reason))
         self._enter("starting", f"{reason}; a new one starts", logged=True)
 
     def on_quarantine(self, reason: str) -> None:
@@ -287,6 +292,7 @@ class Stream:
         level = logging.WARNING if stepped.level > self._level else logging.INFO
         log.log(level, "stream %s: level %d → %d: %s", self.id, self._level, stepped.level, stepped.reason)
         self._level = stepped.level
+        self._events.tell("step", self.id, level=stepped.level, reason=mask_credentials(stepped.reason))
 
     @property
     def pixels_per_s(self) -> float:
@@ -351,6 +357,7 @@ class Stream:
         if logged or state != self.state:
             level = logging.INFO if state in ("running", "idle", "stopped") else logging.WARNING
             log.log(level, "stream %s: %s%s", self.id, state, f": {reason}" if reason else "")
+            self._events.tell("state", self.id, state=state, reason=reason)
         self.state, self.reason = state, reason
         self.figures.metrics.enter(state)
         self._show_super_resolution()

@@ -8,6 +8,7 @@ from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Placement
 from server.gateway.placement.capacity import Capacity
 from server.gateway.publish.doors import Doors
+from server.gateway.streams.events import Events
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
 from server.settings import Settings, StreamSettings
@@ -27,12 +28,14 @@ class Streams:
         placement: Placement,
         doors: Doors,
         metrics: Metrics,
+        events: Events,
         capacity: Capacity | None = None,
     ) -> None:
         self._settings = settings
         self._placement = placement
         self._doors = doors
         self._metrics = metrics
+        self._events = events
         self._streams: dict[str, Stream] = {}
         self._ending: set[str] = set()  # deleted, their workers still there
         self._closing = False
@@ -72,6 +75,7 @@ class Streams:
             placement=self._placement,
             doors=self._doors,
             metrics=self._metrics,
+            events=self._events,
         )
         self._streams[stream.id] = stream
         stream.start()
@@ -139,7 +143,9 @@ class Streams:
         self.check_open()
         stream = self.get(settings.id)
         if stream.state != "failed":
-            return stream.change(settings, policy)
+            new_worker = stream.change(settings, policy)
+            self._events.tell("changed", stream.id, restarted=["worker"] if new_worker else [])
+            return new_worker
         await self.delete(stream.id)
         self.create(settings, policy, stream.created)
         return True
@@ -153,6 +159,7 @@ class Streams:
             await found.close()
         finally:
             self._ending.remove(stream)
+        self._events.tell("deleted", stream)
 
     async def drain(self) -> None:
         """Ends every stream, but keeps what HLS has; returns once every viewer has been told. None can be
@@ -160,6 +167,7 @@ class Streams:
         self._closing = True
         for stream in self.all():
             stream.end()
+        self._events.end_all()
         # A player that is gone says nothing, but is forgotten: no event tells of that.
         while not all(stream.all_told for stream in self.all()):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)

@@ -17,6 +17,7 @@ import uvicorn
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from msgspec.structs import replace
 
+from server.gateway.app import Gateway as App
 from server.gateway.app import create_app
 from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
@@ -299,6 +300,7 @@ class Gateway:
     base: str
     http: httpx.AsyncClient
     placement: ScriptedPlacement
+    app: App | None = None
 
     @property
     def worker(self) -> ScriptedWorker:
@@ -343,7 +345,7 @@ async def gateway(
     connections = Connections(settings.limits, Refusals(lambda reason: None), proxies=())
     app = create_app(settings, placement, capacity=capacity, kept=kept)
     async with serving(app, guarded(connections)) as base, httpx.AsyncClient(base_url=base) as http:
-        yield Gateway(base, http, placement)
+        yield Gateway(base, http, placement, app)
 
 
 @contextlib.asynccontextmanager
