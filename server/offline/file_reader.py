@@ -15,6 +15,7 @@ from engine.frame import USUAL_FPS
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.worker.ingest.container import METADATA_ERRORS, find_tracks, packets_of, tracks_of
+from server.worker.ingest.source import Times
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture
 
@@ -73,7 +74,7 @@ class WholeFile:
                     if on_audio and packet.dts is not None:
                         on_audio(packet)
                     continue
-                for picture in self._decoder.decode(packet, now_ns()):
+                for picture in self._decoder.decode(packet, Times.at(now_ns())):
                     put(picture)
                     pictures += 1
         except av.FFmpegError as exc:  # cut off or damaged: it ends where it can't be read any further

@@ -12,7 +12,7 @@ DEFAULT_KEYFRAME_INTERVAL_S = 2.0
 
 Rendition = Literal["upscaled", "plain"]
 When = Literal["always", "watched"]
-Stage = Literal["decode", "queue", "upscale", "encode", "publish"]
+Stage = Literal["demux", "decode", "queue", "upscale", "encode", "publish"]
 DropReason = Literal[
     "overload",
     "engine_loading",
@@ -233,6 +233,7 @@ class EngineLoad(Message, frozen=True):
 class Trace(_Part, frozen=True):
     """How long a frame took in each stage of its worker, in seconds."""
 
+    demux: Seconds  # from the arrival of its last byte until the demuxer gave it away
     decode: Seconds
     queue: Seconds
     upscale: Seconds  # 0 for the plain rendition
@@ -242,7 +243,7 @@ class Trace(_Part, frozen=True):
 class VideoPacket(Message, frozen=True):
     """Worker → gateway: one encoded frame, H.264 Annex B, SPS and PPS in front of every IDR, no B-frames.
 
-    `pts` ticks at 90 kHz and `arrival_ns` is when the frame's packet arrived; both are on CLOCK_MONOTONIC
+    `pts` ticks at 90 kHz and `arrival_ns` is when the frame's last byte arrived; both are on CLOCK_MONOTONIC
     (pts = 90000 × monotonic seconds of presentation), so they go on unbroken over a worker's restart.
     """
 

@@ -135,9 +135,9 @@ class LiveIngest:
                 return False
             if not arrival.video:
                 if self._audio is not None and self._watched.is_set():
-                    self._audio.push(arrival.packet, arrival.arrival_ns)
+                    self._audio.push(arrival.packet, arrival.times.live_ns)
             else:
-                for picture in decoder.decode(arrival.packet, arrival.arrival_ns):
+                for picture in decoder.decode(arrival.packet, arrival.times):
                     put(picture)
                     pictures += 1
                     self._retry_s = _FIRST_RETRY_S
@@ -160,6 +160,6 @@ class LiveIngest:
             ends=self._sound_ends,
         )
 
-    def _stamp(self, pts: int, duration: int, time_base: Fraction, arrival_ns: int) -> tuple[int, int]:
-        presentation_s = self._timeline.at("picture", float(pts * time_base), arrival_ns)
+    def _stamp(self, pts: int, duration: int, time_base: Fraction, live_ns: int) -> tuple[int, int]:
+        presentation_s = self._timeline.at("picture", float(pts * time_base), live_ns)
         return round(presentation_s * VIDEO_CLOCK_HZ), round(duration * time_base * VIDEO_CLOCK_HZ)

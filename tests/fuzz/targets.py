@@ -75,7 +75,7 @@ def _access_unit(data: bytes) -> None:
             keyframe=index % len(whole) == 0,
             arrival_ns=0,
             sent_ns=0,
-            trace=Trace(decode=0, queue=0, upscale=0, encode=0),
+            trace=Trace(demux=0, decode=0, queue=0, upscale=0, encode=0),
             payload=payload,
         )
         h264_frame(packet)

@@ -83,7 +83,7 @@ def test_prometheus_knows_the_latency_of_frames(
         assert 0 < until(lambda: latency_s() > 0 and latency_s(), "a latency is known") < 10
         stages = query('livesr_frame_stage_duration_seconds_count{stream="scraped"}')
         assert {series["metric"]["stage"] for series in stages} == {  # type: ignore[index]
-            *("decode", "queue", "upscale", "encode", "publish")
+            *("demux", "decode", "queue", "upscale", "encode", "publish")
         }
         frames = query('livesr_frames_total{stream="scraped"}')
         assert float(frames[0]["value"][1]) > 0  # type: ignore[index]

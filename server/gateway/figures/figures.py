@@ -29,6 +29,7 @@ class Figures:
         now_ns = time.monotonic_ns()
         trace = packet.trace
         stages_s: dict[Stage, float] = {
+            "demux": trace.demux,
             "decode": trace.decode,
             "queue": trace.queue,
             "upscale": trace.upscale,

@@ -55,7 +55,8 @@ class Metrics:
             "frame_stage_duration_seconds", "Time of a frame in one stage", "stage"
         )
         self.latency = histogram(
-            "frame_latency_seconds", "From the arrival of a frame's packet to its first bytes to the viewers"
+            "frame_latency_seconds",
+            "From a frame's last byte in to its first bytes to the viewers",
         )
         self.frames = counter("frames_total", "Frames published")
         self.dropped = counter("frames_dropped_total", "Frames that were not shown", "stage", "reason")

@@ -117,7 +117,7 @@ class StreamView(BaseModel):
     level: int = Field(description="Of the ladder that upscales now; 0 is the model named, the last bicubic")
     stepped: SteppedView | None
     fps: float = Field(description="Frames published in each of the last seconds")
-    latency_s: Quantiles | None = Field(description="A frame's arrival → its first bytes to every viewer")
+    latency_s: Quantiles | None = Field(description="A frame's last byte → its first bytes to every viewer")
     stages_s: dict[Stage, Quantiles]
     frames: FramesView
     viewers: ViewersView

@@ -1,6 +1,7 @@
 // The latency chart: the median of each stage, stacked, and the 99th percentile of the whole above it.
 
 export const STAGES = [
+  ["demux", "#c9748f"],
   ["decode", "#7a8ba3"],
   ["queue", "#e0a458"],
   ["upscale", "#4f9df0"],

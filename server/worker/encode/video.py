@@ -42,8 +42,8 @@ class VideoPublisher:
         log: Log,
         after: int | None = None,
     ) -> None:
-        """`on_frame` hears of each upscaled frame: the level of the ladder it is of, its latency and how long
-        it is shown, in seconds. The first timestamp is above `after`."""
+        """`on_frame` hears of each upscaled frame: the level of the ladder it is of, its latency since it was
+        demuxed and how long it is shown, in seconds. The first timestamp is above `after`."""
         self.frames = 0  # upscaled ones
         self.encoder = choose_encoder(encoder, preset, log)
         self._preset = preset
@@ -77,14 +77,16 @@ class VideoPublisher:
         self._upscaled = self._encoder_for(self._upscaled, upscaled.frame, picture.format, self._bitrate_bps)
         self._say_opened(upscaled.spec, picture.format, self._upscaled.format)
         trace = Trace(
-            decode=_seconds(picture.decoded_ns - picture.arrival_ns),
+            demux=_seconds(picture.demuxed_ns - picture.arrival_ns),
+            decode=_seconds(picture.decoded_ns - picture.demuxed_ns),
             queue=_seconds(upscaled.taken_ns - picture.decoded_ns + started_ns - upscaled.upscaled_ns),
             upscale=_seconds(upscaled.upscaled_ns - upscaled.taken_ns),
             encode=0.0,
         )
         sent_ns = self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, started_ns, trace)
         self.frames += 1
-        latency_s = _seconds(sent_ns - picture.arrival_ns)
+        # What a demuxer holds back no smaller network would make up for.
+        latency_s = _seconds(sent_ns - picture.demuxed_ns)
         self._on_frame(upscaled.level, latency_s, _duration(picture) / VIDEO_CLOCK_HZ)
         if self._plain_wanted.is_set():
             started_ns = now_ns()

@@ -1,7 +1,6 @@
 """A media file as a source: at the pace of its timestamps, over and over where it loops."""
 
 import threading
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from engine.frame import USUAL_FPS
+from server.wire.clock import now_ns
 from server.wire.source_policy import SourcePolicy, allows_file
 from server.worker.ingest.container import (
     METADATA_ERRORS,
@@ -23,7 +23,7 @@ from server.worker.ingest.container import (
 )
 from server.worker.ingest.dial import Refused
 from server.worker.ingest.folders import OPTIONS, Folders
-from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
+from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Times, Tracks
 
 
 class FileSource:
@@ -119,7 +119,7 @@ class FileSource:
                     self._pacer.hold(offset_s + span.length_s)
                 if self._stop.is_set():
                     return
-                yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns())
+                yield Arrival(video=video, packet=packet, times=Times.at(now_ns()))
         except Refused as exc:
             raise SourceUnusable(f"{self._path}: {exc}") from exc
         except av.FFmpegError:

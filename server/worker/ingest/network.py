@@ -1,7 +1,10 @@
-"""A network stream as a source: RTSP, RTMP, HLS and HTTP, pulled, and MPEG-TS over UDP."""
+"""A network stream as a source: RTSP, RTMP, HLS and HTTP, pulled, and MPEG-TS over UDP.
+
+When a frame's last byte arrived is known where our own socket reads: of UDP. Of the others the time counts at
+which libav gives the frame away.
+"""
 
 import threading
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,9 +24,11 @@ from server.worker.ingest.container import (
     pixel_limit,
     tracks_of,
 )
+from server.worker.ingest.datagrams import Datagrams, can_listen
 from server.worker.ingest.dial import Dialer, Refused
 from server.worker.ingest.relay import Relay
-from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tracks
+from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Times, Tracks
+from server.worker.ingest.transport import TransportStream
 from server.worker.ingest.web import Web
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
@@ -47,7 +52,9 @@ class NetworkSource:
         self._relay: Relay | None = None
         self._web = Web(url, self._dialer, timeout_s=timeout_s) if scheme(url) in ("http", "https") else None
         self._stop = stop
-        self._options = pixel_limit(max_size) | _options(scheme(url), timeout_s=timeout_s)
+        self._datagrams: Datagrams | None = None
+        self._transport: TransportStream | None = None
+        self._options = pixel_limit(max_size) | _options(url, timeout_s=timeout_s)
         # HTTP hands over whole segments at once; what comes in bursts is played at its own pace.
         self._paced = scheme(url) in ("http", "https")
         self._container: InputContainer | None = None
@@ -59,6 +66,8 @@ class NetworkSource:
         try:
             self._container = self._opened()
             self._video, self._audio = find_tracks(self._container)
+            if self._transport is not None:
+                self._transport.follow(self._video.id, self._video.codec_context.name)
         except av.error.ProtocolNotFoundError as exc:
             raise SourceUnusable(f"{self._shown}: this FFmpeg has no such protocol") from exc
         except MemoryError:
@@ -69,8 +78,8 @@ class NetworkSource:
             raise self._lost("it leads to an address that is no text") from exc
         except av.FFmpegError as exc:
             raise self._lost(self._reason(exc)) from exc
-        except LookupError as exc:
-            raise self._lost(str(exc)) from exc
+        except (LookupError, OSError) as exc:
+            raise self._lost((isinstance(exc, OSError) and exc.strerror) or str(exc)) from exc
         return tracks_of(self._video, self._audio)
 
     def _opened(self) -> InputContainer:
@@ -86,13 +95,37 @@ class NetworkSource:
             )
             self._web.begun()
             return container
-        url, form, options = self._url, None, self._options
-        if scheme(url) == "udp":  # whoever sends decides the bytes, not the format that reads them
-            form = "mpegts"
-        elif self._policy is not None:
+        if scheme(self._url) == "udp":  # whoever sends decides the bytes, not the format that reads them
+            return self._opened_udp()
+        url, options = self._url, self._options
+        if self._policy is not None:
             self._relay, url, more = relayed(url, self._dialer)
             options = options | more
-        return av.open(url, format=form, options=options, timeout=timeout, metadata_errors=METADATA_ERRORS)
+        return av.open(url, options=options, timeout=timeout, metadata_errors=METADATA_ERRORS)
+
+    def _opened_udp(self) -> InputContainer:
+        if not can_listen(self._url):
+            timeout = (self._timeout_s, self._timeout_s)
+            return av.open(
+                self._url,
+                format="mpegts",
+                options=self._options,
+                timeout=timeout,
+                metadata_errors=METADATA_ERRORS,
+            )
+        self._transport = TransportStream()
+        self._datagrams = Datagrams(self._url, self._transport, timeout_s=self._timeout_s, stop=self._stop)
+        # It ends after the timeout by itself: libav's own would begin at the last packet.
+        container = av.open(
+            self._datagrams,
+            "r",
+            format="mpegts",
+            options=self._options,
+            timeout=(self._timeout_s, None),
+            metadata_errors=METADATA_ERRORS,
+        )
+        self._datagrams.begun()
+        return container
 
     def arrivals(self) -> Iterator[Arrival]:
         """Never ends by itself: where the stream does, SourceLost is raised."""
@@ -107,7 +140,8 @@ class NetworkSource:
                     continue
                 if pacer and packet.dts is not None:
                     pacer.hold(float(packet.dts * packet.time_base))
-                yield Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns())
+                arrival_ns = self._transport.stamp(packet, video=video) if self._transport else None
+                yield Arrival(video=video, packet=packet, times=Times.now(arrival_ns))
         except MemoryError:
             raise
         except Refused as exc:
@@ -116,12 +150,19 @@ class NetworkSource:
             raise self._lost("it leads to an address that is no text") from exc
         except av.FFmpegError as exc:
             raise self._lost(self._reason(exc)) from exc
-        raise self._lost((self._web and self._web.failure) or "the stream ended")
+        raise self._lost(
+            (self._web and self._web.failure)
+            or (self._datagrams and self._datagrams.end)
+            or "the stream ended"
+        )
 
     def close(self) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._datagrams is not None:
+            self._datagrams.close()
+            self._datagrams = None
         if self._relay is not None:
             self._relay.close()
             self._relay = None
@@ -136,6 +177,8 @@ class NetworkSource:
             return str(failure.strerror if isinstance(failure, OSError) and failure.strerror else failure)
         if isinstance(exc, av.error.ExitError):  # libav's word for our timeout
             return f"nothing arrived within {self._timeout_s:g} s"
+        if self._datagrams and self._datagrams.end:
+            return self._datagrams.end
         return exc.strerror or type(exc).__name__
 
 
@@ -153,16 +196,18 @@ def relayed(url: str, dialer: Dialer) -> tuple[Relay, str, dict[str, str]]:
     return relay, urlunsplit(inner), {"rtmp_tcurl": f"{name}://{host}:{port}/{app}"}
 
 
-def _options(name: str, *, timeout_s: float) -> dict[str, str]:
+def _options(url: str, *, timeout_s: float) -> dict[str, str]:
     """libav's options for each protocol."""
     micros = str(round(timeout_s * 1e6))
-    match name:
+    match scheme(url):
         case "rtsp" | "rtsps":
             # TCP first: a lost RTP packet costs a picture until the next keyframe.
             return LOW_LATENCY | {"rtsp_flags": "prefer_tcp", "timeout": micros}
         case "rtmp" | "rtmps":
             return LOW_LATENCY | {"rtmp_live": "live"}
         case "udp":
+            if can_listen(url):
+                return LOW_LATENCY
             return LOW_LATENCY | {"timeout": micros, "fifo_size": "50000", "overrun_nonfatal": "1"}
         case _:
             # What it reads comes through `Web`: libav opens nothing by itself, whatever a playlist names, and

@@ -8,7 +8,6 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from server.wire.clock import now_ns
 from server.wire.messages import Published, PublishedData, PublisherGone
 from server.wire.urls import mask_credentials
 from server.worker.ingest.container import (
@@ -21,7 +20,7 @@ from server.worker.ingest.container import (
 )
 from server.worker.ingest.handover import Handover
 from server.worker.ingest.inbox import PublisherInbox
-from server.worker.ingest.source import Arrival, PublisherLost, Tracks
+from server.worker.ingest.source import Arrival, PublisherLost, Times, Tracks
 
 
 class PublishedSource:
@@ -101,7 +100,7 @@ class PublishedSource:
                 if self._stop.is_set():
                     return
                 if packet.size:
-                    yield Arrival(video=video, packet=packet, arrival_ns=self._arrival_ns())
+                    yield Arrival(video=video, packet=packet, times=Times.now(self._arrival_ns()))
         except MemoryError:
             raise
         except av.FFmpegError as exc:
@@ -116,9 +115,9 @@ class PublishedSource:
             self._feed.close()
         self._feed = None
 
-    def _arrival_ns(self) -> int:
-        """When the gateway got the packet that libav gave last; of packets that it puts in order, now."""
-        return self._feed.arrival_ns if isinstance(self._feed, _Reader) else now_ns()
+    def _arrival_ns(self) -> int | None:
+        """When the gateway got the packet that libav gave last; of packets that it puts in order, None."""
+        return self._feed.arrival_ns if isinstance(self._feed, _Reader) else None
 
     def _ended(self) -> str:
         return self._feed.end if self._feed is not None else ""

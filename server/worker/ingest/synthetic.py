@@ -16,7 +16,8 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
 from engine.frame import USUAL_FPS, Plane, YuvFrame
-from server.worker.ingest.source import Arrival, Tracks
+from server.wire.clock import now_ns
+from server.worker.ingest.source import Arrival, Times, Tracks
 
 SAMPLE_RATE_HZ = 48_000
 TONE_HZ = 440
@@ -173,7 +174,7 @@ def _arrival(data: bytes, start: int, duration: int, time_base: Fraction, *, vid
     packet.pts = packet.dts = start
     packet.duration, packet.time_base = duration, time_base
     packet.is_keyframe = True
-    return Arrival(video=video, packet=packet, arrival_ns=time.monotonic_ns())
+    return Arrival(video=video, packet=packet, times=Times.at(now_ns()))
 
 
 def _tone() -> bytes:

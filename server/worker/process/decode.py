@@ -16,7 +16,7 @@ from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import DropReason
 from server.worker.ingest.container import pixel_limit
-from server.worker.ingest.source import SourceUnusable, Tracks
+from server.worker.ingest.source import SourceUnusable, Times, Tracks
 from server.worker.memory import lacks_memory
 from server.worker.process.nvdec import NVDEC, open_nvdec, surface_of
 from server.worker.process.picture import (
@@ -79,12 +79,12 @@ class PictureDecoder:
         self._format: PictureFormat | None = None
         self._seen: tuple[int | str, ...] = ()
 
-    def decode(self, packet: "Packet[Any]", arrival_ns: int) -> list[Picture]:
+    def decode(self, packet: "Packet[Any]", times: Times) -> list[Picture]:
         """The pictures that this packet completes; an empty packet gives those still held back.
 
         Raises SourceUnusable for a picture above `max_size`.
         """
-        packet.opaque = arrival_ns
+        packet.opaque = times
         try:
             frames = self._context.decode(packet)
         except av.error.EOFError:
@@ -100,7 +100,7 @@ class PictureDecoder:
         except av.FFmpegError as exc:
             self._dropped(packet, exc)
             return []
-        return [self._picture(frame, arrival_ns) for frame in frames]
+        return [self._picture(frame, times) for frame in frames]
 
     def _dropped(self, packet: "Packet[Any]", exc: av.FFmpegError) -> None:
         if lacks_memory(exc):
@@ -110,14 +110,14 @@ class PictureDecoder:
         self._on_drop("before_keyframe" if early else "corrupt")
         self._log.debug("the packet at %s gave no picture: %s", packet.pts, exc.strerror)
 
-    def _picture(self, frame: av.VideoFrame, flushed_ns: int) -> Picture:
+    def _picture(self, frame: av.VideoFrame, flushed: Times) -> Picture:
         form = self._format_of(frame)
-        arrival_ns = frame.opaque if isinstance(frame.opaque, int) else flushed_ns
+        times = frame.opaque if isinstance(frame.opaque, Times) else flushed
         if frame.pts is None or frame.time_base is None:
             # An elementary stream carries no time: its pictures follow each other at the nominal rate.
             frame.pts, frame.time_base, frame.duration = self._untimed, 1 / self._rate, 1
             self._untimed += 1
-        pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base, arrival_ns)
+        pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base, times.live_ns)
         planes = surface_of(frame)
         if planes is None and frame.format.name not in _NATIVE:
             frame = self._to_native(frame, form)
@@ -127,7 +127,8 @@ class PictureDecoder:
             planes=planes or even_planes(frame),
             pts=pts,
             duration=duration,
-            arrival_ns=arrival_ns,
+            arrival_ns=times.arrival_ns,
+            demuxed_ns=times.demuxed_ns,
             decoded_ns=now_ns(),
             opening=self._opening,
         )

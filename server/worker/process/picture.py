@@ -76,7 +76,8 @@ class Picture:
     planes: YuvFrame | DeviceFrame  # of that frame, padded to even sides by repeating the edge
     pts: int
     duration: int  # 0 where the source does not say
-    arrival_ns: int
+    arrival_ns: int  # of its packet's last byte
+    demuxed_ns: int
     decoded_ns: int
     opening: int = 1  # of the source: how many times it had been opened
 

@@ -134,6 +134,7 @@ def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> Picture:
         pts=number,
         duration=1,
         arrival_ns=number,
+        demuxed_ns=number,
         decoded_ns=number,
     )
 

@@ -270,7 +270,7 @@ class ScriptedWorker:
             keyframe=keyframe,
             arrival_ns=now_ns - 20_000_000,
             sent_ns=now_ns,
-            trace=Trace(decode=0.001, queue=0.002, upscale=0.015, encode=0.002),
+            trace=Trace(demux=0, decode=0.001, queue=0.002, upscale=0.015, encode=0.002),
             payload=payload,
         )
 

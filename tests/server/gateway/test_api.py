@@ -58,7 +58,7 @@ async def test_a_running_streams_figures():
             return stream if full else None
 
         stream = await until(full_rate, "25 frames a second are measured")
-        assert set(stream["stages_s"]) == {"decode", "queue", "upscale", "encode", "publish"}
+        assert set(stream["stages_s"]) == {"demux", "decode", "queue", "upscale", "encode", "publish"}
         assert stream["stages_s"]["upscale"] == {"p50": 0.015, "p95": 0.015, "p99": 0.015}
         latency = stream["latency_s"]
         assert 0.02 <= latency["p50"] <= latency["p95"] <= latency["p99"] < 1
@@ -243,7 +243,7 @@ async def test_metrics_of_a_stream_come_and_go_with_it():
         assert metrics['livesr_worker_resident_memory_bytes{stream="demo"}'] > 0
         frames = metrics['livesr_frames_total{stream="demo"}']
         assert frames > 0
-        for stage in ("decode", "queue", "upscale", "encode", "publish"):
+        for stage in ("demux", "decode", "queue", "upscale", "encode", "publish"):
             bucket = (
                 f'livesr_frame_stage_duration_seconds_bucket{{le="0.0333",stage="{stage}",stream="demo"}}'
             )

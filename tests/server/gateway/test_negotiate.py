@@ -224,7 +224,7 @@ async def test_the_answer_says_what_the_stream_is_encoded_as():
                 keyframe=keyframe,
                 arrival_ns=now_ns,
                 sent_ns=now_ns,
-                trace=Trace(decode=0.0, queue=0.0, upscale=0.0, encode=0.0),
+                trace=Trace(demux=0, decode=0.0, queue=0.0, upscale=0.0, encode=0.0),
                 payload=payload,
             )
         )

@@ -86,7 +86,7 @@ def video(pts: int, payload: bytes, keyframe: bool) -> VideoPacket:
         keyframe=keyframe,
         arrival_ns=0,
         sent_ns=0,
-        trace=Trace(decode=0, queue=0, upscale=0, encode=0),
+        trace=Trace(demux=0, decode=0, queue=0, upscale=0, encode=0),
         payload=payload,
     )
 

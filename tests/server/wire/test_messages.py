@@ -46,7 +46,7 @@ MESSAGES = [
         keyframe=True,
         arrival_ns=2**50,
         sent_ns=2**50 + 1,
-        trace=Trace(decode=0.001, queue=0, upscale=0.02, encode=0.003),
+        trace=Trace(demux=0, decode=0.001, queue=0, upscale=0.02, encode=0.003),
         payload=bytes(range(256)) * 40,
     ),
     AudioPacket(codec="opus", pts=1, duration=960, payload=b"\0\1"),

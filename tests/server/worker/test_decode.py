@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.worker.ingest.container import find_tracks, tracks_of
-from server.worker.ingest.source import SourceUnusable
+from server.worker.ingest.source import SourceUnusable, Times
 from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture, frame_from_planes, plane_view
@@ -36,7 +36,7 @@ class Decoded:
             )
             for index, packet in enumerate(container.demux(video)):
                 if index >= late:
-                    self.pictures += decoder.decode(packet, 1000 + index)
+                    self.pictures += decoder.decode(packet, Times.at(1000 + index))
 
     @property
     def numbers(self) -> list[int | None]:

@@ -23,7 +23,7 @@ def picture(number: int) -> VideoPacket:
         keyframe=True,
         arrival_ns=0,
         sent_ns=0,
-        trace=Trace(decode=0, queue=0, upscale=0, encode=0),
+        trace=Trace(demux=0, decode=0, queue=0, upscale=0, encode=0),
         payload=bytes(1 << 20),
     )
 

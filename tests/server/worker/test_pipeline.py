@@ -33,6 +33,7 @@ def picture(number: int, width: int = 160, height: int = 96) -> Picture:
         pts=number * 3600,
         duration=3600,
         arrival_ns=now_ns(),
+        demuxed_ns=now_ns(),
         decoded_ns=now_ns(),
     )
 

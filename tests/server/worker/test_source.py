@@ -103,7 +103,7 @@ def test_file_comes_at_its_own_pace_and_loops_without_a_seam(tmp_path):
         for frame in tracks.video.decode(arrival.packet):
             pts.append(frame.pts * frame.time_base)
             numbers.append(read_frame_number(plane_view(frame, 0)))
-            arrivals.append(arrival.arrival_ns / 1e9)
+            arrivals.append(arrival.times.arrival_ns / 1e9)
         if len(pts) >= 30:
             stop.set()
     source.close()
@@ -142,7 +142,7 @@ try:
     tracks = source.open()
     decoder = PictureDecoder(tracks, max_size=size, stamp=lambda *_: (0, 0), on_drop=print, log=log)
     for arrival in source.arrivals():
-        decoder.decode(arrival.packet, 0)
+        decoder.decode(arrival.packet, arrival.times)
 except SourceUnusable as exc:
     print(exc)
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
@@ -188,7 +188,7 @@ def test_an_elementary_stream_is_paced_by_its_nominal_rate(tmp_path):
     source.open()
     times = []
     for arrival in source.arrivals():
-        times.append(arrival.arrival_ns / 1e9)
+        times.append(arrival.times.arrival_ns / 1e9)
         if len(times) == 12:  # more than two passes
             stop.set()
     source.close()

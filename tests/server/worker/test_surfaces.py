@@ -15,6 +15,7 @@ from server.settings import DEFAULT_MODEL, Settings
 from server.wire.messages import Opened, VideoPacket
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.container import find_tracks, tracks_of
+from server.worker.ingest.source import Times
 from server.worker.ingest.synthetic import read_frame_number
 from server.worker.main import stays_on_gpu
 from server.worker.process.bicubic import bicubic_engine
@@ -147,7 +148,7 @@ def test_without_nvdec_the_host_decodes_and_the_log_says_why(tmp_path, caplog):
             on_gpu=True,
         )
         for packet in container.demux(video):
-            pictures += decoder.decode(packet, 1)
+            pictures += decoder.decode(packet, Times.at(1))
     assert [read_frame_number(host_planes(p).y) for p in pictures] == list(range(5))
     assert {p.format.decoder for p in pictures} == {"h264"}
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
@@ -195,7 +196,7 @@ def test_on_a_gpu_a_clip_goes_through_nvdec_the_engine_and_nvenc(tmp_path):
 
         def produce(put) -> None:
             for packet in container.demux(video):
-                for one in decoder.decode(packet, 1):
+                for one in decoder.decode(packet, Times.at(1)):
                     put(one)
 
         pipeline = Pipeline(

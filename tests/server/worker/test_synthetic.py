@@ -77,7 +77,9 @@ def test_source_is_real_time_and_its_numbers_tell_the_time():
             [frame] = tracks.video.decode(arrival.packet)
             number = read_frame_number(plane_view(frame, 0))
             assert number is not None
-            assert 0 <= arrival.arrival_ns / 1e9 - number / 50 < 1  # how old it is, on this machine's clock
+            assert (
+                0 <= arrival.times.arrival_ns / 1e9 - number / 50 < 1
+            )  # how old it is, on this machine's clock
             numbers.append(number)
         else:
             samples.append((arrival.packet.pts, arrival.packet.duration))
