@@ -123,6 +123,7 @@ def _gpus() -> Sequence[Gpu]:
 def _settings(args: argparse.Namespace) -> Settings:
     """The file's settings, with what the command line says otherwise."""
     settings = load(args.config) if args.config else Settings()
+    settings.check_slates()
     tables = settings.model_dump()
     for key in ("host", "port"):
         if getattr(args, key) is not None:

@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Self
 
+from PIL import Image
 from pydantic import Field, model_validator
 
 from engine.load import zoo
@@ -89,6 +90,18 @@ class Settings(Table):
             raise ValueError(f"streams: {len(ids)} are above limits.max_streams={self.limits.max_streams}")
         return self
 
+    def check_slates(self) -> None:
+        """Raises ValueError for one that is no image; only who runs the streams has them."""
+        for slate in filter(None, self._slates()):
+            try:
+                with Image.open(slate) as image:
+                    image.verify()
+            except (OSError, SyntaxError, Image.DecompressionBombError) as exc:  # as Pillow sees damage
+                raise ValueError(f"slate={slate!r}: must be the path of an image") from exc
+
+    def _slates(self) -> set[str | None]:
+        return {known.slate for known in (self.defaults, *self.streams)}
+
     def stream(self, **fields: Any) -> StreamSettings:
         """A stream with these fields, the rest from `[defaults]`; raises pydantic.ValidationError."""
         return StreamSettings(**self.defaults.model_dump() | fields)
@@ -99,6 +112,8 @@ class Settings(Table):
             check_text(stream.source, self.sources.policy())
         except ValueError as exc:
             raise ValueError(f"source={mask_credentials(stream.source)!r}: {exc}") from None
+        if stream.slate not in self._slates() | {None}:
+            raise ValueError(f"slate={stream.slate!r}: must be one that the settings name")
         own = {
             model
             for known in (self.defaults, *self.streams)

@@ -69,6 +69,12 @@ class PipelineOptions(Table):
     source_when: When = Field(
         default="always", description="The source is open: always, or while somebody watches"
     )
+    slate: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Path of the image that viewers see while the source is away; unset: the last picture, "
+        "dimmed, and since when",
+    )
     loop: bool = Field(default=True, description="A file starts again at its end")
 
     @field_validator("model")

@@ -17,6 +17,7 @@ from server.wire.messages import (
     JobImpossible,
     Message,
     Opened,
+    PictureMissing,
     Prepare,
     Published,
     PublishedData,
@@ -53,6 +54,7 @@ _DECODER = msgspec.msgpack.Decoder(
     | AudioPacket
     | Dropped
     | Reconnecting
+    | PictureMissing
     | Stepped
     | JobImpossible
     | WorkerBroken

@@ -77,6 +77,8 @@ class WorkerJob(Message, frozen=True):
     video_after: int | None = None
     sound_after: int | None = None
     level: Level = 0  # of the ladder, where it stands
+    slate: Text | None = None  # path of the image that viewers see while the source is away
+    opened: "Opened | None" = None  # what the worker before had opened: a slate may go on as that
     gpu: Text = ""  # the UUID of the one GPU that it may use; "": what its environment says
 
     @property
@@ -256,6 +258,7 @@ class VideoPacket(Message, frozen=True):
     trace: Trace
     payload: bytes
     opening: Count = 1  # of the source, which the frame came from
+    slate: bool = False  # made while nothing came from the source: it is shown, and counts as no frame
 
 
 class AudioPacket(Message, frozen=True):
@@ -284,6 +287,12 @@ class Reconnecting(Message, frozen=True):
     reason: Text
     retry_in_s: Seconds
     opening: Annotated[int, Meta(ge=0)] = 1  # of the source, now over; its frames may still be on their way
+
+
+class PictureMissing(Message, frozen=True):
+    """Worker → gateway: the source is open and its sound goes on, but no picture comes."""
+
+    reason: Text
 
 
 class Stepped(Message, frozen=True):

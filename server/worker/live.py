@@ -4,13 +4,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from fractions import Fraction
 from functools import partial
 
 from server.wire.logs import Log
 from server.wire.messages import (
     VIDEO_CLOCK_HZ,
-    AudioCodec,
     AudioFormat,
     DropReason,
     Message,
@@ -18,7 +18,7 @@ from server.wire.messages import (
     Stage,
     When,
 )
-from server.worker.encode.audio import AudioPublisher
+from server.worker.encode.audio import AudioPublisher, SoundOrder
 from server.worker.ingest.source import PublisherLost, Source, SourceLost, SourceUnusable, Tracks
 from server.worker.ingest.timeline import Timeline
 from server.worker.process.decode import PictureDecoder
@@ -47,10 +47,13 @@ class LiveIngest:
         source_when: When = "always",
         on_gpu: bool = False,
         sound_after: int | None = None,
+        on_away: Callable[[datetime, int], None] = lambda since, opening: None,
+        takes_sound: Callable[[AudioFormat], bool] = lambda form: True,
     ) -> None:
         """`watched`: there is somebody to hear the sound; with `source_when` "watched" the source is open
         only then. Who stops it sets `watched` as well. `on_gpu`: pictures stay in the GPU's memory where they
-        can. No sound starts before `sound_after`."""
+        can. No sound starts before `sound_after`. `on_away` hears since when no picture comes, and which
+        opening of the source is over; `takes_sound` says whether sound of that format can be sent now."""
         self._source = source
         self._max_size = max_size
         self._timeout_s = timeout_s
@@ -66,13 +69,18 @@ class LiveIngest:
         self._audio: AudioPublisher | None = None
         self._retry_s = _FIRST_RETRY_S
         self._openings = 0
-        self._sound_ends: dict[AudioCodec, int] = {}
-        if sound_after is not None:
-            self._sound_ends = {"aac": sound_after, "opus": sound_after}
+        self._sound = SoundOrder(sound_after)
+        self._on_away = on_away
+        self._takes_sound = takes_sound
+        self._seen = datetime.now(UTC)  # when the last picture came
 
     def audio_format(self) -> AudioFormat | None:
         """The open source's sound; None where it has none."""
         return self._audio.format if self._audio is not None else None
+
+    def silence(self, until_s: float, form: AudioFormat) -> None:
+        """Sends silence up to there where the source has nothing to say. For any thread."""
+        self._sound.fill(until_s, form, self._send)
 
     def run(self, put: Callable[[Picture], None]) -> None:
         """Runs until stopped or the source has ended. Raises SourceUnusable where it can never be a
@@ -80,6 +88,7 @@ class LiveIngest:
         while not self._stop.is_set():
             if not self._wanted():
                 self._watched.wait()
+                self._seen = datetime.now(UTC)
                 continue
             started_s = time.monotonic()
             try:
@@ -92,6 +101,7 @@ class LiveIngest:
                 retry_s = self._pause_s(waited_s)
                 self._log.warning("source lost: %s; next try in %.1f s", exc, retry_s)
                 self._send(Reconnecting(reason=str(exc), retry_in_s=retry_s, opening=self._openings))
+                self._on_away(self._seen, self._openings)
                 self._stop.wait(retry_s)
             finally:
                 self._source.close()
@@ -134,12 +144,14 @@ class LiveIngest:
             if self._stop.is_set() or not self._wanted():
                 return False
             if not arrival.video:
-                if self._audio is not None and self._watched.is_set():
-                    self._audio.push(arrival.packet, arrival.times.live_ns)
+                audio = self._audio
+                if audio is not None and self._watched.is_set() and self._takes_sound(audio.format):
+                    audio.push(arrival.packet, arrival.times.live_ns)
             else:
                 for picture in decoder.decode(arrival.packet, arrival.times):
                     put(picture)
                     pictures += 1
+                    self._seen = datetime.now(UTC)
                     self._retry_s = _FIRST_RETRY_S
                     waited_s = 0.0
             if waited_s > self._timeout_s:
@@ -157,7 +169,7 @@ class LiveIngest:
             present=partial(self._timeline.at, "sound"),
             send=self._send,
             on_drop=lambda reason: self._on_drop("decode", reason),
-            ends=self._sound_ends,
+            order=self._sound,
         )
 
     def _stamp(self, pts: int, duration: int, time_base: Fraction, live_ns: int) -> tuple[int, int]:

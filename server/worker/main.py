@@ -10,6 +10,7 @@ import resource
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
 from typing import NoReturn
 
 from msgspec.structs import replace
@@ -44,7 +45,8 @@ from server.wire.messages import (
 from server.worker.connection import Connection
 from server.worker.cost import FrameCost
 from server.worker.drops import Drops
-from server.worker.encode.video import VideoPublisher
+from server.worker.encode.slate import Slate, load_image
+from server.worker.encode.video import IDLE_S, VideoPublisher
 from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceError
@@ -54,6 +56,7 @@ from server.worker.prepared import PreparedEngines
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.gate import Gate
 from server.worker.process.governor import Governor
+from server.worker.process.picture import Picture
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.supply import LoadEngine, StandIn
 from server.worker.pulse import HANG_S, Pulse
@@ -109,6 +112,9 @@ class Worker:
                 audio_format=lambda: ingest.audio_format(),
                 log=log,
                 after=job.video_after,
+                slate=open_slate(job, log),
+                before=job.opened,
+                silence=lambda until_s, form: ingest.silence(until_s, form),
             )
             ingest = LiveIngest(
                 open_source(
@@ -124,7 +130,9 @@ class Worker:
                 timeout_s=job.source_timeout_s,
                 send=self._send,
                 on_drop=self._on_drop,
-                on_open=self._on_open,
+                on_open=self._governor.rest,
+                on_away=self._on_away,
+                takes_sound=self.publisher.takes_sound,
                 stop=self.stop,
                 watched=self._watched,
                 source_when=job.source_when,
@@ -134,10 +142,9 @@ class Worker:
             )
         except ValueError as exc:
             raise JobError(str(exc)) from exc
+        self._ingest = ingest
         self._pipeline = Pipeline(
-            produce=lambda put: ingest.run(
-                Gate(put, watched=self._watched.is_set, loaded=lambda: self._pipeline.loaded).put
-            ),
+            produce=self._produce,
             load=load_by(job, self._on_progress),
             lanes=job.lanes,
             consume=self.publisher.publish,
@@ -151,6 +158,8 @@ class Worker:
                 for model in models
             ],
             level=lambda: self._governor.level,
+            idle=self.publisher.idle,
+            idle_s=IDLE_S,
         )
         self._pulse = Pulse(
             connection.send, steps=self._pipeline.steps, held_up=lambda: connection.held_up, stop=self.stop
@@ -172,6 +181,10 @@ class Worker:
         if not self.stop.is_set():
             raise SourceError("the source has ended")
 
+    def _produce(self, put: Callable[[Picture], None]) -> None:
+        self._gate = Gate(put, watched=self._watched.is_set, loaded=lambda: self._pipeline.loaded)
+        self._ingest.run(self._gate.put)
+
     def obey(self, messages: Iterator[Message]) -> None:
         """Does what the gateway says until it says stop, or is gone."""
         for message in messages:
@@ -190,12 +203,11 @@ class Worker:
         self._watched.set()  # for who waits to be watched
 
     def _watch(self, renditions: Collection[Rendition]) -> None:
-        self.publisher.set_plain("plain" in renditions)
+        self.publisher.watch(renditions)
         if not renditions:
             self._watched.clear()
         elif not self._watched.is_set():
             self._governor.rest()
-            self.publisher.request_keyframe("upscaled")
             self._watched.set()
 
     def _send(self, message: Message) -> None:
@@ -210,10 +222,9 @@ class Worker:
     def _on_step(self, level: int, reason: str) -> None:
         self._connection.send(Stepped(level=level, reason=reason))
 
-    def _on_open(self) -> None:
-        self._governor.rest()
-        self.publisher.request_keyframe("upscaled")
-        self.publisher.request_keyframe("plain")
+    def _on_away(self, since: datetime, opening: int) -> None:
+        self._gate.last()
+        self.publisher.source_away(since, opening)
 
     def _on_progress(self, progress: str) -> None:
         self._progress = progress
@@ -286,6 +297,17 @@ def lower_models(job: WorkerJob) -> list[str]:
         if other != scale:
             raise JobError(f"ladder: {model!r} has scale {other}, but model {job.model!r} has {scale}")
     return list(job.ladder)
+
+
+def open_slate(job: WorkerJob, log: Log) -> Slate:
+    """The operator's image where there is one; else, the log says why, the last picture."""
+    if job.slate is None:
+        return Slate(None)
+    try:
+        return Slate(load_image(job.slate))
+    except ValueError as exc:
+        log.error("%s: the last picture is shown instead", exc)
+        return Slate(None)
 
 
 def stays_on_gpu(job: WorkerJob, encoder: str, log: Log) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pydantic import ValidationError
 
 from server.settings import Settings, load
@@ -109,6 +110,21 @@ def test_an_error_names_file_key_value_and_rule(tmp_path, text, words):
         load(path)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["[defaults]\nslate = '{}'", "[[streams]]\nid = 'a'\nsource = 'demo:'\nslate = '{}'"]
+)
+def test_a_slate_is_an_image(tmp_path, text):
+    image = tmp_path / "away.png"
+    settings = load(write(tmp_path, text.format(image)))
+    with pytest.raises(ValueError, match=r"slate='.*away\.png': must be the path of an image"):
+        settings.check_slates()
+    image.write_bytes(b"\x89PNG\r\n\x1a\nnone")
+    with pytest.raises(ValueError, match=r"slate='.*away\.png': must be"):
+        settings.check_slates()
+    Image.new("RGB", (64, 36)).save(image)
+    settings.check_slates()
 
 
 def test_a_token_in_the_place_of_its_hash_is_not_shown(tmp_path):

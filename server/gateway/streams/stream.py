@@ -38,6 +38,7 @@ from server.wire.messages import (
     JobImpossible,
     Message,
     Opened,
+    PictureMissing,
     Reconnecting,
     Rendition,
     RequestKeyframe,
@@ -172,6 +173,7 @@ class Stream:
             video_after=self._video_pts,
             sound_after=self._sound_end,
             level=self._level,
+            opened=self._opened,
         )
 
     # Supervised
@@ -201,8 +203,9 @@ class Stream:
             case Reconnecting():
                 self._lost_opening = message.opening
                 self.figures.reconnecting()
-                self.outputs.hls.interrupt()
                 self._enter("reconnecting", f"{message.reason}; trying again in {message.retry_in_s:.1f} s")
+            case PictureMissing():
+                self._enter("reconnecting", message.reason)
             case Stepped():
                 self._on_stepped(message)
             case AwaitPublisher():
@@ -273,10 +276,12 @@ class Stream:
 
     def _on_video(self, packet: VideoPacket) -> None:
         self._video_pts = max(self._video_pts or 0, packet.pts)
+        watched = bool(self.audience.watches)
+        self.outputs.publish_video(packet, hls=watched)
+        if packet.slate:
+            return
         # A frame that was on its way when the source was lost is shown, but brings nothing back.
         late = packet.opening <= self._lost_opening
-        watched = bool(self.audience.watches)
-        self.outputs.publish_video(packet, hls=watched and not late)
         if packet.rendition == "upscaled" and not late:
             if watched and self.state != "running":
                 self._enter("running")

@@ -1,5 +1,7 @@
 """The sound: AAC as the source has it, or made of it, for HLS; Opus, made once, for WebRTC."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
@@ -20,6 +22,11 @@ _OPUS_SAMPLES = 960  # 20 ms
 _AAC_SAMPLES = 1024
 # Timestamps that wander less than this are the source's jitter; what comes further off is a gap or a jump.
 _JITTER_S = 0.04
+
+# Silence: of a source that has not been heard for so long, and so much at once at most.
+_QUIET_S, _MOST_SILENCE_S = 0.5, 2.0
+_SILENT_OPUS = b"\xfc\xff\xfe"  # RFC 6716: 20 ms of CELT, stereo, with nothing in it
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
 
 
 class Encoder:
@@ -89,6 +96,55 @@ class Encoder:
         return held + self._resampler.resample(frame)
 
 
+class SoundOrder:
+    """Puts packets behind each other without overlap, and silence where the source has nothing to say. It
+    outlives the openings of a source, and is for any thread."""
+
+    def __init__(self, after: int | None = None) -> None:
+        """No sound starts before `after`."""
+        self._ends: dict[AudioCodec, int] = {} if after is None else {"aac": after, "opus": after}
+        self._heard_s = -_QUIET_S
+        self._aac_duration = _AAC_SAMPLES
+        self._silent_aac: dict[int, bytes] = {}  # by channels
+        self._lock = threading.Lock()
+
+    def put(self, packet: AudioPacket, send: Callable[[AudioPacket], None]) -> bool:
+        """Sends it; jitter is closed up. False for a step back in time, which is left out."""
+        with self._lock:
+            self._heard_s = time.monotonic()
+            if packet.codec == "aac":
+                self._aac_duration = packet.duration
+            end = self._ends.get(packet.codec)
+            if end is not None and abs(packet.pts - end) <= _JITTER_S * AUDIO_CLOCK_HZ:
+                packet = replace(packet, pts=end)
+            elif end is not None and packet.pts < end:
+                return False
+            self._ends[packet.codec] = packet.pts + packet.duration
+            send(packet)
+            return True
+
+    def fill(self, until_s: float, form: AudioFormat, send: Callable[[AudioPacket], None]) -> None:
+        """Sends silence of that format up to there, unless the source is heard."""
+        until = round(until_s * AUDIO_CLOCK_HZ)
+        with self._lock:
+            if time.monotonic() - self._heard_s < _QUIET_S:
+                return
+            silent_aac = self._silent_aac.get(form.channels)
+            if silent_aac is None:
+                silent_aac = self._silent_aac[form.channels] = _silent_aac(form.channels)
+            kinds: list[tuple[AudioCodec, int, bytes]] = [
+                ("opus", _OPUS_SAMPLES, _SILENT_OPUS),
+                ("aac", self._aac_duration, silent_aac),
+            ]
+            for codec, duration, payload in kinds:
+                # Who has heard nothing for longer has not listened.
+                pts = max(self._ends.get(codec, 0), until - round(_MOST_SILENCE_S * AUDIO_CLOCK_HZ))
+                while payload and pts + duration <= until:
+                    send(AudioPacket(codec=codec, pts=pts, duration=duration, payload=payload))
+                    pts += duration
+                    self._ends[codec] = pts
+
+
 class AudioPublisher:
     """Sound of one opening of a source. `present(seconds, arrival)` is the picture's own timeline."""
 
@@ -99,14 +155,14 @@ class AudioPublisher:
         present: Callable[[float | None, int], float],
         send: Callable[[AudioPacket], None],
         on_drop: Callable[[DropReason], None],
-        ends: dict[AudioCodec, int] | None = None,
+        order: SoundOrder | None = None,
     ) -> None:
-        """`ends` is where each codec's sound has ended so far, and outlives this opening."""
+        """`order`: that of all openings."""
         self._context = context
         self._present = present
         self._send = send
         self._on_drop = on_drop
-        self._ends = {} if ends is None else ends
+        self._order = order or SoundOrder()
         self._opus = Encoder(
             "opus", layout="stereo", rate_hz=AUDIO_CLOCK_HZ, samples=_OPUS_SAMPLES, bitrate_bps=96_000
         )
@@ -163,15 +219,24 @@ class AudioPublisher:
         )
 
     def _send_in_order(self, packet: AudioPacket) -> None:
-        """Packets follow each other without overlap: jitter is closed up, a step back in time is left out."""
-        end = self._ends.get(packet.codec)
-        if end is not None and abs(packet.pts - end) <= _JITTER_S * AUDIO_CLOCK_HZ:
-            packet = replace(packet, pts=end)
-        elif end is not None and packet.pts < end:
+        if not self._order.put(packet, self._send):
             self._on_drop("audio_overlap")
-            return
-        self._ends[packet.codec] = packet.pts + packet.duration
-        self._send(packet)
+
+
+def _silent_aac(channels: int) -> bytes:
+    """An access unit of AAC-LC without a sound, at any sample rate; empty for channels that libav has no
+    usual layout of."""
+    layout = _LAYOUTS.get(channels)
+    if layout is None:
+        return b""
+    encoder = Encoder(
+        "aac", layout=layout, rate_hz=AUDIO_CLOCK_HZ, samples=_AAC_SAMPLES, bitrate_bps=64_000 * channels
+    )
+    frame = AudioFrame("fltp", layout, 4 * _AAC_SAMPLES)
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    frame.sample_rate = AUDIO_CLOCK_HZ
+    return list(encoder.encode(frame, 0.0))[-1].payload
 
 
 def _copied_config(context: AudioCodecContext) -> bytes:

@@ -1,7 +1,10 @@
 """From upscaled pictures to packets: opens the encoders, says so, and stamps each frame with its trace."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
 
 import av
 from msgspec.structs import replace
@@ -22,12 +25,53 @@ from server.wire.messages import (
     VideoPacket,
 )
 from server.worker.encode.h264 import EncoderFormat, H264Encoder, choose_encoder, usual_bitrate_bps
-from server.worker.process.picture import Picture, PictureFormat, frame_from_planes, host_frame, host_planes
+from server.worker.encode.slate import Slate, dark_frame
+from server.worker.process.picture import (
+    ColourTags,
+    Picture,
+    PictureFormat,
+    frame_from_planes,
+    host_frame,
+    host_planes,
+)
 from server.worker.process.ring import Upscaled
+
+# So often a frame is made where none comes; and after so long a silence, so that players always have some to
+# play, or after so many intervals of a source that is slow.
+IDLE_S = 0.2
+_HELD_AFTER_S, _HELD_INTERVALS = 0.75, 2
+# A worker begins in the place of another: by then it has a picture of its own, if there is one.
+_BEGUN_S = 3.0
+_NO_TRACE = Trace(demux=0.0, decode=0.0, queue=0.0, upscale=0.0, encode=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Away:
+    """Since when no picture comes, and the last opening of the source that is over."""
+
+    since: datetime
+    opening: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Last:
+    """What was shown last: the two renditions' frames, and where it lies in time."""
+
+    form: PictureFormat
+    upscaled: av.VideoFrame
+    plain: Callable[[], av.VideoFrame]
+    opening: int
+    duration: int
+    shown_ns: int
+    lead: int  # of its timestamp before that moment
 
 
 class VideoPublisher:
-    """`publish` belongs to one thread; the rest may be called from any."""
+    """`publish` and `idle` belong to one thread; the rest may be called from any.
+
+    While it is watched and nothing is published, `idle` shows what there is: first the last picture again and
+    again, then, once the source is known to be away, the slate.
+    """
 
     def __init__(
         self,
@@ -41,9 +85,14 @@ class VideoPublisher:
         audio_format: Callable[[], AudioFormat | None],
         log: Log,
         after: int | None = None,
+        slate: Slate | None = None,
+        before: Opened | None = None,
+        silence: Callable[[float, AudioFormat], None] = lambda until_s, form: None,
     ) -> None:
         """`on_frame` hears of each upscaled frame: the level of the ladder it is of, its latency since it was
-        demuxed and how long it is shown, in seconds. The first timestamp is above `after`."""
+        demuxed and how long it is shown, in seconds. The first timestamp is above `after`. `before`: what
+        another worker had opened. `silence` is called with each frame made for want of a picture: up to when,
+        and of which format, there has to be some sound."""
         self.frames = 0  # upscaled ones
         self.encoder = choose_encoder(encoder, preset, log)
         self._preset = preset
@@ -52,7 +101,14 @@ class VideoPublisher:
         self._send = send
         self._on_frame = on_frame
         self._audio_format = audio_format
+        self._slate = slate or Slate(None)
+        self._silence = silence
+        self._sound = before.audio if before else None  # as the gateway knows it
         self._opened: Opened | None = None
+        self._last = _dark(before) if before else None
+        self._away: _Away | None = None
+        self._watched = threading.Event()
+        self._watched_ns = self._begun_ns = now_ns()
         self._upscaled: H264Encoder | None = None
         self._plain: H264Encoder | None = None
         self._plain_wanted = threading.Event()
@@ -63,17 +119,32 @@ class VideoPublisher:
         if encoder is not None:
             encoder.request_keyframe()
 
-    def set_plain(self, enabled: bool) -> None:
-        """The plain rendition starts with an IDR at the next picture."""
-        if enabled:
+    def watch(self, renditions: Collection[Rendition]) -> None:
+        """Who watches meets a key frame; the plain rendition begins with one in any case."""
+        if "plain" in renditions:
             self._plain_wanted.set()
         else:
             self._plain_wanted.clear()
+        if not renditions:
+            self._watched.clear()
+        elif not self._watched.is_set():
+            self._watched_ns = now_ns()
+            self.request_keyframe("upscaled")
+            self._watched.set()
+
+    def source_away(self, since: datetime, opening: int) -> None:
+        """No picture comes but of a later opening of the source; those on their way are still shown."""
+        self._away = _Away(since=since, opening=opening)
+
+    def takes_sound(self, form: AudioFormat) -> bool:
+        """Sound of another format waits for its picture, with which the gateway hears of it."""
+        return self._away is None or form == self._sound
 
     def publish(self, upscaled: Upscaled) -> None:
         picture = upscaled.picture
-        pts = self._rising(picture)
+        pts = self._rising(picture.pts, _duration(picture))
         started_ns = now_ns()
+        self._back(picture.opening)
         self._upscaled = self._encoder_for(self._upscaled, upscaled.frame, picture.format, self._bitrate_bps)
         self._say_opened(upscaled.spec, picture.format, self._upscaled.format)
         trace = Trace(
@@ -84,6 +155,15 @@ class VideoPublisher:
             encode=0.0,
         )
         sent_ns = self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, started_ns, trace)
+        self._last = _Last(
+            form=picture.format,
+            upscaled=upscaled.frame,
+            plain=cache(lambda: _even_frame(picture)),
+            opening=picture.opening,
+            duration=_duration(picture),
+            shown_ns=now_ns(),
+            lead=pts - _ticks(now_ns()),
+        )
         self.frames += 1
         # What a demuxer holds back no smaller network would make up for.
         latency_s = _seconds(sent_ns - picture.demuxed_ns)
@@ -103,12 +183,81 @@ class VideoPublisher:
             if encoder is not None:
                 encoder.close()
 
-    def _rising(self, picture: Picture) -> int:
+    def idle(self) -> None:
+        """Nothing has come to be published for IDLE_S."""
+        away, last = self._away, self._last
+        if not self._watched.is_set() or last is None:
+            return
+        now = now_ns()
+        quiet_s = _seconds(now - max(last.shown_ns, self._watched_ns))
+        since = away.since if away else None
+        if since is None:
+            held_s = max(_HELD_AFTER_S, _HELD_INTERVALS * last.duration / VIDEO_CLOCK_HZ)
+            if last.opening == 0:
+                if quiet_s < _BEGUN_S:
+                    return
+                since = datetime.now(UTC)
+                self._away = _Away(since=since, opening=0)
+            elif quiet_s < held_s or last.shown_ns < self._watched_ns:
+                return  # what was last seen by somebody else is too old to be shown as if it were live
+        pts = self._rising(_ticks(now) + last.lead, round(IDLE_S * VIDEO_CLOCK_HZ))
+        self._upscaled = self._stand_in("upscaled", self._upscaled, last, since, pts, self._bitrate_bps)
+        if self._plain_wanted.is_set():
+            self._plain = self._stand_in("plain", self._plain, last, since, pts, 0)
+        if self._sound is not None:
+            self._silence(pts / VIDEO_CLOCK_HZ, self._sound)
+
+    def _stand_in(
+        self,
+        rendition: Rendition,
+        encoder: H264Encoder | None,
+        last: _Last,
+        since: datetime | None,
+        pts: int,
+        bitrate_bps: int,
+    ) -> H264Encoder:
+        """Shows the last frame again, or the slate where it is known since when the source is away."""
+        frame = last.upscaled if rendition == "upscaled" else last.plain()
+        if since is not None:
+            if frame.format.name != "yuv420p":  # it lies in the GPU's memory
+                frame = last.upscaled = frame.reformat(format="yuv420p", threads=1)
+            frame = self._slate.frame(rendition, frame, last.form, since)
+        encoder = self._encoder_for(encoder, frame, last.form, bitrate_bps)
+        started_ns = now_ns()
+        for encoded in encoder.encode(frame, pts):
+            sent_ns = now_ns()
+            self._send(
+                VideoPacket(
+                    rendition=rendition,
+                    pts=encoded.pts,
+                    duration=round(IDLE_S * VIDEO_CLOCK_HZ),
+                    keyframe=encoded.keyframe,
+                    arrival_ns=started_ns,
+                    sent_ns=sent_ns,
+                    trace=replace(_NO_TRACE, encode=_seconds(sent_ns - started_ns)),
+                    payload=encoded.payload,
+                    opening=max(last.opening, 1),
+                    slate=True,
+                )
+            )
+        return encoder
+
+    def _back(self, opening: int) -> None:
+        """A picture is about to be shown. What follows the slate, or is of another opening, begins with a key
+        frame."""
+        away = self._away
+        if away is not None and opening > away.opening:
+            self._away = None
+        elif self._last is not None and opening == self._last.opening:
+            return
+        self.request_keyframe("upscaled")
+        self.request_keyframe("plain")
+
+    def _rising(self, pts: int, duration: int) -> int:
         """Timestamps rise strictly. Where the timeline was moved back they go on at twice the pace until they
         meet it again, instead of standing still."""
-        pts = picture.pts
         if self._last_pts is not None and pts <= self._last_pts:
-            pts = self._last_pts + max(1, _duration(picture) // 2)
+            pts = self._last_pts + max(1, duration // 2)
         self._last_pts = pts
         return pts
 
@@ -163,6 +312,7 @@ class VideoPublisher:
         )
         if opened != self._opened:
             self._opened = opened
+            self._sound = opened.audio
             self._send(opened)
 
     def _encode(
@@ -195,6 +345,31 @@ class VideoPublisher:
         return sent_ns
 
 
+def _dark(before: Opened) -> _Last:
+    """In the place of the picture that another worker has shown last."""
+    source, output = before.source, before.output
+    form = PictureFormat(
+        codec=source.codec,
+        pixel_format=source.pixel_format,
+        width=source.width,
+        height=source.height,
+        fps=source.fps,
+        sample_aspect_ratio=source.sample_aspect_ratio,
+        tags=ColourTags(range=0, matrix=2, primaries=2, transfer=2),
+        decoder=source.decoder,
+    )
+    plain = dark_frame(*form.scaled_size(1))
+    return _Last(
+        form=form,
+        upscaled=dark_frame(output.width, output.height),
+        plain=lambda: plain,
+        opening=0,
+        duration=0,
+        shown_ns=0,
+        lead=0,
+    )
+
+
 def _even_frame(picture: Picture) -> av.VideoFrame:
     """The source's picture as H.264 4:2:0 can code it."""
     width, height = picture.format.scaled_size(1)
@@ -211,3 +386,7 @@ def _duration(picture: Picture) -> int:
 
 def _seconds(duration_ns: int) -> float:
     return duration_ns / 1e9
+
+
+def _ticks(time_ns: int) -> int:
+    return time_ns * VIDEO_CLOCK_HZ // 1_000_000_000

@@ -17,10 +17,19 @@ class Gate:
         self._watched = watched
         self._loaded = loaded
         self._prepared: tuple[int, PictureFormat, bool] | None = None
+        self._held: Picture | None = None  # the last, if it was let go
 
     def put(self, picture: Picture) -> None:
         """Passes the picture on, or lets it go."""
         prepared = (picture.opening, picture.format, self._loaded())
         if self._watched() or prepared != self._prepared:
-            self._prepared = prepared
+            self._prepared, self._held = prepared, None
             self._put(picture)
+        else:
+            self._held = picture
+
+    def last(self) -> None:
+        """No picture follows for now: the last one passes, to be there for who comes later."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._put(held)

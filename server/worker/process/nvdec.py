@@ -8,8 +8,9 @@ from av.video.frame import VideoFrame
 from engine.frame import DeviceFrame
 
 NVDEC = "nvdec"
-# Pictures that mailboxes and lanes hold at once; without these the decoder would run out of surfaces.
-_EXTRA_SURFACES = 12
+# Pictures that mailboxes, lanes, gate and slate hold at once; without these the decoder would run out of
+# surfaces.
+_EXTRA_SURFACES = 14
 
 
 def open_nvdec(software: VideoCodecContext) -> VideoCodecContext:

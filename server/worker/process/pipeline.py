@@ -36,11 +36,16 @@ class Pipeline:
         stand_in: StandIn | None = None,
         lower: Sequence[LoadEngine] = (),
         level: Callable[[], int] = lambda: 0,
+        idle: Callable[[], None] = lambda: None,
+        idle_s: float = IDLE_S,
     ) -> None:
         """`lower`: smaller engines of the same output size; `level` says which one upscales the next picture,
-        0 being `load`'s."""
+        0 being `load`'s. `idle` is called, in the thread of `consume`, whenever there has been nothing to
+        consume for `idle_s`."""
         self._produce = produce
         self._consume = consume
+        self._idle = idle
+        self._idle_s = idle_s
         self._on_drop = on_drop
         live = on_drop is not None
         self._pictures = Mailbox[Picture](_PICTURES, on_drop=self._drop_picture if live else None)
@@ -132,9 +137,11 @@ class Pipeline:
     def _run_sink(self) -> None:
         while True:
             self._step("encode")
-            upscaled = self._upscaled.take(IDLE_S)
+            upscaled = self._upscaled.take(self._idle_s)
             if upscaled is not None:
                 self._consume(upscaled)
+            else:
+                self._idle()
 
     def _drop_picture(self, _: Picture) -> None:
         assert self._on_drop is not None

@@ -7,7 +7,15 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from server.wire.messages import AudioPacket, Dropped, Heartbeat, JobImpossible, Reconnecting, Stop
+from server.wire.messages import (
+    AudioPacket,
+    Dropped,
+    Heartbeat,
+    JobImpossible,
+    PictureMissing,
+    Reconnecting,
+    Stop,
+)
 from tests.server.gateway.scripted_gateway import (
     Script,
     ScriptedPlacement,
@@ -100,6 +108,39 @@ async def test_frames_on_the_way_do_not_bring_a_lost_source_back():
         await served.in_state("running")
 
 
+async def test_a_slate_is_no_frame_and_brings_nothing_back():
+    async with gateway() as served:
+        await served.in_state("running")
+        served.worker.hang()
+        served.worker.say(PictureMissing(reason="no picture for 3 s, while its sound goes on"))
+        assert (await served.in_state("reconnecting"))["reason"].startswith("no picture for 3 s")
+        seen = (await served.stream())["frames"]["total"]
+        slate = replace(served.worker._video("upscaled", int(time.monotonic() * 90_000)), slate=True)
+        for opening in (1, 2, 3):
+            served.worker.say(replace(slate, opening=opening))
+        served.worker.say(Dropped(stage="encode", reason="overload", count=7))
+
+        async def heard() -> bool:
+            return (await served.stream())["frames"]["dropped"].get("encode/overload") == 7
+
+        await until(heard, "what was said after the slate")
+        stream = await served.stream()
+        assert (stream["state"], stream["frames"]["total"]) == ("reconnecting", seen)
+        served.worker.say(replace(slate, slate=False))
+        await served.in_state("running")
+
+
+async def test_the_next_worker_knows_what_the_last_had_opened():
+    async with gateway() as served:
+        await served.in_state("running")
+        assert served.worker.job.opened is None
+        served.worker.die()
+        await until(lambda: len(served.placement.workers) == 2, "the next worker")
+        job = await until(lambda: served.worker.job, "its job")
+        assert job.opened is not None
+        assert job.opened.output.width > 0
+
+
 async def test_the_next_worker_goes_on_above_the_timestamps_of_the_last():
     async with gateway() as served:
         await served.in_state("running")
@@ -138,6 +179,11 @@ async def test_a_failed_stream_says_why_and_leaves_the_others_alone():
         ({"id": "x", "source": "http://169.254.169.254/"}, 422, ["169.254.169.254", "sources.hosts"]),
         ({"id": "x", "source": "rtmp://0.0.0.0/live/k?listen=1"}, 422, ["source", "sources.listen_ports"]),
         ({"id": "x", "source": "demo:", "model": "/etc/passwd"}, 422, ["model='/etc/passwd'"]),
+        (
+            {"id": "x", "source": "demo:", "slate": "/etc/passwd"},
+            422,
+            ["slate='/etc/passwd'", "the settings name"],
+        ),
         ({"id": "x", "source": "a\nb"}, 422, ["control"]),
         ({"id": "x", "source": "demo:", "lanes": 99}, 422, ["lanes=99", "16"]),
         ({"id": "x", "source": "demo:", "lane": 1}, 422, ["lane", "not permitted"]),

@@ -65,7 +65,7 @@ def run(load, pictures: list[Picture], **options) -> list:
         encoder="libx264", preset="ultrafast", bitrate_bps=0, keyframe_interval_s=10.0,
         send=sent.append, audio_format=lambda: None, log=LOG,
     )  # fmt: skip
-    publisher.set_plain(options.pop("plain", False))
+    publisher.watch(("upscaled", "plain") if options.pop("plain", False) else ("upscaled",))
 
     def produce(put) -> None:
         for one in pictures:
