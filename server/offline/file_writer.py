@@ -85,8 +85,6 @@ class FileWriter:
         context.sample_aspect_ratio = Fraction(*form.sample_aspect_ratio)
         context.color_range, context.colorspace = form.tags.range, form.tags.matrix
         context.color_primaries, context.color_trc = form.tags.primaries, form.tags.transfer
-        if upscaled.picture.frame.rotation:  # as phones write it
-            self._video.set_display_rotation(upscaled.picture.frame.rotation)
         with self._lock:
             self._container.mux(self._early)
             self._early.clear()

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 from engine.load import BACKENDS, zoo
 from server.settings.limits import Limits
 from server.settings.table import Table
-from server.wire.messages import BICUBIC, DEFAULT_KEYFRAME_INTERVAL_S, When, WorkerJob
+from server.wire.messages import BICUBIC, DEFAULT_KEYFRAME_INTERVAL_S, Deinterlace, When, WorkerJob
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import SCHEMES, find_scheme, publish_address
 
@@ -68,6 +68,11 @@ class PipelineOptions(Table):
     )
     source_when: When = Field(
         default="always", description="The source is open: always, or while somebody watches"
+    )
+    deinterlace: Deinterlace = Field(
+        default="frame",
+        description="Interlaced frames become one picture each, or one of each field, which moves as "
+        "smoothly as the camera saw it; 'off': they are upscaled as they are",
     )
     slate: str | None = Field(
         default=None,

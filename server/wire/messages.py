@@ -12,6 +12,7 @@ DEFAULT_KEYFRAME_INTERVAL_S = 2.0
 
 Rendition = Literal["upscaled", "plain"]
 When = Literal["always", "watched"]
+Deinterlace = Literal["frame", "field", "off"]
 Stage = Literal["demux", "decode", "queue", "upscale", "encode", "publish"]
 DropReason = Literal[
     "overload",
@@ -77,6 +78,9 @@ class WorkerJob(Message, frozen=True):
     video_after: int | None = None
     sound_after: int | None = None
     level: Level = 0  # of the ladder, where it stands
+    deinterlace: Deinterlace = (
+        "frame"  # interlaced frames: a picture of each, or of each field, or as they are
+    )
     slate: Text | None = None  # path of the image that viewers see while the source is away
     opened: "Opened | None" = None  # what the worker before had opened: a slate may go on as that
     gpu: Text = ""  # the UUID of the one GPU that it may use; "": what its environment says

@@ -12,6 +12,7 @@ from server.wire.logs import Log
 from server.wire.messages import (
     VIDEO_CLOCK_HZ,
     AudioFormat,
+    Deinterlace,
     DropReason,
     Message,
     Reconnecting,
@@ -45,6 +46,7 @@ class LiveIngest:
         log: Log,
         watched: threading.Event,
         source_when: When = "always",
+        deinterlace: Deinterlace = "frame",
         on_gpu: bool = False,
         sound_after: int | None = None,
         on_away: Callable[[datetime, int], None] = lambda since, opening: None,
@@ -65,6 +67,7 @@ class LiveIngest:
         self._watched = watched
         self._source_when = source_when
         self._on_gpu = on_gpu
+        self._deinterlace = deinterlace
         self._timeline = Timeline()
         self._audio: AudioPublisher | None = None
         self._retry_s = _FIRST_RETRY_S
@@ -135,6 +138,7 @@ class LiveIngest:
             log=self._log,
             on_gpu=self._on_gpu,
             opening=self._openings,
+            deinterlace=self._deinterlace,
         )
         waited_s = 0.0  # for the source alone: what holds us up is no fault of its
         asked_s = time.monotonic()

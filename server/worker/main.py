@@ -136,6 +136,7 @@ class Worker:
                 stop=self.stop,
                 watched=self._watched,
                 source_when=job.source_when,
+                deinterlace=job.deinterlace,
                 log=log,
                 on_gpu=stays_on_gpu(job, self.publisher.encoder, log),
                 sound_after=job.sound_after,

@@ -14,10 +14,11 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from engine.frame import USUAL_FPS, usual_matrix
 from server.wire.clock import now_ns
 from server.wire.logs import Log
-from server.wire.messages import DropReason
+from server.wire.messages import Deinterlace, DropReason
 from server.worker.ingest.container import pixel_limit
 from server.worker.ingest.source import SourceUnusable, Times, Tracks
 from server.worker.memory import lacks_memory
+from server.worker.process.deinterlace import Deinterlacer
 from server.worker.process.nvdec import NVDEC, open_nvdec, surface_of
 from server.worker.process.picture import (
     MATRIX_BT601,
@@ -28,6 +29,7 @@ from server.worker.process.picture import (
     Picture,
     PictureFormat,
     even_planes,
+    turned,
 )
 
 # A frame's timestamp, duration and time base, its packet's arrival → the picture's timestamp and duration.
@@ -50,11 +52,14 @@ class PictureDecoder:
         log: Log,
         on_gpu: bool = False,
         opening: int = 1,
+        deinterlace: Deinterlace = "frame",
     ) -> None:
         """`opening`: which one it is. `on_gpu`: pictures stay in the GPU's memory if NVDEC takes the stream;
         else the log says why. Raises SourceUnusable where the source's own picture is above `max_size`.
         """
         self._log = log
+        self._said_interlaced = False
+        self._quarters = 0  # by which pictures are turned counterclockwise
         self._context = tracks.video
         self._max_size = max_size
         self._on_gpu = on_gpu
@@ -76,6 +81,8 @@ class PictureDecoder:
         self._reformatter = VideoReformatter()
         self._rate = Fraction(tracks.fps or USUAL_FPS).limit_denominator(1001)
         self._untimed = 0  # pictures without a timestamp so far
+        self._deinterlacer = Deinterlacer(deinterlace)
+        self._deinterlaced = deinterlace != "off"
         self._format: PictureFormat | None = None
         self._seen: tuple[int | str, ...] = ()
 
@@ -88,7 +95,7 @@ class PictureDecoder:
         try:
             frames = self._context.decode(packet)
         except av.error.EOFError:
-            return []
+            frames = []
         except MemoryError:
             raise
         except av.error.ArgumentError as exc:
@@ -100,7 +107,24 @@ class PictureDecoder:
         except av.FFmpegError as exc:
             self._dropped(packet, exc)
             return []
-        return [self._picture(frame, times) for frame in frames]
+        pictures = [
+            self._picture(progressive, times)
+            for frame in frames
+            for progressive in self._deinterlacer.push(self._timed(frame))
+        ]
+        if not packet.size:
+            pictures += [self._picture(frame, times) for frame in self._deinterlacer.push(None)]
+        return pictures
+
+    def _timed(self, frame: av.VideoFrame) -> av.VideoFrame:
+        if frame.pts is None or frame.time_base is None:
+            # An elementary stream carries no time: its pictures follow each other at the nominal rate.
+            frame.pts, frame.time_base, frame.duration = self._untimed, 1 / self._rate, 1
+            self._untimed += 1
+        if frame.interlaced_frame and not self._said_interlaced:
+            self._said_interlaced = True
+            self._say_interlaced(frame)
+        return frame
 
     def _dropped(self, packet: "Packet[Any]", exc: av.FFmpegError) -> None:
         if lacks_memory(exc):
@@ -113,14 +137,14 @@ class PictureDecoder:
     def _picture(self, frame: av.VideoFrame, flushed: Times) -> Picture:
         form = self._format_of(frame)
         times = frame.opaque if isinstance(frame.opaque, Times) else flushed
-        if frame.pts is None or frame.time_base is None:
-            # An elementary stream carries no time: its pictures follow each other at the nominal rate.
-            frame.pts, frame.time_base, frame.duration = self._untimed, 1 / self._rate, 1
-            self._untimed += 1
+        assert frame.pts is not None
+        assert frame.time_base is not None
         pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base, times.live_ns)
         planes = surface_of(frame)
         if planes is None and frame.format.name not in _NATIVE:
             frame = self._to_native(frame, form)
+        if planes is None and self._quarters:
+            frame = turned(frame, self._quarters)
         return Picture(
             format=form,
             frame=frame,
@@ -150,7 +174,7 @@ class PictureDecoder:
         name = pixels.name
         decoder = NVDEC if frame.sw_format is not None else self._context.name
         tags = (frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
-        seen = (frame.width, frame.height, name, decoder, *tags)
+        seen = (frame.width, frame.height, name, decoder, frame.rotation, self._deinterlacer.fields, *tags)
         if self._format is not None and seen == self._seen:
             return self._format
         self._refuse_above_limit(frame.width, frame.height)
@@ -160,12 +184,16 @@ class PictureDecoder:
         if self._format is None and self._tracks.sample_aspect_ratio != (1, 1):
             shape = self._tracks.sample_aspect_ratio
         self._seen = seen
+        width, height = frame.width, frame.height
+        self._quarters = 0 if surface_of(frame) else round(frame.rotation / 90) % 4
+        if self._quarters % 2:
+            width, height, shape = height, width, shape[::-1]
         self._format = PictureFormat(
             codec=self._context.codec.canonical_name,
             pixel_format=name,
-            width=frame.width,
-            height=frame.height,
-            fps=self._tracks.fps,
+            width=width,
+            height=height,
+            fps=self._tracks.fps * (2 if self._deinterlacer.fields else 1),
             sample_aspect_ratio=shape,
             tags=_tags_after_conversion(pixels, frame.height, ColourTags.of(frame)),
             decoder=decoder,
@@ -180,6 +208,14 @@ class PictureDecoder:
                 f"picture of {width}×{height} is above the limit of {most_width}×{most_height}"
             )
 
+    def _say_interlaced(self, frame: av.VideoFrame) -> None:
+        if frame.sw_format is not None:
+            self._log.warning("source is interlaced, which stays as it is on a GPU")
+        elif self._deinterlaced:
+            self._log.info("source is interlaced: its pictures are made progressive, a frame later")
+        else:
+            self._log.warning("source is interlaced: its fields are upscaled as one picture")
+
     def _say_what_is_special(self, frame: av.VideoFrame) -> None:
         if self._on_gpu:
             self._say_where_decoded(frame)
@@ -187,8 +223,13 @@ class PictureDecoder:
             self._log.warning(
                 "source is %s: converted to 8-bit 4:2:0, which engine and H.264 take", frame.format.name
             )
-        if frame.interlaced_frame:
-            self._log.warning("source is interlaced: its fields are upscaled as one picture")
+        if frame.rotation:
+            if surface_of(frame):
+                self._log.warning(
+                    "its pictures are to be turned by %d°, which is not done on a GPU", frame.rotation
+                )
+            else:
+                self._log.info("its pictures are turned by %d°, as it says", frame.rotation)
         if frame.width % 2 or frame.height % 2:
             self._log.info("source is %d×%d: odd sides are padded by their edge", frame.width, frame.height)
 

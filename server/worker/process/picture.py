@@ -109,6 +109,15 @@ def frame_from_planes(planes: YuvFrame, width: int, height: int) -> av.VideoFram
     return frame
 
 
+def turned(frame: av.VideoFrame, quarters: int) -> av.VideoFrame:
+    """A yuv420p frame of its own, turned counterclockwise by so many quarters of a circle."""
+    sides = (frame.height, frame.width) if quarters % 2 else (frame.width, frame.height)
+    target = av.VideoFrame(*sides, "yuv420p")
+    for index in range(3):
+        np.copyto(plane_view(target, index), np.rot90(plane_view(frame, index), quarters))
+    return target
+
+
 def host_frame(picture: Picture) -> av.VideoFrame:
     """The picture as yuv420p on the host; a surface is downloaded for it."""
     if not picture.on_gpu:

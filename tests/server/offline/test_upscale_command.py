@@ -114,7 +114,9 @@ def test_a_video_taken_upright_stays_upright(tmp_path, models):
                 written.mux(packet)
     assert run(source, target, "--model", models["y"]) == 0
     frame = decoded(target)[0]
-    assert (frame.width, frame.height, frame.rotation) == (320, 192, 90)
+    assert (frame.width, frame.height, frame.rotation) == (192, 320, 0)
+    upright = np.rot90(decoded(lying)[0].to_ndarray(format="gray"), 1)
+    assert np.abs(frame.to_ndarray(format="gray")[::2, ::2].astype(int) - upright).mean() < 10
 
 
 @pytest.mark.parametrize("kind", ["y", "rgb"])
