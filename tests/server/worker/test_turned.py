@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from server.worker.ingest.container import find_tracks, tracks_of
+from server.worker.ingest.source import Times
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture
 from tests.server.clips import write_clip
@@ -35,7 +36,7 @@ def decode(path: Path, **options) -> Iterator[tuple[int, list[Picture]]]:
             log=logging.LoggerAdapter(logging.getLogger("test"), {}), **options,
         )  # fmt: skip
         for number, packet in enumerate(container.demux(video)):
-            yield number, decoder.decode(packet, number)
+            yield number, decoder.decode(packet, Times.at(number))
 
 
 def pictures(path: Path, **options) -> list[Picture]:
