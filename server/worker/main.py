@@ -174,7 +174,8 @@ class Worker:
         while self._pipeline.running and not self.stop.wait(_HEARTBEAT_S):
             self._report()
             if self._pulse.hung:
-                raise WorkerHung(f"the worker's {self._pulse.hung} thread hangs: no step for {HANG_S:g} s")
+                silent = f"no step for {HANG_S:g} s or more"
+                raise WorkerHung(f"the worker's {self._pulse.hung} thread hangs: {silent}")
         self._report()
         if self.stop.is_set():
             self._pipeline.abort()

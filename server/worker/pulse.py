@@ -1,17 +1,23 @@
 """Signs of life: a thread that does nothing else, so that no slow stage holds them back."""
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 
 from server.wire.messages import Alive, Message
+from server.wire.threads import at_work
 
 _PERIOD_S = 0.1
-# The largest network takes a second for a picture of 1080 lines on two cores; on busy ones a few.
+# Without a step while the process is at rest. While it is at work, a large picture may take some seconds on a
+# machine that is busy with other things.
 HANG_S = 5.0
+_AT_WORK_SHARE = 1 / 6
+_LOOK_AFTER_S = 1.0
 
 
 class Pulse:
-    """Says ten times a second that the process lives, and notices a thread that makes no step for HANG_S.
+    """Says ten times a second that the process lives, and notices a thread that makes no step for HANG_S, or
+    six times as long while the process is at work.
 
     Silence is counted in its own turns: a process that was stopped as a whole finds no thread that hangs.
     """
@@ -23,15 +29,18 @@ class Pulse:
         steps: Callable[[], Mapping[str, int]],
         held_up: Callable[[], bool],
         stop: threading.Event,
+        at_work: Callable[[], bool] = lambda: at_work(os.getpid(), besides=threading.get_native_id()),
     ) -> None:
-        """`steps` of each working thread so far; none is expected to make any while `held_up`."""
+        """`steps` of each working thread so far; none is expected to make any while `held_up`. `at_work`:
+        some thread besides the one that asks."""
         self.hung = ""  # the name of a thread that hangs
         self._send = send
         self._steps = steps
         self._held_up = held_up
         self._stop = stop
+        self._at_work = at_work
         self._seen: Mapping[str, int] = {}
-        self._silent: dict[str, int] = {}  # turns without a step
+        self._silent_s: dict[str, float] = {}
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="pulse", daemon=True).start()
@@ -46,9 +55,13 @@ class Pulse:
         """Looks at the threads' steps once."""
         before, self._seen = self._seen, self._steps()
         if self._held_up():
-            self._silent.clear()
+            self._silent_s.clear()
             return
+        turn_s = _PERIOD_S
+        if max(self._silent_s.values(), default=0.0) > _LOOK_AFTER_S and self._at_work():
+            turn_s *= _AT_WORK_SHARE
         for name, steps in self._seen.items():
-            self._silent[name] = self._silent.get(name, 0) + 1 if steps == before.get(name) else 0
-            if self._silent[name] * _PERIOD_S >= HANG_S:
+            silent = steps == before.get(name)
+            self._silent_s[name] = self._silent_s.get(name, 0.0) + turn_s if silent else 0.0
+            if self._silent_s[name] > HANG_S:
                 self.hung = name

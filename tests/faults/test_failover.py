@@ -17,7 +17,7 @@ HURTS = {
     "crashed": (lambda scene: scene.flaw("crash"), "ended by SIGSEGV; a new one"),
     "hung": (
         lambda scene: scene.flaw("hang"),
-        "the worker's encode thread hangs: no step for 5 s; a new",
+        "the worker's encode thread hangs: no step for 5 s or more; a new",
     ),
     "out of memory": (
         lambda scene: scene.flaw("memory"),

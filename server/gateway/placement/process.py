@@ -7,8 +7,8 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
 
+from server.wire import threads
 from server.wire.codec import Decoder, encode
 from server.wire.messages import EngineLoad, Message, PublishedData, Stop
 
@@ -79,20 +79,10 @@ class LocalWorkerHandle:
         return True
 
     def at_work(self) -> bool:
-        """A thread computes, waits for a core or for a disk."""
-        return bool(self._thread_states() & {"R", "D"})
+        return threads.at_work(self.pid)
 
     def stopped(self) -> bool:
-        """By a signal, as SIGSTOP."""
-        return "T" in self._thread_states()
-
-    def _thread_states(self) -> set[str]:
-        """As proc(5) says them."""
-        states = set()
-        for thread in Path(f"/proc/{self.pid}/task").glob("*/stat"):
-            with contextlib.suppress(OSError):  # the thread has ended
-                states.add(thread.read_text().rpartition(") ")[2][:1])
-        return states
+        return threads.stopped(self.pid)
 
     async def stop(self, *, at_once: bool = False) -> str:
         self.send(Stop())
