@@ -155,6 +155,27 @@ async def test_the_next_worker_goes_on_above_the_timestamps_of_the_last():
         assert (served.worker.job.video_after, served.worker.job.sound_after) == (ahead, ahead + 960)
 
 
+async def test_a_quarantined_stream_says_why_until_it_is_released():
+    async with gateway(streams=("demo", "other")) as served:
+        await served.in_state("running")
+        for number in range(2, 5):
+            demos = [worker for worker in served.placement.workers if worker.job.stream == "demo"]
+            demos[-1].die()
+            if number < 4:
+                await until(
+                    lambda n=number: sum(w.job.stream == "demo" for w in served.placement.workers) == n,
+                    "another worker",
+                )
+        stopped = await served.in_state("quarantined")
+        assert "ended 3 workers within 60 s, the last so: the worker was ended" in stopped["reason"]
+        assert (await served.metrics())['livesr_stream_state{state="quarantined",stream="demo"}'] == 1
+        assert (await served.http.post("/api/streams/nobody/release")).status_code == 404
+        released = (await served.http.post("/api/streams/demo/release")).json()
+        assert (released["state"], released["reason"]) == ("starting", "released")
+        assert (await served.in_state("running"))["reason"] == ""
+        assert (await served.stream("other"))["worker"]["restarts"] == 0
+
+
 async def test_a_failed_stream_says_why_and_leaves_the_others_alone():
     async with gateway(streams=("good", "bad")) as served:
         await until(lambda: len(served.placement.workers) == 2, "both workers")

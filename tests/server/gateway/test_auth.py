@@ -57,6 +57,7 @@ ALLOWED = [
     ("GET", "/api/streams/demo", None, {"admin", "viewer", "any_viewer"}),
     ("POST", "/api/streams", NEW, {"admin", "publisher", "any_publisher"}),
     ("DELETE", "/api/streams/none", None, {"admin", "any_publisher"}),
+    ("POST", "/api/streams/none/release", None, {"admin", "any_publisher"}),
     ("GET", "/hls/demo/seg-1.m4s", None, {"admin", "viewer", "any_viewer"}),
     ("POST", "/whep/demo", None, {"admin", "viewer", "any_viewer"}),
     ("OPTIONS", "/whep/demo", None, {"admin", "viewer", "any_viewer"}),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from server.wire.codec import Decoder
-from server.wire.messages import AudioPacket, Heartbeat, Message, Reconnecting, Trace, VideoPacket
+from server.wire.messages import Alive, AudioPacket, Heartbeat, Message, Reconnecting, Trace, VideoPacket
 from server.worker.connection import Connection
 
 
@@ -77,6 +77,21 @@ def test_sound_and_words_do_not_wait_for_a_stalled_gateway(gateway):
     *sounds, last = gateway.read(len(sent) + 1)
     assert [packet.pts for packet in sounds] == sent
     assert isinstance(last, Reconnecting)
+
+
+def test_one_sign_of_life_waits_for_a_stalled_gateway(gateway):
+    """For an hour of them there is no room, and no need."""
+    fills = in_a_thread(lambda: [gateway.connection.send(picture(number)) for number in range(3)])
+    while not gateway.connection.held_up:
+        pass
+    assert gateway.connection.send(Alive())
+    assert not gateway.connection.send(Alive())
+    word = Reconnecting(reason="lost", retry_in_s=1.0)
+    assert gateway.connection.send(word), "words have room of their own"
+    heard = gateway.read(5)
+    fills.join()
+    assert [type(message) for message in heard].count(Alive) == 1
+    assert word in heard
 
 
 def test_pictures_wait_so_that_the_mailboxes_drop(gateway):
