@@ -6,8 +6,9 @@ import importlib.util
 import logging
 import os
 import re
+import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -79,7 +80,16 @@ def run(args: argparse.Namespace) -> int:
     app = create_app(settings, placement, metrics, capacity, kept)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
-    served = _Server(_config(app, protocol, server), page, app, server.drain_s)
+
+    def read_again() -> Settings:
+        wanted = _settings(args)
+        if makes_token and wanted.auth is None:
+            return wanted.model_copy(update={"auth": settings.auth})
+        if wanted.auth is None:
+            _refuse_strangers(wanted.server, address)
+        return wanted
+
+    served = _Server(_config(app, protocol, server), page, app, server.drain_s, read_again)
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
     served.run(sockets=[listener])
@@ -190,11 +200,21 @@ def _address(listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """Says where it is once it is there, and drains before it ends."""
 
-    def __init__(self, config: uvicorn.Config, page: str, app: Gateway, drain_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        page: str,
+        app: Gateway,
+        drain_s: float,
+        read_again: Callable[[], Settings],
+    ) -> None:
+        """`read_again` reads the settings for SIGHUP; raises ValueError."""
         super().__init__(config)
         self._page = page
         self._app = app
         self._drain_s = drain_s
+        self._read_again = read_again
+        self._reloads: set[asyncio.Task[None]] = set()
         self._second: tuple[uvicorn.Config, socket.socket] | None = None
 
     def also(self, config: uvicorn.Config, listener: socket.socket) -> None:
@@ -214,7 +234,19 @@ class _Server(uvicorn.Server):
 
             self.servers.append(await asyncio.get_running_loop().create_server(protocol, sock=listener))
         if self.started:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
             print(f"livesr: open {self._page}", flush=True)
+
+    def _start_reload(self) -> None:
+        task = asyncio.create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        try:
+            await self._app.reload(await asyncio.to_thread(self._read_again))
+        except ValueError as exc:
+            log.error("the settings stay as they were: %s", exc)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

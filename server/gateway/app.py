@@ -24,6 +24,7 @@ from server.gateway.placement import Placement
 from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
+from server.gateway.reload import Reloader
 from server.gateway.routes import api, health, hls, whep
 from server.gateway.routes import events as event_routes
 from server.gateway.streams.events import Events
@@ -41,13 +42,19 @@ _PAGE_HEADERS = {"Cache-Control": "no-cache"}
 class Gateway:
     """The application, and what whoever runs it says to it beside requests."""
 
-    def __init__(self, app: ASGIApp, streams: Streams, sessions: whep.Sessions) -> None:
+    def __init__(self, app: ASGIApp, streams: Streams, sessions: whep.Sessions, reloader: Reloader) -> None:
         self._app = app
+        self._reloader = reloader
         self._streams = streams
         self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+    async def reload(self, settings: Settings) -> None:
+        """Takes what can change of these while it runs, and logs what can't. Raises ValueError, with nothing
+        changed, where keys of [auth] can't be read."""
+        await self._reloader.reload(settings)
 
     async def drain(self) -> None:
         """Lets nobody in any more and tells everyone that it is over; returns once all have been told."""
@@ -125,7 +132,10 @@ def create_app(
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
 
-    return Gateway(SafeHeaders(app, server=settings.server), streams, sessions)
+    reloader = Reloader(
+        settings, streams=streams, strangers=strangers, sessions=sessions, events=events, guard=guard
+    )
+    return Gateway(SafeHeaders(app, server=settings.server), streams, sessions, reloader)
 
 
 class _Page(StaticFiles):

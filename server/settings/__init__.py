@@ -1,4 +1,4 @@
-"""What the operator decides: one TOML file, read once at start and passed down."""
+"""What the operator decides: one TOML file, read at the start and at SIGHUP, and passed down."""
 
 import tomllib
 from pathlib import Path

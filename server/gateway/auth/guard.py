@@ -35,6 +35,13 @@ class Guard:
         self._jwt = JwtVerifier(auth.jwt) if auth and auth.jwt else None
         self._paths = PathSigner()
 
+    def reload(self, auth: Auth | None) -> None:
+        """Lets these in from now on; signed paths go on. Raises ValueError, with nothing changed, where the
+        settings' keys can't be read."""
+        jwt = JwtVerifier(auth.jwt) if auth and auth.jwt else None
+        self._auth, self._jwt = auth, jwt
+        self._tokens = Tokens(auth.tokens if auth else ())
+
     @property
     def on(self) -> bool:
         """Whether it matters who asks."""

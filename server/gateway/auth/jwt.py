@@ -6,6 +6,7 @@ The only file that imports joserfc.
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -83,19 +84,26 @@ def _read_secret(settings: Jwt) -> OctKey:
     """The key for HS256; raises ValueError."""
     if settings.secret_file is None:
         raise ValueError("auth.jwt.secret_file: must be set; tokens for a JWKS are made by its issuer")
-    secret = settings.secret_file.read_bytes().strip()
+    name = f"auth.jwt.secret_file={str(settings.secret_file)!r}"
+    secret = _read(settings.secret_file, name).strip()
     if len(secret) < MIN_SECRET_BYTES:
-        raise ValueError(
-            f"auth.jwt.secret_file={str(settings.secret_file)!r}: must hold at least {MIN_SECRET_BYTES} bytes"
-        )
+        raise ValueError(f"{name}: must hold at least {MIN_SECRET_BYTES} bytes")
     return OctKey.import_key(secret)
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ValueError(f"{name}: can't be read: {exc.strerror}") from exc
 
 
 def _read_jwks(settings: Jwt) -> KeySet:
     name = f"auth.jwt.jwks_file={str(settings.jwks_file)!r}"
     assert settings.jwks_file is not None
+    text = _read(settings.jwks_file, name)
     try:
-        keys = KeySet.import_key_set(json.loads(settings.jwks_file.read_bytes()))
+        keys = KeySet.import_key_set(json.loads(text))
     except (JoseError, ValueError, TypeError, KeyError) as exc:
         raise ValueError(f"{name}: must be a JSON Web Key Set (RFC 7517): {exc}") from exc
     if any(key.key_type == "oct" for key in keys):

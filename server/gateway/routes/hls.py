@@ -29,7 +29,7 @@ FIRST_SEGMENT_TIMEOUT_S = 5.0
 def router(streams: Streams, guard: Guard) -> APIRouter:
     """The files at two paths: for a token in the headers, and for a signature in the path."""
     routes = APIRouter(tags=["HLS"])
-    files = _files(streams, "private, " if guard.on else "")
+    files = _files(streams, guard)
     routes.include_router(
         files,
         prefix="/hls/{stream}",
@@ -45,7 +45,7 @@ def router(streams: Streams, guard: Guard) -> APIRouter:
     return routes
 
 
-def _files(streams: Streams, private: str) -> APIRouter:
+def _files(streams: Streams, guard: Guard) -> APIRouter:
     routes = APIRouter()
     described = responses(StreamNotFound, StreamFailed, LimitReached, NotReady)
 
@@ -59,7 +59,7 @@ def _files(streams: Streams, private: str) -> APIRouter:
         """The multivariant playlist, with which a player starts."""
         streams.check_open()
         found = await _with_segments(streams, stream, request)
-        return _playlist(playlist.multivariant(found.outputs.hls), private)
+        return _playlist(playlist.multivariant(found.outputs.hls), guard)
 
     @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
     @routes.get(
@@ -72,7 +72,7 @@ def _files(streams: Streams, private: str) -> APIRouter:
         found = await _with_segments(streams, stream, request)
         if found.outputs.hls.ended:
             found.figures.hls_players.told_end(_player(request))
-        return _playlist(playlist.media(found.outputs.hls), private)
+        return _playlist(playlist.media(found.outputs.hls), guard)
 
     @routes.head("/{segment}", include_in_schema=False)
     @routes.get(
@@ -89,7 +89,7 @@ def _files(streams: Streams, private: str) -> APIRouter:
         found.figures.metrics.hls_requests.inc()
         found.figures.hls_players.fetched(_player(request), segment)
         # The name is never given to other bytes.
-        cached = f"{private or 'public, '}max-age=3600, immutable"
+        cached = f"{'private' if guard.on else 'public'}, max-age=3600, immutable"
         return Response(data, media_type=MP4, headers={"Cache-Control": cached})
 
     return routes
@@ -120,5 +120,6 @@ async def _with_segments(streams: Streams, stream_id: str, request: Request) -> 
     return stream
 
 
-def _playlist(text: str, private: str) -> Response:
-    return Response(text, media_type=PLAYLIST, headers={"Cache-Control": f"{private}no-cache"})
+def _playlist(text: str, guard: Guard) -> Response:
+    cached = "private, no-cache" if guard.on else "no-cache"
+    return Response(text, media_type=PLAYLIST, headers={"Cache-Control": cached})

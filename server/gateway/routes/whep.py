@@ -40,7 +40,7 @@ class Sessions:
     """The WebRTC viewers of all streams."""
 
     def __init__(self, settings: Settings, streams: Streams, refusals: Refusals) -> None:
-        self._settings = settings
+        self.settings = settings
         self._streams = streams
         self._refusals = refusals
         self._network = Network(settings.webrtc)
@@ -50,7 +50,7 @@ class Sessions:
         """A new viewer from that address, and the answer to it."""
         stream = self._streams.get(stream_id)
         offer = parse_offer(sdp, stream.outputs.profile_levels())
-        limits = self._settings.limits
+        limits = self.settings.limits
         if stream.state == "failed":
             raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
         self._streams.check_open()
@@ -79,7 +79,7 @@ class Sessions:
 
     def _check_share(self, address: str) -> None:
         """Raises AddressLimitReached where one address would have more than its share."""
-        limits = self._settings.limits
+        limits = self.settings.limits
         theirs = [peer for _, peer in self._peers.values() if peer.address == address]
         if len(theirs) >= limits.max_viewers_per_address:
             raise AddressLimitReached(

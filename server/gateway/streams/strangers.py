@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -23,32 +25,33 @@ class Strangers:
         self._settings = settings
         self._streams = streams
         self._kept = kept
-        self._given: dict[str, dict[str, Any]] = {}
+        self._known = {stream.id: stream for stream in (kept.at_start if kept else ())}
+        self._running: set[str] = set()  # of those; others can't be started, or a stream of the settings can
         self._changing = asyncio.Lock()
+
+    def made(self, stream: str) -> bool:
+        """Whether the running stream of that name is one of these."""
+        return stream in self._running
 
     def restore(self) -> None:
         """Starts what was kept. What can't be started stays in the file, for a time when it can, or until it
         is deleted."""
-        for stream in self._kept.at_start if self._kept else ():
-            self._given[stream.id] = stream.given
-            try:
+        for stream in self._known.values():
+            with _logged(f"stream {stream.id}: kept, but can't be started"):
                 self._start(stream.id, stream.given, stream.created)
-            except ValidationError as exc:
-                why = "; ".join(describe_error(dict(error)) for error in exc.errors())
-                log.error("stream %s: kept, but can't be started: %s", stream.id, why)
-            except GatewayError as exc:
-                log.error("stream %s: kept, but can't be started: %s", stream.id, exc)
 
     async def create(self, given: dict[str, Any]) -> Stream:
         """Raises pydantic.ValidationError, InvalidStream, StreamExists, LimitReached or NotKept."""
         async with self._changing:
             stream = self._start(given["id"], given)
+            kept = KeptStream(id=stream.id, created=stream.created, given=given)
             try:
-                await self._keep(KeptStream(id=stream.id, created=stream.created, given=given))
+                await self._keep(kept)
             except NotKept:
+                self._running.remove(stream.id)
                 await self._streams.delete(stream.id)
                 raise
-            self._given[stream.id] = given
+            self._known[stream.id] = kept
             return stream
 
     async def change(self, stream: str, changes: dict[str, Any]) -> tuple[Stream, bool]:
@@ -56,32 +59,56 @@ class Strangers:
         Raises pydantic.ValidationError, InvalidStream, StreamNotFound, StreamOfSettings, LimitReached or
         NotKept: then it is as it was."""
         async with self._changing:
-            if stream not in self._given:
-                self._streams.get(stream)
-                raise StreamOfSettings(f"stream {stream!r} is in the settings file: change it there")
-            found = self._streams.get(stream)
-            given = self._given[stream] | changes
-            settings = self._checked(given)
             self._streams.check_open()
-            await self._keep(KeptStream(id=stream, created=found.created, given=given))
-            self._given[stream] = given
-            new_worker = await self._streams.change(settings, self._settings.sources.policy())
+            found = self._streams.get(stream)
+            if not self.made(stream):
+                raise StreamOfSettings(f"stream {stream!r} is in the settings file: change it there")
+            given = self._known[stream].given | changes
+            settings = self._checked(given)
+            kept = KeptStream(id=stream, created=found.created, given=given)
+            await self._keep(kept)
+            self._known[stream] = kept
+            new_worker = await self._streams.change(settings, self._settings.sources.policy(), anew=True)
             return self._streams.get(stream), new_worker
 
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound or NotKept."""
         async with self._changing:
-            if stream in self._given:
+            known = stream in self._known
+            if known:
                 await self._forget(stream)
-                running = any(stream == other.id for other in self._streams.all())
-                del self._given[stream]
-                if not running:
-                    return
+                del self._known[stream]
+                self._running.discard(stream)
+            if known and not any(stream == other.id for other in self._streams.all()):
+                return
             ending = self._streams.delete(stream)
         await ending
 
+    async def reload(self, settings: Settings) -> None:
+        """New defaults, limits and `[sources]` count for these, too: what may not be any more ends, but stays
+        in the file."""
+        async with self._changing:
+            self._settings = settings
+            for stream in list(self._known.values()):
+                with _logged(f"stream {stream.id}: can't go on"):
+                    await self._reload(stream)
+
+    async def _reload(self, stream: KeptStream) -> None:
+        if not self.made(stream.id):
+            self._start(stream.id, stream.given, stream.created)
+            return
+        try:
+            checked = self._checked(stream.given)
+        except (ValidationError, InvalidStream):
+            self._running.remove(stream.id)
+            await self._streams.delete(stream.id)
+            raise
+        await self._streams.change(checked, self._settings.sources.policy())
+
     def _start(self, stream: str, given: dict[str, Any], created: datetime | None = None) -> Stream:
-        return self._streams.create(self._checked(given), self._settings.sources.policy(), created)
+        started = self._streams.create(self._checked(given), self._settings.sources.policy(), created)
+        self._running.add(stream)
+        return started
 
     def _checked(self, given: dict[str, Any]) -> StreamSettings:
         """The stream with the operator's defaults; raises pydantic.ValidationError or InvalidStream."""
@@ -107,3 +134,14 @@ class Strangers:
             except CantBeKept as exc:
                 log.error("stream %s: can't be deleted: %s", stream, exc)
                 raise NotKept("the stream can't be deleted for good; the log says why") from exc
+
+
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """A stream that can't be is said, and is no other's fault."""
+    try:
+        yield
+    except ValidationError as exc:
+        log.error("%s: %s", what, "; ".join(describe_error(dict(error)) for error in exc.errors()))
+    except GatewayError as exc:
+        log.error("%s: %s", what, exc)

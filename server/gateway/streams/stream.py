@@ -118,11 +118,16 @@ class Stream:
         self._enter_door()
         self._task = asyncio.create_task(self._supervise())
 
-    def change(self, settings: StreamSettings, policy: SourcePolicy | None) -> bool:
+    def is_as(self, settings: StreamSettings, policy: SourcePolicy | None, limits: Limits) -> bool:
+        """Whether a change to these would change nothing."""
+        job = self.settings.job(self._limits, self._policy)
+        return self.settings == settings and job == settings.job(limits, policy)
+
+    def change(self, settings: StreamSettings, policy: SourcePolicy | None, limits: Limits) -> bool:
         """Takes these in the place of those that it has, under the same viewers. Whether that takes a new
         worker."""
         before, job, ladder = self.settings, self._job(), _ladder(self.settings)
-        self.settings, self._policy = settings, policy
+        self.settings, self._policy, self._limits = settings, policy, limits
         self._desk.timeout_s = settings.source_timeout_s
         self.audience.take_for_granted(settings.upscale_when == "always")
         if before.source != settings.source:

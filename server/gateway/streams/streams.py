@@ -31,7 +31,7 @@ class Streams:
         events: Events,
         capacity: Capacity | None = None,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._placement = placement
         self._doors = doors
         self._metrics = metrics
@@ -55,7 +55,7 @@ class Streams:
     ) -> Stream:
         """`policy` binds the source, except that of the settings' own stream; `created`: long ago, by another
         run of the service. Raises StreamExists, or LimitReached."""
-        limits = self._settings.limits
+        limits = self.settings.limits
         if settings.id in self._streams:
             raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
         # The old one still has its metrics, its source's port and its GPU.
@@ -71,7 +71,7 @@ class Streams:
             policy=policy,
             created=created,
             limits=limits,
-            hls=self._settings.hls,
+            hls=self.settings.hls,
             placement=self._placement,
             doors=self._doors,
             metrics=self._metrics,
@@ -137,13 +137,19 @@ class Streams:
         except KeyError:
             raise StreamNotFound(f"there is no stream {stream!r}") from None
 
-    async def change(self, settings: StreamSettings, policy: SourcePolicy | None) -> bool:
-        """Changes the stream of that name; one that has failed starts anew. Whether it has another worker
-        now. Raises StreamNotFound, or LimitReached while the service shuts down."""
+    async def change(
+        self, settings: StreamSettings, policy: SourcePolicy | None, *, anew: bool = False
+    ) -> bool:
+        """Changes the stream of that name, where anything differs; one that has failed then starts anew, or
+        with `anew` in any case. Whether it has another worker now. Raises StreamNotFound, or LimitReached
+        while the service shuts down."""
         self.check_open()
-        stream = self.get(settings.id)
-        if stream.state != "failed":
-            new_worker = stream.change(settings, policy)
+        stream, limits = self.get(settings.id), self.settings.limits
+        failed = stream.state == "failed"
+        if stream.is_as(settings, policy, limits) and not (failed and anew):
+            return False
+        if not failed:
+            new_worker = stream.change(settings, policy, limits)
             self._events.tell("changed", stream.id, restarted=["worker"] if new_worker else [])
             return new_worker
         await self.delete(stream.id)
