@@ -102,7 +102,7 @@ class Streams:
         if self._capacity is None:
             return
         cores, usable = self._capacity.cores, self._capacity.usable_cores
-        assumed = self._settings.limits.assumed_pixels_per_s
+        assumed = self.settings.limits.assumed_pixels_per_s
         needed = self._capacity.cores_for(last_rung(settings), assumed)
         reserved = self.reserved_cores()
         if reserved + needed > usable:
@@ -115,7 +115,7 @@ class Streams:
     def reserved_cores(self) -> float:
         """What all streams take when they are watched and upscaled by the last rungs of their ladders."""
         assert self._capacity is not None
-        assumed = self._settings.limits.assumed_pixels_per_s
+        assumed = self.settings.limits.assumed_pixels_per_s
         return sum(
             self._capacity.cores_for(last_rung(stream.settings), stream.pixels_per_s or assumed)
             for stream in self.all()

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from server.wire.messages import PublishedData, PublisherGone
 from server.worker.ingest.inbox import PublisherInbox
+from server.worker.ingest.rtp import RtpStream
 
 _READ_BYTES = 1 << 16
 _POLL_S = 0.2
@@ -21,7 +22,8 @@ _METHODS = b"Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER\r\n
 
 
 class Handover:
-    """Serves whoever knows its URL, which is asked for once. Ends with the publication; `end` says why."""
+    """Serves whoever knows its URL, which is asked for once, through `stream`. Ends with the publication;
+    `end` says why."""
 
     def __init__(self, inbox: PublisherInbox, description: bytes, *, timeout_s: float) -> None:
         self._inbox = inbox
@@ -33,6 +35,7 @@ class Handover:
         # Anybody on this machine may find the port.
         self._secret = secrets.token_urlsafe(16).encode()
         self.url = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/{self._secret.decode()}"
+        self.stream = RtpStream()
         self.end = ""
         self._thread = threading.Thread(target=self._run, name="handover", daemon=True)
         self._thread.start()
@@ -79,9 +82,9 @@ class Handover:
         requests, heard_s = _Requests(), time.monotonic()
         while not self._closing.is_set():
             match self._inbox.take(_POLL_S, self._closing):
-                case PublishedData(data=data):
+                case PublishedData(data=data, arrival_ns=arrival_ns):
                     heard_s = time.monotonic()
-                    self._send(player, data)
+                    self._send(player, self.stream.feed(data, arrival_ns))
                 case PublisherGone(reason=reason):
                     self.end = reason
                     return

@@ -1,9 +1,11 @@
 """A network stream as a source: RTSP, RTMP, HLS and HTTP, pulled, and MPEG-TS over UDP.
 
-When a frame's last byte arrived is known where our own socket reads: of UDP. Of the others the time counts at
-which libav gives the frame away.
+When a frame's last byte arrived is known of MPEG-TS over UDP, which our own socket reads, and of H.264 and
+HEVC by RTSP over TCP, which comes through our relay. Of the rest the time counts at which libav gives a frame
+away. By RTMP it has then just read it; by RTSP over UDP or TLS, or in other codecs, it may have held it back.
 """
 
+import errno
 import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
@@ -68,6 +70,8 @@ class NetworkSource:
             self._video, self._audio = find_tracks(self._container)
             if self._transport is not None:
                 self._transport.follow(self._video.id, self._video.codec_context.name)
+            elif self._relay is not None:
+                self._relay.stream.follow(self._video.index, self._video.codec_context.name)
         except av.error.ProtocolNotFoundError as exc:
             raise SourceUnusable(f"{self._shown}: this FFmpeg has no such protocol") from exc
         except MemoryError:
@@ -97,11 +101,23 @@ class NetworkSource:
             return container
         if scheme(self._url) == "udp":  # whoever sends decides the bytes, not the format that reads them
             return self._opened_udp()
-        url, options = self._url, self._options
-        if self._policy is not None:
-            self._relay, url, more = relayed(url, self._dialer)
-            options = options | more
-        return av.open(url, options=options, timeout=timeout, metadata_errors=METADATA_ERRORS)
+        direct = self._policy is None  # libav may open connections by itself
+        if direct and scheme(self._url) != "rtsp":
+            return self._av_open(self._url, {})
+        self._relay, url, options = relayed(self._url, self._dialer)
+        try:
+            return self._av_open(url, options)
+        except av.FFmpegError as exc:
+            if not direct or exc.errno != errno.EPROTONOSUPPORT:
+                raise
+        # The server has packets over UDP only, which no relay can pass on.
+        self._relay.close()
+        self._relay = None
+        return self._av_open(self._url, {"rtsp_transport": "udp"})
+
+    def _av_open(self, url: str, options: dict[str, str]) -> InputContainer:
+        timeout = (self._timeout_s, self._timeout_s)
+        return av.open(url, options=self._options | options, timeout=timeout, metadata_errors=METADATA_ERRORS)
 
     def _opened_udp(self) -> InputContainer:
         if not can_listen(self._url):
@@ -140,7 +156,8 @@ class NetworkSource:
                     continue
                 if pacer and packet.dts is not None:
                     pacer.hold(float(packet.dts * packet.time_base))
-                arrival_ns = self._transport.stamp(packet, video=video) if self._transport else None
+                stream = self._transport or (self._relay and self._relay.stream)
+                arrival_ns = stream.stamp(packet, video=video) if stream else None
                 yield Arrival(video=video, packet=packet, times=Times.now(arrival_ns))
         except MemoryError:
             raise
@@ -190,7 +207,7 @@ def relayed(url: str, dialer: Dialer) -> tuple[Relay, str, dict[str, str]]:
     user, at, _ = parts.netloc.rpartition("@")
     inner = parts._replace(scheme=name.removesuffix("s"), netloc=f"{user}{at}127.0.0.1:{relay.port}")
     if name.startswith("rtsp"):
-        # Over UDP a server may have packets sent to any address.
+        # Over UDP a server may have packets sent to any address, and a lost one costs pictures.
         return relay, urlunsplit(inner), {"rtsp_transport": "tcp"}
     app = parts.path.strip("/").partition("/")[0]
     return relay, urlunsplit(inner), {"rtmp_tcurl": f"{name}://{host}:{port}/{app}"}
@@ -201,8 +218,7 @@ def _options(url: str, *, timeout_s: float) -> dict[str, str]:
     micros = str(round(timeout_s * 1e6))
     match scheme(url):
         case "rtsp" | "rtsps":
-            # TCP first: a lost RTP packet costs a picture until the next keyframe.
-            return LOW_LATENCY | {"rtsp_flags": "prefer_tcp", "timeout": micros}
+            return LOW_LATENCY | {"timeout": micros}
         case "rtmp" | "rtmps":
             return LOW_LATENCY | {"rtmp_live": "live"}
         case "udp":

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from server.wire.messages import Published, PublishedData, PublisherGone
@@ -56,6 +58,8 @@ class PublishedSource:
         try:
             self._container = self._opened(published)
             self._video, self._audio = find_tracks(self._container)
+            if isinstance(self._feed, Handover):
+                self._feed.stream.follow(self._video.index, self._video.codec_context.name)
         except MemoryError:
             raise
         except av.FFmpegError as exc:
@@ -100,7 +104,9 @@ class PublishedSource:
                 if self._stop.is_set():
                     return
                 if packet.size:
-                    yield Arrival(video=video, packet=packet, times=Times.now(self._arrival_ns()))
+                    yield Arrival(
+                        video=video, packet=packet, times=Times.now(self._arrival_ns(video, packet))
+                    )
         except MemoryError:
             raise
         except av.FFmpegError as exc:
@@ -115,9 +121,14 @@ class PublishedSource:
             self._feed.close()
         self._feed = None
 
-    def _arrival_ns(self) -> int | None:
-        """When the gateway got the packet that libav gave last; of packets that it puts in order, None."""
-        return self._feed.arrival_ns if isinstance(self._feed, _Reader) else None
+    def _arrival_ns(self, video: bool, packet: "Packet[Any]") -> int | None:
+        """When the gateway got the last byte of a packet that libav gives now; None where nobody knows."""
+        match self._feed:
+            case _Reader(arrival_ns=arrival_ns):
+                return arrival_ns
+            case Handover(stream=stream):
+                return stream.stamp(packet, video=video)
+        return None
 
     def _ended(self) -> str:
         return self._feed.end if self._feed is not None else ""

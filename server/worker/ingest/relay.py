@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from server.wire.clock import now_ns
 from server.worker.ingest.dial import Refused
+from server.worker.ingest.rtp import RtpStream
 
 _READ_BYTES = 1 << 16
 _POLL_S = 0.2
@@ -22,12 +24,14 @@ _STATUS_BYTES = len("RTSP/1.0 200 ")
 
 class Relay:
     """Each connection to `port` becomes one that `dial` makes, until closed. With `rtsp` an answer that sends
-    libav elsewhere ends it. `failure` says what kept the last one from being made."""
+    libav elsewhere ends it, and what comes goes through `stream`. `failure` says what kept the last one from
+    being made."""
 
     def __init__(self, dial: Callable[[], socket.socket], *, rtsp: bool) -> None:
         self._dial = dial
         self._rtsp = rtsp
         self._closing = threading.Event()
+        self.stream = RtpStream()
         self.failure: Exception | None = None
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1)
         self._listener.settimeout(_POLL_S)
@@ -72,7 +76,9 @@ class Relay:
                 if not data:
                     return
                 try:
-                    ours.sendall(data if guard is None else guard.from_server(data))
+                    if guard is not None:
+                        data = self.stream.feed(guard.from_server(data), now_ns())
+                    ours.sendall(data)
                 except Refused as exc:
                     self.failure = exc
                     return

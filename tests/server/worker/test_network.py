@@ -5,6 +5,7 @@ import http.server
 import logging
 import socket
 import socketserver
+import statistics
 import subprocess
 import threading
 import time
@@ -26,6 +27,8 @@ from server.worker.live import LiveIngest
 from server.worker.process.picture import Picture
 from tests.server.clips import write_clip
 from tests.server.door import DoorThread
+
+LOOPBACK_RTSP = SourcePolicy(schemes=("rtsp",), hosts=("127.0.0.1",), folders=(), listen_ports=())
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
@@ -195,6 +198,42 @@ def test_who_waits_for_a_publisher_says_so_and_goes_on_at_once(ingest):
     assert max(lost.retry_in_s for lost in source.lost) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("policy", "asked"),
+    [(None, ["RTP/AVP/TCP", "RTP/AVP/UDP"]), (LOOPBACK_RTSP, ["RTP/AVP/TCP"])],
+)
+def test_a_camera_that_knows_udp_only_is_asked_for_it(policy, asked, ingest):
+    """Where the policy lets libav open what it likes."""
+    transports = []
+    sdp = b"v=0\r\ns=-\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=control:track=0\r\n"
+
+    class Camera(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            head = []
+            for line in self.rfile:
+                head.append(line.strip().decode())
+                if head[-1]:
+                    continue
+                method = head[0].split()[0]
+                fields = dict(line.split(": ", 1) for line in head[1:-1])
+                transports.extend(t.partition(";")[0] for t in [fields.get("Transport")] if t)
+                status = "461 Unsupported Transport" if method == "SETUP" else "200 OK"
+                body = sdp if method == "DESCRIBE" else b""
+                answer = f"RTSP/1.0 {status}\r\nCSeq: {fields['CSeq']}\r\n"
+                answer += f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n\r\n"
+                self.wfile.write(answer.encode() + body)
+                head = []
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Camera) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        source = ingest(f"rtsp://127.0.0.1:{server.server_address[1]}/cam", policy=policy)
+        source.until(lambda s: s.lost)
+        server.shutdown()
+        thread.join()
+    assert list(dict.fromkeys(transports)) == asked
+
+
 def test_a_server_that_takes_its_time_to_refuse_is_called_ever_less_often(ingest):
     class Refuse(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -208,6 +247,22 @@ def test_a_server_that_takes_its_time_to_refuse_is_called_ever_less_often(ingest
         server.shutdown()
         thread.join()
     assert source.lost[2].retry_in_s >= 1.5
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "rtsp", "udp"])
+def test_it_is_known_when_the_last_byte_of_a_picture_arrived(scheme, ingest, publish):
+    if scheme == "udp":
+        port = free_port(socket.SOCK_DGRAM)
+        source = ingest(f"udp://127.0.0.1:{port}")
+        publish("-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316")
+    else:
+        url, where = listening(scheme)
+        source = ingest(url)
+        publish_until_heard(publish, where, source)
+    source.until(lambda s: len(s.pictures) >= 80)
+    holds_s = [(p.demuxed_ns - p.arrival_ns) / 1e9 for p in source.pictures[40:]]
+    assert 0 < statistics.median(holds_s) < 0.02
+    assert_plays(source)
 
 
 def publish_until_heard(publish, where: list[str], source: Ingest) -> subprocess.Popen:
