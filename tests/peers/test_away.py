@@ -75,11 +75,13 @@ class Player:
         self._http = httpx.Client(base_url=f"{service.url}hls/{stream}/", timeout=30)
         self.segments: dict[str, tuple[str, bool]] = {}  # name → init, whether it begins a discontinuity
         self.data: dict[str, bytes] = {}
+        self.playlist = ""
 
     def poll(self) -> None:
         answer = self._http.get("media.m3u8")
         if answer.status_code != 200:
             return
+        self.playlist = answer.text
         init, discontinuity = "", False
         for line in answer.text.splitlines():
             if line.startswith("#EXT-X-MAP"):
@@ -160,6 +162,7 @@ async def test_a_publisher_goes_and_comes_back_and_viewers_stay(
         await viewer.watch(service, "away")
         await when(lambda: player.poll() or (len(player.segments) >= 2 and viewer.loud), "both play")
         assert viewer.sizes[-1] == (320, 180)
+        started = player.discontinuities  # a busy machine may stumble at the start
         publisher.kill()
         publisher.wait()
         await asyncio.to_thread(service.wait_for, "away", "reconnecting")
@@ -176,7 +179,7 @@ async def test_a_publisher_goes_and_comes_back_and_viewers_stay(
         now = service.show("away")
         assert now["state"] == "reconnecting"
         assert now["frames"]["total"] <= frames + 3, "a slate is no frame"
-        assert player.discontinuities == 0
+        assert player.discontinuities == started, player.playlist
 
         command = [word.replace("libx264", codec) for word in encoder(ffmpeg, where, **changes)]
         spawn(*(word for word in command if codec == "libx264" or word not in ("-tune", "zerolatency")))
@@ -200,9 +203,7 @@ async def test_a_publisher_goes_and_comes_back_and_viewers_stay(
             await when(lambda: viewer.loud > loud + 20, "and its sound")
         assert viewer.connected
         await viewer.close()
-    same_tracks = change == "the same"
-    assert player.discontinuities == (0 if same_tracks else player.discontinuities)
-    assert player.discontinuities <= 1
+    assert player.discontinuities - started <= (change != "the same"), player.playlist
     shown = await asyncio.to_thread(player.shown, tmp_path)
     times = [time_s for _, time_s in shown]
     assert times == sorted(times)

@@ -1,7 +1,7 @@
 """From upscaled pictures to packets: opens the encoders, says so, and stamps each frame with its trace."""
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -42,6 +42,7 @@ IDLE_S = 0.2
 _HELD_AFTER_S, _HELD_INTERVALS = 0.75, 2
 # A worker begins in the place of another: by then it has a picture of its own, if there is one.
 _BEGUN_S = 3.0
+_IDLE_TICKS, _LARGEST_GAP = round(IDLE_S * VIDEO_CLOCK_HZ), 2 * VIDEO_CLOCK_HZ
 _NO_TRACE = Trace(demux=0.0, decode=0.0, queue=0.0, upscale=0.0, encode=0.0)
 
 
@@ -200,12 +201,20 @@ class VideoPublisher:
                 self._away = _Away(since=since, opening=0)
             elif quiet_s < held_s or last.shown_ns < self._watched_ns:
                 return  # what was last seen by somebody else is too old to be shown as if it were live
-        pts = self._rising(_ticks(now) + last.lead, round(IDLE_S * VIDEO_CLOCK_HZ))
-        self._upscaled = self._stand_in("upscaled", self._upscaled, last, since, pts, self._bitrate_bps)
-        if self._plain_wanted.is_set():
-            self._plain = self._stand_in("plain", self._plain, last, since, pts, 0)
+        until = _ticks(now) + last.lead
+        for pts in self._gap(until):
+            self._last_pts = pts
+            self._upscaled = self._stand_in("upscaled", self._upscaled, last, since, pts, self._bitrate_bps)
+            if self._plain_wanted.is_set():
+                self._plain = self._stand_in("plain", self._plain, last, since, pts, 0)
         if self._sound is not None:
-            self._silence(pts / VIDEO_CLOCK_HZ, self._sound)
+            self._silence(until / VIDEO_CLOCK_HZ, self._sound)
+
+    def _gap(self, until: int) -> Iterable[int]:
+        """Timestamps from the last one up to there: a segment of HLS has no room for a hole."""
+        if self._last_pts is None or until - self._last_pts > _LARGEST_GAP:
+            return (until,)
+        return range(self._last_pts + _IDLE_TICKS, until + 1, _IDLE_TICKS)
 
     def _stand_in(
         self,
@@ -230,7 +239,7 @@ class VideoPublisher:
                 VideoPacket(
                     rendition=rendition,
                     pts=encoded.pts,
-                    duration=round(IDLE_S * VIDEO_CLOCK_HZ),
+                    duration=_IDLE_TICKS,
                     keyframe=encoded.keyframe,
                     arrival_ns=started_ns,
                     sent_ns=sent_ns,
