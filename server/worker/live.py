@@ -15,6 +15,7 @@ from server.wire.messages import (
     Deinterlace,
     DropReason,
     Message,
+    PictureMissing,
     Reconnecting,
     Stage,
     When,
@@ -27,6 +28,8 @@ from server.worker.process.picture import Picture
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 10.0
 _LEAST_PAUSE_S = 0.05
+# A picture missing for so many times the timeout may be in a track that came later: opened anew, it is found.
+_MISSING_TIMEOUTS = 6
 
 
 class LiveIngest:
@@ -69,6 +72,7 @@ class LiveIngest:
         self._on_gpu = on_gpu
         self._deinterlace = deinterlace
         self._timeline = Timeline()
+        self._timestamp_s: float | None = None  # of the last picture
         self._audio: AudioPublisher | None = None
         self._retry_s = _FIRST_RETRY_S
         self._openings = 0
@@ -140,7 +144,8 @@ class LiveIngest:
             opening=self._openings,
             deinterlace=self._deinterlace,
         )
-        waited_s = 0.0  # for the source alone: what holds us up is no fault of its
+        waited_s = 0.0  # for a picture, of the source alone: what holds us up is no fault of its
+        undecoded = missing = False
         asked_s = time.monotonic()
         pictures = 0
         for arrival in self._source.arrivals():
@@ -152,18 +157,32 @@ class LiveIngest:
                 if audio is not None and self._watched.is_set() and self._takes_sound(audio.format):
                     audio.push(arrival.packet, arrival.times.live_ns)
             else:
+                if missing:  # it may begin between two key frames
+                    waited_s, missing = 0.0, False
+                undecoded = True
                 for picture in decoder.decode(arrival.packet, arrival.times):
                     put(picture)
                     pictures += 1
                     self._seen = datetime.now(UTC)
                     self._retry_s = _FIRST_RETRY_S
-                    waited_s = 0.0
+                    waited_s, undecoded = 0.0, False
             if waited_s > self._timeout_s:
-                raise SourceLost(f"no picture could be decoded for {self._timeout_s:g} s")
+                if undecoded or waited_s > _MISSING_TIMEOUTS * self._timeout_s:
+                    raise SourceLost(f"no picture could be decoded for {waited_s:.0f} s")
+                if not missing:
+                    missing = True
+                    self._say_missing()
             asked_s = time.monotonic()
         if not pictures and not self._stop.is_set():
             raise SourceUnusable("no picture could be decoded")
         return True
+
+    def _say_missing(self) -> None:
+        """Its sound is worth more than an attempt to open it anew, which may find no picture either."""
+        reason = f"no picture for {self._timeout_s:g} s, while its sound goes on"
+        self._log.warning("%s", reason)
+        self._send(PictureMissing(reason=reason))
+        self._on_away(self._seen, self._openings - 1)
 
     def _publisher(self, tracks: Tracks) -> AudioPublisher | None:
         if tracks.audio is None:
@@ -177,5 +196,8 @@ class LiveIngest:
         )
 
     def _stamp(self, pts: int, duration: int, time_base: Fraction, live_ns: int) -> tuple[int, int]:
-        presentation_s = self._timeline.at("picture", float(pts * time_base), live_ns)
+        # Where the source's clock stands still, the picture's own time is that of its arrival.
+        timestamp_s = float(pts * time_base)
+        still, self._timestamp_s = timestamp_s == self._timestamp_s, timestamp_s
+        presentation_s = self._timeline.at("picture", None if still else timestamp_s, live_ns)
         return round(presentation_s * VIDEO_CLOCK_HZ), round(duration * time_base * VIDEO_CLOCK_HZ)
