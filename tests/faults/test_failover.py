@@ -12,7 +12,7 @@ HURTS = {
     "killed": (lambda scene: scene.signal(signal.SIGKILL), "ended by SIGKILL; a new one"),
     "stopped": (
         lambda scene: scene.signal(signal.SIGSTOP),
-        "gave no sign of life for 0.4 s; a new one",
+        "gave no sign of life for 0.3 s; a new one",
     ),
     "crashed": (lambda scene: scene.flaw("crash"), "ended by SIGSEGV; a new one"),
     "hung": (

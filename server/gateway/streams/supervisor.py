@@ -19,7 +19,7 @@ class Patience:
     """How long a worker may be silent, and how soon it is replaced."""
 
     start_s: float = 60.0  # to the first sign of life: imports may take long on a busy machine
-    silent_s: float = 0.4  # four signs of life missed, and nothing in the process is at work
+    silent_s: float = 0.3  # three signs of life missed, and nothing in the process is at work
     busy_s: float = 5.0  # likewise, but something is: it may be starved, or hold Python's lock
     deaths: int = 3  # so many within this time are a pattern: no further worker is started
     deaths_within_s: float = 60.0
