@@ -1,6 +1,7 @@
 """One stream's figures, for Prometheus and for the API alike."""
 
 import time
+from collections.abc import Sequence
 
 from server.gateway.figures.metrics import StreamMetrics
 from server.gateway.figures.players import Players
@@ -40,6 +41,13 @@ class Figures:
         self._frames += 1
         self.recent.add(now_ns / 1e9, stages_s, latency_s)
         self.metrics.frame(stages_s, latency_s)
+
+    def segment_listed(self, frames: Sequence[VideoPacket]) -> None:
+        """Measures the frames of an HLS segment; called as players can have it."""
+        now_ns = time.monotonic_ns()
+        latencies_s = [(now_ns - frame.arrival_ns) / 1e9 for frame in frames]
+        self.recent.add_listed(latencies_s)
+        self.metrics.listed(latencies_s)
 
     def drop(self, dropped: Dropped) -> None:
         key = f"{dropped.stage}/{dropped.reason}"

@@ -1,6 +1,6 @@
 """What Prometheus scrapes. The only file that imports prometheus_client."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import get_args
 
@@ -58,6 +58,9 @@ class Metrics:
             "frame_latency_seconds",
             "From a frame's last byte in to its first bytes to the viewers",
         )
+        self.hls_latency = histogram(
+            "hls_frame_latency_seconds", "From a frame's last byte in to the listing of its HLS segment"
+        )
         self.frames = counter("frames_total", "Frames published")
         self.dropped = counter("frames_dropped_total", "Frames that were not shown", "stage", "reason")
         self.viewers = gauge("viewers", "Viewers now", "protocol")
@@ -92,6 +95,7 @@ class Metrics:
         )
         self.per_stream = (
             *(self.stage_duration, self.latency, self.frames, self.dropped, self.viewers, self.queue_length),
+            self.hls_latency,
             *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
             *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
             *(self.fallbacks, self.level, self.steps),
@@ -155,6 +159,7 @@ class StreamMetrics:
         self._cpu_s = 0.0  # of the running worker, as last reported
         self._stages = {stage: metrics.stage_duration.labels(stream, stage) for stage in STAGES}
         self._latency = metrics.latency.labels(stream)
+        self._hls_latency = metrics.hls_latency.labels(stream)
         self._frames = metrics.frames.labels(stream)
         self.reconnects = metrics.reconnects.labels(stream)
         self.restarts = metrics.restarts.labels(stream)
@@ -171,6 +176,10 @@ class StreamMetrics:
         self._latency.observe(latency_s)
         for stage, duration_s in stages_s.items():
             self._stages[stage].observe(duration_s)
+
+    def listed(self, latencies_s: Iterable[float]) -> None:
+        for latency_s in latencies_s:
+            self._hls_latency.observe(latency_s)
 
     def drop(self, dropped: Dropped) -> None:
         self._metrics.dropped.labels(self._stream, dropped.stage, dropped.reason).inc(dropped.count)

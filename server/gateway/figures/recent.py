@@ -1,7 +1,7 @@
 """The last frames of a stream in figures: quantiles of each stage, frames per second."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from server.gateway.figures.views import Quantiles
 from server.wire.messages import Stage
@@ -16,6 +16,7 @@ class RecentFrames:
     def __init__(self) -> None:
         self._stages_s: dict[Stage, deque[float]] = {}
         self._latencies_s: deque[float] = deque(maxlen=FRAMES)
+        self._hls_latencies_s: deque[float] = deque(maxlen=FRAMES)
         self._times_s: deque[float] = deque(maxlen=FRAMES)
 
     def add(self, now_s: float, stages_s: Mapping[Stage, float], latency_s: float) -> None:
@@ -23,6 +24,9 @@ class RecentFrames:
         self._latencies_s.append(latency_s)
         for stage, duration_s in stages_s.items():
             self._stages_s.setdefault(stage, deque(maxlen=FRAMES)).append(duration_s)
+
+    def add_listed(self, latencies_s: Iterable[float]) -> None:
+        self._hls_latencies_s.extend(latencies_s)
 
     def fps(self, now_s: float) -> float:
         """Frames a second over the last five; 0 where none came."""
@@ -36,6 +40,9 @@ class RecentFrames:
 
     def latency(self) -> Quantiles | None:
         return _quantiles(self._latencies_s)
+
+    def hls_latency(self) -> Quantiles | None:
+        return _quantiles(self._hls_latencies_s)
 
     def stages(self) -> dict[Stage, Quantiles]:
         found = {stage: _quantiles(durations) for stage, durations in self._stages_s.items()}

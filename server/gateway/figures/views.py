@@ -118,6 +118,9 @@ class StreamView(BaseModel):
     stepped: SteppedView | None
     fps: float = Field(description="Frames published in each of the last seconds")
     latency_s: Quantiles | None = Field(description="A frame's last byte → its first bytes to every viewer")
+    hls_latency_s: Quantiles | None = Field(
+        description="A frame's last byte → the listing of its HLS segment, while somebody plays HLS"
+    )
     stages_s: dict[Stage, Quantiles]
     frames: FramesView
     viewers: ViewersView

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -74,7 +74,14 @@ def _first_sequence() -> int:
 class Segments:
     """Fed with a stream's packets by the event loop; each costs it some tens of microseconds."""
 
-    def __init__(self, settings: Hls, *, on_need_keyframe: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Hls,
+        *,
+        on_need_keyframe: Callable[[], None],
+        on_listed: Callable[[Sequence[VideoPacket]], None] = lambda frames: None,
+    ) -> None:
+        """`on_listed` hears of the frames of each segment as players can have it."""
         self.settings = settings
         self.first = asyncio.Event()  # a segment is there, or none will come
         self.ended = False  # no segment follows those that there are
@@ -85,6 +92,7 @@ class Segments:
         self.target_duration_s = math.ceil(settings.segment_s)
         self._limit = math.ceil((self.target_duration_s + 0.5) * VIDEO_CLOCK_HZ) - 1
         self._on_need_keyframe = on_need_keyframe
+        self._on_listed = on_listed
         # Names that no earlier run of the service has given out: caches keep segments.
         self._run = f"{time.time_ns() // 1_000_000:x}"
         self._made = 0
@@ -224,6 +232,7 @@ class Segments:
             self.media_sequence += 1
             self.discontinuity_sequence += self.listed.popleft().discontinuity
         self.first.set()
+        self._on_listed([packet for packet, _ in growing.frames])
 
     def _take_audio(self, growing: _Growing, end: int) -> list[Sample]:
         """The sound up to the end of the segment. What comes late is in the next one: its time says where."""

@@ -1,6 +1,6 @@
 """Everything one stream's packets go to: a fan-out for each rendition, one for sound, and HLS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from server.gateway.fanout.fanout import Fanout, Feedback, Reader
 from server.gateway.fanout.keyframes import KeyframeRequests
@@ -55,6 +55,7 @@ class Outputs:
         on_request_keyframe: Callable[[Rendition], None],
         on_slow_viewer: Callable[[int], None],
         on_plain_wanted: Callable[[bool], None],
+        on_listed: Callable[[Sequence[VideoPacket]], None],
     ) -> None:
         feedback = Feedback(feedback_keyframe_every_s)
         self.upscaled = VideoOutput(
@@ -69,7 +70,7 @@ class Outputs:
             on_drop=on_slow_viewer,
             on_readers=lambda count: on_plain_wanted(count > 0),
         )
-        self.hls = Segments(hls, on_need_keyframe=self.upscaled.keyframes.ask)
+        self.hls = Segments(hls, on_need_keyframe=self.upscaled.keyframes.ask, on_listed=on_listed)
         self.audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS, feedback=feedback)
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]:

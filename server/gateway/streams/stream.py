@@ -85,6 +85,7 @@ class Stream:
             on_request_keyframe=self._request_keyframe,
             on_slow_viewer=self._on_slow_viewer,
             on_plain_wanted=lambda wanted: self.audience.watch_plain(wanted),
+            on_listed=self.figures.segment_listed,
         )
         self.audience = Audience(
             self.figures, always=settings.upscale_when == "always", on_change=self._on_audience
@@ -396,6 +397,7 @@ class Stream:
             stepped=self._stepped,
             fps=round(recent.fps(time.monotonic()), 2),
             latency_s=recent.latency(),
+            hls_latency_s=recent.hls_latency(),
             stages_s=recent.stages(),
             frames=self.figures.frames_view(),
             viewers=ViewersView(

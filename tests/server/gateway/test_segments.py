@@ -381,3 +381,17 @@ def test_non_square_pixels_are_told():
     (run,) = source.media().runs()
     with av.open(BytesIO(b"".join(source.segments.find(name) or b"" for name in run))) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+
+def test_each_frame_is_told_once_its_segment_can_be_had():
+    source, listed = Source(), []
+
+    def on_listed(frames):
+        assert source.media().entries[-1].duration_s == pytest.approx(len(frames) / FPS)
+        listed.extend(frames)
+
+    source.segments = Segments(Hls(segment_s=2.0), on_need_keyframe=source._ask, on_listed=on_listed)
+    source.segments.opened(source.opened)
+    start = source.pts
+    source.run(6.5)
+    assert [frame.pts for frame in listed] == [start + i * FRAME_TICKS for i in range(round(6 * FPS))]
