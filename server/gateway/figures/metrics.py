@@ -26,7 +26,7 @@ from server.wire.messages import Dropped, EngineFormat, Heartbeat, Stage
 # Frame budgets (120, 60, 40, 30, 20 and 15 fps) and their halves, then what is no longer live.
 _BUCKETS = (
     *(0.001, 0.002, 0.004, 0.008, 0.012, 0.0167, 0.025, 0.0333, 0.05, 0.0667),
-    *(0.1, 0.15, 0.25, 0.5, 1.0, 2.5),
+    *(0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 STAGES: tuple[Stage, ...] = get_args(Stage)
 

@@ -57,8 +57,6 @@ class NetworkSource:
         self._datagrams: Datagrams | None = None
         self._transport: TransportStream | None = None
         self._options = pixel_limit(max_size) | _options(url, timeout_s=timeout_s)
-        # HTTP hands over whole segments at once; what comes in bursts is played at its own pace.
-        self._paced = scheme(url) in ("http", "https")
         self._container: InputContainer | None = None
         self._video: VideoStream
         self._audio: AudioStream | None = None
@@ -147,15 +145,19 @@ class NetworkSource:
         """Never ends by itself: where the stream does, SourceLost is raised."""
         assert self._container is not None
         audio = [self._audio] if self._audio else []
-        pacer = Pacer(self._stop) if self._paced else None
+        pacer = Pacer(self._stop)  # HTTP hands over whole segments at once
         try:
             for video, packet in packets_of(self._container, self._video, audio):
                 if self._stop.is_set():
                     return
                 if packet.size == 0:
                     continue
-                if pacer and packet.dts is not None:
-                    pacer.hold(float(packet.dts * packet.time_base))
+                if self._web is not None:
+                    arrival_ns = self._web.arrival_ns
+                    if packet.dts is not None:
+                        pacer.hold(float(packet.dts * packet.time_base))
+                    yield Arrival(video=video, packet=packet, times=Times.paced(arrival_ns))
+                    continue
                 stream = self._transport or (self._relay and self._relay.stream)
                 arrival_ns = stream.stamp(packet, video=video) if stream else None
                 yield Arrival(video=video, packet=packet, times=Times.now(arrival_ns))

@@ -52,6 +52,12 @@ class Times:
         return cls(arrival_ns=time_ns, demuxed_ns=time_ns, live_ns=time_ns)
 
     @classmethod
+    def paced(cls, arrival_ns: int | None) -> "Times":
+        """Of a packet that came ahead of its time, which is now."""
+        given = cls.now(arrival_ns)
+        return cls(arrival_ns=given.arrival_ns, demuxed_ns=given.demuxed_ns, live_ns=given.demuxed_ns)
+
+    @classmethod
     def now(cls, arrival_ns: int | None) -> "Times":
         """Of a packet that the demuxer gives now; None where nobody knows when it arrived."""
         demuxed_ns = now_ns()

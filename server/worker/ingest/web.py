@@ -2,15 +2,19 @@
 where the policy allows."""
 
 import http.client
+import os
 import re
+import socket
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
+from server.worker.ingest.ahead import Ahead
 from server.worker.ingest.dial import Dialer
 from server.worker.ingest.readable import Decrypted, Nothing, Readable, decrypted_url
 
@@ -24,7 +28,7 @@ _URI = re.compile(r'URI="([^"]*)"')
 
 class Web:
     """`open` is libav's `io_open`. What can't be had is `Nothing`; `failure` says why. Only what the policy
-    forbids is raised: Refused."""
+    forbids is raised: Refused. What is no file is read ahead; `arrival_ns` is of what libav has read last."""
 
     def __init__(self, url: str, dialer: Dialer, *, timeout_s: float) -> None:
         self._dialer = dialer
@@ -33,6 +37,7 @@ class Web:
         self._passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
         self.url = self._without_user(url)
         self.failure = ""
+        self.arrival_ns: int | None = None
         self._opener = urllib.request.OpenerDirector()
         for handler in (
             _Http(dialer),
@@ -69,10 +74,13 @@ class Web:
             return Decrypted(body, options)
         return body
 
-    def _body(self, url: str, start: int, end: int) -> "_Body":
+    def _read_by(self, arrival_ns: int) -> None:
+        self.arrival_ns = arrival_ns
+
+    def _body(self, url: str, start: int, end: int) -> Readable:
         response = self.get(url, start, end)
         if end:
-            return _Body(self, response, end - start)
+            return Ahead(_Body(self, response, end - start), on_read=self._read_by)
         if response.geturl() != url:
             playlist = _Body(self, response, None)
             if playlist.resolve_uris(response.geturl()):
@@ -80,7 +88,9 @@ class Web:
             response.close()
             response = self.get(url, start)
         size = _whole_size(response, start)
-        return _Body(self, response, None) if size is None else _Seekable(self, response, start, size)
+        if size is None or url != self.url:
+            return Ahead(_Body(self, response, None), on_read=self._read_by)
+        return _Seekable(self, response, start, size)  # it may be a file, whose index lies at its end
 
     def get(self, url: str, start: int, end: int = 0) -> http.client.HTTPResponse:
         """The answer from byte `start` on, up to `end` unless that is 0. Raises one of _FAILURES."""
@@ -163,6 +173,14 @@ class _Body:
                 lines[index] = urljoin(base, line.strip())
         self._ready = "\n".join([*lines, ""]).encode()
         return True
+
+    def abort(self) -> None:
+        """Ends a read that waits, in another thread."""
+        with (
+            suppress(OSError, ValueError, AttributeError),  # it has been read to its end, and is closed
+            socket.socket(fileno=os.dup(self._response.fileno())) as connection,
+        ):
+            connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._response.close()
