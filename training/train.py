@@ -1,4 +1,4 @@
-"""The training loop: L1 or L2, and Adam; one or many devices; goes on bit by bit where it was killed.
+"""The training loop: a recipe's loss, and Adam; one or many devices; goes on bit by bit where it was killed.
 
 Many devices: `torchrun --nproc-per-node N -m server train …`; each process draws patches of its own.
 """
@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss, mse_loss
 
 from engine.files import replace_file
 from training.data.pairs import PackedPairs, PatchSampler, to_network
 from training.devices import Devices
+from training.losses import Loss
 from training.networks import LoadedNetwork, build_network, collapse, save_network, take_over, widen
 from training.progress import Progress
 from training.recipes import Recipe
@@ -70,7 +70,7 @@ def train(
     sampler = PatchSampler(pairs, recipe.lr_patch, (recipe.seed, devices.rank))
     last = recipe.iterations if stop_after is None else min(recipe.iterations, first + stop_after)
     waiting_s, began = 0.0, time.perf_counter()
-    error = {"L1": l1_loss, "L2": mse_loss}[recipe.loss]
+    loss_of = Loss(recipe).to(devices.device)
     losses: list[Tensor] = []
 
     def plain(trained: nn.Module) -> nn.Module:
@@ -94,11 +94,12 @@ def train(
             upcoming = loader.submit(sampler.batch, recipe.batch, iteration + 1)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(iteration)
+            low, high = (to_network(rgb, recipe.config.colour).to(devices.device) for rgb in (lr, hr))
             with torch.autocast(devices.device.type, torch.bfloat16, enabled=recipe.bf16):
-                sr = parallel(to_network(lr, recipe.config.colour).to(devices.device))
-            loss = error(sr.float(), to_network(hr, recipe.config.colour).to(devices.device))
+                sr = parallel(low)
+            loss = loss_of(sr.float(), high, low)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             losses.append(loss.detach())
             if recipe.gradient_norm:
                 nn.utils.clip_grad_norm_(network.parameters(), recipe.gradient_norm)

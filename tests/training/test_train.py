@@ -49,12 +49,20 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(run / "checkpoint.safetensors").state
 
 
-@pytest.mark.parametrize("loss", ["L1", "L2"])
+@pytest.mark.parametrize(
+    ("loss", "detail", "worse"), [("L1", 0, 0), ("L2", 0, 0), ("PSNR", 0, 0), ("L1", 20, 0.5)]
+)
 def test_training_learns(
-    pairs: PackedPairs, photographs: Path, tmp_path: Path, loss: Literal["L1", "L2"]
+    pairs: PackedPairs,
+    photographs: Path,
+    tmp_path: Path,
+    loss: Literal["L1", "L2", "PSNR"],
+    detail: float,
+    worse: float,
 ) -> None:
-    train(replace(recipe(1), loss=loss), pairs=pairs, run=tmp_path / "short")
-    longer = replace(recipe(60, 60), loss=loss)
+    begun = replace(recipe(1), loss=loss, detail=detail, lanczos=worse, lr_patch=24)
+    train(begun, pairs=pairs, run=tmp_path / "short")
+    longer = replace(begun, iterations=60, save_every=60)
     train(longer, pairs=pairs, validation=photographs, run=tmp_path / "longer")
     before, after = (
         luma_psnr(

@@ -46,7 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--initial", type=Path, metavar="CHECKPOINT", help="weights to begin with")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--loss", choices=("L1", "L2"), help="L2 for a last fine-tuning (default: L1)")
+    parser.add_argument(
+        "--loss", choices=("L1", "L2", "PSNR"), help="PSNR: each patch's, in dB (default: L1)"
+    )
+    parser.add_argument(
+        "--detail", type=float, metavar="WEIGHT", help="add this of the visible detail that is lost"
+    )
+    parser.add_argument(
+        "--lanczos",
+        type=float,
+        metavar="WEIGHT",
+        help="add this of what is further from the original than Lanczos would be",
+    )
     parser.add_argument(
         "--collapsible",
         type=int,
@@ -87,7 +98,9 @@ def packed(args: argparse.Namespace, recipe: Recipe) -> PackedPairs:
 
 def run(args: argparse.Namespace) -> int:
     recipe = RECIPES[args.recipe](config_of(args.model, args.scale, args.kernels))
-    names = ("iterations", "learning_rate", "batch", "loss", "collapsible", "gradient_norm")
+    names = (
+        "iterations", "learning_rate", "batch", "loss", "detail", "lanczos", "collapsible", "gradient_norm",
+    )  # fmt: skip
     given = {name: getattr(args, name) for name in names}
     recipe = replace(
         recipe, seed=args.seed, bf16=args.bf16, **{k: v for k, v in given.items() if v is not None}

@@ -38,15 +38,18 @@ class Compression:
 
     @classmethod
     def draw_live(cls, rng: np.random.Generator) -> "Compression":
-        """A wider choice: CRF 15-40, from what is hardly touched to what is hardly bearable."""
+        """A wider choice: CRF 15-40, from hardly touched to hardly bearable, mostly between."""
         codec: Codec = "libx264" if rng.random() < 0.8 else "libx265"
         preset = str(rng.choice(["ultrafast", "superfast", "veryfast", "faster", "medium"]))
-        return cls(codec=codec, crf=int(rng.integers(15, 41)), preset=preset)
+        return cls(codec=codec, crf=round(rng.triangular(15, 26, 40)), preset=preset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSource:
-    """What a picture went through before it reached us: a camera, a scaler, one encoder or two."""
+    """What a picture went through before it reached us: a lens, a scaler, a noisy sensor, one encoder or two.
+
+    Of these the lens belongs to the picture: HR is as soft, for a network can't know how sharp it was meant.
+    """
 
     kernel: Kernel
     blur: float  # sigma in HR pixels
@@ -55,10 +58,10 @@ class LiveSource:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "LiveSource":
-        kernel: Kernel = rng.choice(get_args(Kernel))
-        blur = float(rng.uniform(0.3, 0.8)) if rng.random() < 0.2 else 0.0
-        noise = float(rng.uniform(0.5, 3.0)) if rng.random() < 0.3 else 0.0
-        count = 2 if rng.random() < 0.2 else 1
+        kernel: Kernel = rng.choice(get_args(Kernel)) if rng.random() < 0.4 else "bicubic"
+        blur = float(rng.uniform(0.4, 1.2)) if rng.random() < 0.25 else 0.0
+        noise = float(rng.uniform(0.5, 2.5)) if rng.random() < 0.2 else 0.0
+        count = 2 if rng.random() < 0.1 else 1
         return cls(
             kernel=kernel,
             blur=blur,
@@ -67,9 +70,8 @@ class LiveSource:
         )
 
 
-def degrade_live(hr: Rgb, scale: int, rng: np.random.Generator) -> tuple[Rgb, int, int]:
-    """One degraded frame as `degrade_still` gives it, made of an HR image through all that `LiveSource`
-    names."""
+def degrade_live(hr: Rgb, scale: int, rng: np.random.Generator) -> tuple[Rgb, Rgb]:
+    """An HR image as one frame of a live stream through all that `LiveSource` names: (LR, HR of it)."""
     source = LiveSource.draw(rng)
     if source.blur:
         hr = np.asarray(Image.fromarray(hr).filter(ImageFilter.GaussianBlur(source.blur)))
@@ -77,7 +79,14 @@ def degrade_live(hr: Rgb, scale: int, rng: np.random.Generator) -> tuple[Rgb, in
     if source.noise:
         noisy = lr + rng.normal(0.0, source.noise, lr.shape)
         lr = np.rint(noisy.clip(0, 255)).astype(np.uint8)
-    return degrade_still(lr, source.generations, rng)
+    coded, y, x = degrade_still(lr, source.generations, rng)
+    return coded, seen(hr, scale, coded, y, x)
+
+
+def seen(hr: Rgb, scale: int, coded: Rgb, y: int, x: int) -> Rgb:
+    """The part of `hr` that a frame of `degrade_still` shows."""
+    height, width = (side * scale for side in coded.shape[:2])
+    return hr[y * scale : y * scale + height, x * scale : x * scale + width]
 
 
 def compress(frames: list[Rgb], how: Compression) -> list[Rgb]:

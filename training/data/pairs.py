@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.files import replace_file
-from training.data.degrade import Compression, degrade_live, degrade_still
+from training.data.degrade import Compression, degrade_live, degrade_still, seen
 from training.data.images import VIDEO_SUFFIXES, hr_folder, media_files, read_frames, read_rgb
 from training.data.resize import Rgb, crop_to_multiple, downscale
 from training.quality import rgb_to_y
@@ -26,7 +26,7 @@ from training.quality import rgb_to_y
 Degradation = Literal["bicubic", "h264", "live"]
 # How often a picture is compressed, each time otherwise: no texture is to be known at one quality only.
 COMPRESSIONS = 3
-PACKING = 3  # part of the cache's key: raised when the same files are packed otherwise
+PACKING = 4  # part of the cache's key: raised when the same files are packed otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,18 +73,18 @@ def read_pairs(config: DataConfig, *, lr_patch: int) -> Iterator[Pair]:
             size = f"{hr.shape[1]}×{hr.shape[0]}"
             raise ValueError(f"{file} is {size}, smaller than {needed}×{needed}, which the crop needs")
         lr = _given_lr(config, file, hr) if config.lr_folder else downscale(hr, scale)
-        if config.degrade != "h264":
-            yield Pair(lr=lr, hr=hr)
         match config.degrade:
             case "bicubic":
-                degraded = []
+                yield Pair(lr=lr, hr=hr)
             case "h264":
-                degraded = [degrade_still(lr, [Compression.draw(rng)], rng) for _ in range(COMPRESSIONS)]
+                for _ in range(COMPRESSIONS):
+                    coded, y, x = degrade_still(lr, [Compression.draw(rng)], rng)
+                    yield Pair(lr=coded, hr=seen(hr, scale, coded, y, x))
             case "live":  # once clean: one model is to serve clean and compressed sources
-                degraded = [degrade_live(hr, scale, rng) for _ in range(COMPRESSIONS - 1)]
-        for coded, y, x in degraded:
-            rows, columns = (side * scale for side in coded.shape[:2])
-            yield Pair(lr=coded, hr=hr[y * scale : y * scale + rows, x * scale : x * scale + columns])
+                yield Pair(lr=lr, hr=hr)
+                for _ in range(COMPRESSIONS - 1):
+                    coded, of_it = degrade_live(hr, scale, rng)
+                    yield Pair(lr=coded, hr=of_it)
 
 
 def _given_lr(config: DataConfig, file: Path, hr: Rgb) -> Rgb:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import shared
-from training.data.degrade import Compression, compress, degrade_still
+from training.data.degrade import Compression, LiveSource, compress, degrade_live, degrade_still
 from training.data.images import image_files, read_rgb
 from training.data.pairs import DataConfig, PackedPairs, PatchSampler, read_pairs
 from training.data.resize import downscale, upscale_bicubic
@@ -165,3 +165,12 @@ def test_live_pairs_are_clean_once_and_degraded_otherwise(tmp_path: Path) -> Non
         assert pair.hr.shape == (2 * pair.lr.shape[0], 2 * pair.lr.shape[1], 3)
         error = psnr(rgb_to_y(pair.lr), rgb_to_y(downscale(pair.hr, 2)))
         assert 18 < error < 60  # of the same place, and not the same
+
+
+def test_what_a_lens_blurs_is_as_soft_in_hr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hr = picture(320, 384)
+    best = Compression(codec="libx264", crf=1, preset="medium")
+    soft = LiveSource(kernel="bicubic", blur=2.0, noise=0.0, generations=(best,))
+    monkeypatch.setattr(LiveSource, "draw", lambda rng: soft)
+    lr, of_it = degrade_live(hr, 2, np.random.default_rng(0))
+    assert psnr(rgb_to_y(downscale(of_it, 2)), rgb_to_y(lr)) > 38
