@@ -146,6 +146,7 @@ async def test_a_gateway_that_was_held_up_does_not_blame_its_workers():
     async with supervised(placement, silent_s=0.3) as (witness, _):
         await until(lambda: witness.messages, "the worker runs")
         time.sleep(0.6)  # noqa: ASYNC251  as a debugger, a paused machine or a long garbage collection would
+        await asyncio.sleep(0.01)  # what was on its way has yet to be read
         placement.workers[0].say(SIGN)
         placement.workers[0].say(BEAT)
         await until(lambda: len(witness.messages) == 2, "the late sign of life is heard")
