@@ -66,9 +66,16 @@ class _Growing:
         return last.pts - self.frames[-2][0].pts if len(self.frames) > 1 else last.duration
 
 
-def _first_sequence() -> int:
-    """Grows faster with time than there can be segments; players that count in 31 bits have it until 2043."""
-    return int(4 * (time.time() - _EPOCH_S))
+def _first_sequences() -> tuple[int, int]:
+    """Where segments and discontinuities are numbered from: by the time, so that the numbers go on over a
+    restart of the service instead of back (RFC 8216, 6.2.2).
+
+    Segments: there can't be so many; players that count in 31 bits have it until 2043. Discontinuities:
+    more than one in ten minutes, all the time, are not provided for. hls.js walks an array of that length at
+    every segment, so that the number has to stay small.
+    """
+    since_s = time.time() - _EPOCH_S
+    return int(4 * since_s), int(since_s / 600)
 
 
 class Segments:
@@ -86,8 +93,7 @@ class Segments:
         self.first = asyncio.Event()  # a segment is there, or none will come
         self.ended = False  # no segment follows those that there are
         self.listed: deque[Segment] = deque()
-        # RFC 8216, 6.2.2: neither ever goes back, over a restart of the service neither.
-        self.media_sequence = self.discontinuity_sequence = _first_sequence()
+        self.media_sequence, self.discontinuity_sequence = _first_sequences()
         # RFC 8216, 6.2.1: it must not change. 4.3.3.1: no segment's duration may round to more.
         self.target_duration_s = math.ceil(settings.segment_s)
         self._limit = math.ceil((self.target_duration_s + 0.5) * VIDEO_CLOCK_HZ) - 1
