@@ -71,7 +71,9 @@ def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
 
     @routes.patch(
         "/{stream}",
-        responses=responses(*(StreamNotFound, StreamOfSettings, InvalidStream, LimitReached, NotKept)),
+        responses=responses(
+            *(UnreadableBody, StreamNotFound, StreamOfSettings, InvalidStream, LimitReached, NotKept)
+        ),
         dependencies=[needs_publish],
     )
     async def change_stream(stream: str, wanted: StreamChanges) -> StreamChanged:
