@@ -11,7 +11,7 @@ from loadtest.http import use_token
 
 COMMANDS = {
     "viewers": (viewers, "N viewers at once: join time, frames per second, loss, server CPU per viewer"),
-    "latency": (latency, "glass-to-glass latency of a live source of its own"),
+    "latency": (latency, "how late frames are, and how late the service says, by each protocol"),
     "overload": (overload, "a busy machine: frames in time, steps between networks, the way back"),
     "faults": (
         faults,

@@ -1,44 +1,84 @@
-"""`livesr-loadtest latency`: glass to glass, from the numbers in the picture of a live source of its own."""
+"""`livesr-loadtest latency`: how late each frame is at a viewer, beside what the service says of itself.
+
+A picture carries its number. True is the time from the sending of a frame's last byte until a viewer has the
+last byte of what became of it: by WebRTC the frame, by HLS its segment.
+"""
 
 import argparse
 import asyncio
+import io
 import json
 import secrets
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import cast
+from functools import partial
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urljoin, urlsplit
 
 import av
+from av.container import InputContainer
 
+from loadtest.hls_viewer import HlsViewer
 from loadtest.http import ServerError, base_url, request, stream_state
-from loadtest.numbered_source import Luma, NumberedSource, read
+from loadtest.numbered_source import Luma, NumberedSource, OnSent, Way, read
 from loadtest.swarm import is_loopback, sleep_until
 from loadtest.viewer import Viewer, stay_on_loopback
 from loadtest.viewers import Spread
+from loadtest.ways import WAYS_IN, HlsOrigin, Published, Udp, WayIn
+
+WayOut = Literal["whep", "hls"]
+WAYS_OUT: tuple[WayOut, ...] = get_args(WayOut)
 
 START_TIMEOUT_S = 30.0
-SETTLE_S = 2.0
-LAST_FRAME_S = 1.0  # what the last frame measured is given to come through
+SETTLE_S = 3.0
+LAST_FRAME_S = 1.0  # what the last frame measured is given to come through; by HLS its segment has to end
+HLS_LAST_FRAME_S = 4.0
+# The service's quantiles are of so many frames: over fewer than that it remembers some from before.
+SERVICE_FRAMES = 512
+_ALONE = ("decode", "upscale", "encode")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One way in and one way out; seconds."""
+
+    way_in: WayIn
+    way_out: WayOut
+    frames_sent: int
+    frames_seen: int
+    true_s: Spread
+    service_s: dict[str, float]  # p50, p95 and p99, as the API says
+    difference_s: dict[str, float]  # true above the service's, p50 and p95
+    alone_s: float  # decoding, upscaling and encoding of a frame, medians
+    above_alone_s: float  # the true median above that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What `latency` prints: from a picture's making to its decoding by the viewer, seconds."""
-
-    latency_s: Spread
-    frames_made: int
-    frames_seen: int
+    size: str
+    fps: int
+    pairs: list[Pair]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", required=True, help="the service, http://HOST:PORT/")
-    parser.add_argument("--duration", type=float, default=15, metavar="S", help="seconds measured (15)")
+    parser.add_argument(
+        "--duration", type=float, default=21, metavar="S", help="seconds measured of each (21)"
+    )
     parser.add_argument("--size", default="320x180", metavar="WxH", help="of the source (default 320x180)")
     parser.add_argument("--fps", type=int, default=25, help="of the source (default 25)")
-    parser.add_argument("--udp-port", type=int, default=5600, help="where the service gets it (default 5600)")
+    parser.add_argument(
+        "--in", dest="ways_in", default=",".join(WAYS_IN), metavar="WAYS", help="of " + ", ".join(WAYS_IN)
+    )
+    parser.add_argument(
+        "--out", dest="ways_out", default=",".join(WAYS_OUT), metavar="WAYS", help="of " + ", ".join(WAYS_OUT)
+    )
+    parser.add_argument(
+        "--port", type=int, default=5600, help="where the service gets udp, rtmp and rtsp (default 5600)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -48,67 +88,173 @@ def run(args: argparse.Namespace) -> int:
     for name, most in (("duration", 600), ("fps", 120)):
         if not 0 < getattr(args, name) <= most:
             raise ValueError(f"--{name} {getattr(args, name)}: must be above 0, at most {most}")
+    ways_in = cast(list[WayIn], _ways("in", args.ways_in, WAYS_IN))
+    ways_out = cast(list[WayOut], _ways("out", args.ways_out, WAYS_OUT))
     if is_loopback(base):
         stay_on_loopback()
+    pairs: list[Pair] = []
+    for way_in in ways_in:
+        make_way, url = _way(way_in, base, args.port, args.fps)
+        source = NumberedSource(make_way, width=width, height=height, fps=args.fps)
+        with own_stream(base, url(source)) as stream, source:
+            wait_until_running(base, stream)
+            pairs += asyncio.run(measure(base, stream, source, way_in, ways_out, args.duration))
+    report = Report(size=args.size, fps=args.fps, pairs=pairs)
+    print(json.dumps(asdict(report)) if args.json else render(report))
+    return 0
+
+
+def _way(
+    way_in: WayIn, base: str, port: int, fps: int
+) -> tuple[Callable[[OnSent], Way], Callable[[NumberedSource], str]]:
+    """How to send, and what the service is to open for it."""
     host = urlsplit(base).hostname or ""
     there = host if is_loopback(base) else "0.0.0.0"
-    source = NumberedSource(
-        f"udp://{host}:{args.udp_port}?pkt_size=1316", width=width, height=height, fps=args.fps
-    )
-    with source, own_stream(base, f"udp://{there}:{args.udp_port}") as stream:
-        report = asyncio.run(measure(base, stream, source, args.duration))
-    if args.json:
-        print(json.dumps(asdict(report)))
-    else:
-        s = report.latency_s
-        print(f"glass to glass  p50 {s.p50:.3f}  p95 {s.p95:.3f}  max {s.max:.3f} s")
-        print(f"frames          {report.frames_seen} of {report.frames_made} seen")
-    return 0
+    netloc = f"[{there}]:{port}" if ":" in there else f"{there}:{port}"
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    key = secrets.token_hex(8)
+    match way_in:
+        case "udp":
+            return partial(Udp, host, port), lambda source: f"udp://{netloc}"
+        case "rtmp" | "rtsp":
+            path = f"live/{key}"
+            url = f"{way_in}://{netloc}/{path}?listen=1"
+            return partial(Published, f"{way_in}://{target}/{path}"), lambda source: url
+        case "hls":
+            ours = _own_address(base)
+            origin = partial(HlsOrigin, ours, fps)
+            return origin, lambda source: f"http://{ours}:{cast(HlsOrigin, source.way).port}/live.m3u8"
+
+
+def _own_address(base: str) -> str:
+    """This machine's address, as the service sees it."""
+    parts = urlsplit(base)
+    with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=10) as connection:
+        return str(connection.getsockname()[0])
 
 
 @contextmanager
 def own_stream(base: str, source: str) -> Iterator[str]:
-    """A stream of the load test's own on the service, running; deleted afterwards."""
+    """A stream of the load test's own on the service; deleted afterwards."""
     stream = f"loadtest-{secrets.token_hex(3)}"
     body = json.dumps({"id": stream, "source": source}).encode()
     answer = request("POST", urljoin(base, "api/streams"), body, "application/json")
     if answer.status != 201:
         raise ServerError(f"{base} refuses the stream: {answer.reason()}")
     try:
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while (state := stream_state(base, stream))["state"] not in ("running", "idle"):
-            if state["state"] == "failed" or time.monotonic() > deadline_s:
-                raise ServerError(f"stream {stream} is {state['state']}: {state['reason']}")
-            time.sleep(0.1)
         yield stream
     finally:
         request("DELETE", urljoin(base, f"api/streams/{stream}"))
 
 
-async def measure(base: str, stream: str, source: NumberedSource, duration_s: float) -> Report:
+def wait_until_running(base: str, stream: str) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while (state := stream_state(base, stream))["state"] not in ("running", "idle"):
+        if state["state"] == "failed" or time.monotonic() > deadline_s:
+            raise ServerError(f"stream {stream} is {state['state']}: {state['reason']}")
+        time.sleep(0.1)
+
+
+class _Seen:
+    """Latencies by number, of pictures that were read."""
+
+    def __init__(self, source: NumberedSource) -> None:
+        self._sent_s = source.sent_s
+        self.latencies_s: dict[int, float] = {}
+
+    def add(self, frame: av.VideoFrame, at_s: float) -> None:
+        number = read(cast(Luma, frame.to_ndarray(format="gray")))
+        if number is not None and number in self._sent_s:
+            self.latencies_s.setdefault(number, at_s - self._sent_s[number])
+
+
+async def measure(
+    base: str,
+    stream: str,
+    source: NumberedSource,
+    way_in: WayIn,
+    ways_out: Sequence[WayOut],
+    duration_s: float,
+) -> list[Pair]:
+    """All ways out at once. A viewer by WebRTC is always there: one keeps the stream awake."""
+    seen: dict[WayOut, _Seen] = {way: _Seen(source) for way in ways_out}
     decoder = av.CodecContext.create("h264", "r")
-    seen: dict[int, float] = {}  # number → latency
 
     def on_frame(data: bytes, at_s: float) -> None:
-        begin_s = time.monotonic()
         for frame in decoder.decode(av.Packet(data)):
-            number = read(cast(Luma, frame.to_ndarray(format="gray")))
-            if number is not None and number in source.made_s:
-                seen[number] = at_s + time.monotonic() - begin_s - source.made_s[number]
+            if "whep" in seen:
+                seen["whep"].add(frame, at_s)
 
-    viewer = Viewer(base, stream, on_frame)
+    def on_segment(data: bytes, at_s: float) -> None:
+        with av.open(io.BytesIO(data)) as container:
+            for frame in cast(InputContainer, container).decode(video=0):
+                seen["hls"].add(frame, at_s)
+
+    viewer, player = Viewer(base, stream, on_frame), HlsViewer(base, stream, on_segment)
+    playing = asyncio.create_task(player.watch()) if "hls" in ways_out else None
     try:
         await viewer.join()
         from_s = time.monotonic() + SETTLE_S
-        await sleep_until(from_s + duration_s + LAST_FRAME_S)
+        until_s = from_s + duration_s
+        await sleep_until(until_s)
+        state = await asyncio.to_thread(stream_state, base, stream)
+        await sleep_until(until_s + (HLS_LAST_FRAME_S if playing else LAST_FRAME_S))
+        player.leave()
+        if playing is not None:
+            await playing
     finally:
+        player.leave()
         await viewer.leave()
-    made_s = source.made_s.copy()  # the source goes on meanwhile
-    made = [number for number, at_s in made_s.items() if from_s <= at_s < from_s + duration_s]
-    latencies = [seen[number] for number in made if number in seen]
-    if not latencies:
-        raise ServerError(f"no picture of stream {stream} shows a number of the source's")
-    return Report(latency_s=Spread.of(latencies), frames_made=len(made), frames_seen=len(latencies))
+    sent_s = source.sent_s.copy()  # the source goes on meanwhile
+    sent = [number for number, at_s in sent_s.items() if from_s <= at_s < until_s]
+    return [_pair(way_in, way_out, sent, seen[way_out], state, stream) for way_out in ways_out]
+
+
+def _pair(
+    way_in: WayIn, way_out: WayOut, sent: Sequence[int], seen: _Seen, state: dict[str, Any], stream: str
+) -> Pair:
+    latencies_s = [seen.latencies_s[number] for number in sent if number in seen.latencies_s]
+    service_s = state["hls_latency_s" if way_out == "hls" else "latency_s"]
+    if not latencies_s or service_s is None:
+        raise ServerError(f"by {way_out} no picture of stream {stream} shows a number of the source's")
+    true_s = Spread.of(latencies_s)
+    alone_s = sum(state["stages_s"][stage]["p50"] for stage in _ALONE)
+    return Pair(
+        way_in=way_in,
+        way_out=way_out,
+        frames_sent=len(sent),
+        frames_seen=len(latencies_s),
+        true_s=true_s,
+        service_s=service_s,
+        difference_s={"p50": true_s.p50 - service_s["p50"], "p95": true_s.p95 - service_s["p95"]},
+        alone_s=alone_s,
+        above_alone_s=true_s.p50 - alone_s,
+    )
+
+
+def render(report: Report) -> str:
+    lines = [
+        f"{report.size} at {report.fps} frames/s, milliseconds; a frame lasts {1000 / report.fps:.0f}",
+        "in    out   frames seen   true p50   p95   service p50   p95   difference p50   p95   above alone",
+    ]
+    for pair in report.pairs:
+        ms = [
+            *(pair.true_s.p50, pair.true_s.p95, pair.service_s["p50"], pair.service_s["p95"]),
+            *(pair.difference_s["p50"], pair.difference_s["p95"], pair.above_alone_s),
+        ]
+        widths = (11, 6, 14, 6, 17, 6, 14)
+        figures = "".join(f"{value * 1000:{width}.1f}" for value, width in zip(ms, widths, strict=True))
+        counts = f"{pair.frames_seen} of {pair.frames_sent}"
+        lines.append(f"{pair.way_in:<6}{pair.way_out:<6}{counts:<11}{figures}")
+    return "\n".join(lines)
+
+
+def _ways(name: str, text: str, known: Sequence[str]) -> list[str]:
+    ways = text.split(",")
+    for way in ways:
+        if way not in known:
+            raise ValueError(f"--{name} {text}: {way!r} must be one of {', '.join(known)}")
+    return ways
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -1,11 +1,14 @@
-"""A live source of the load test's own: each picture carries its number, and when it was made is known."""
+"""A live source of the load test's own: each picture carries its number, and when it was sent is known."""
 
 import itertools
 import threading
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from numpy.typing import NDArray
 
 BITS = 16
@@ -40,16 +43,32 @@ def read(luma: Luma) -> int | None:
     return int("".join("1" if bit else "0" for bit in upper), 2)
 
 
-class NumberedSource:
-    """Sends MPEG-TS over UDP in real time, whoever listens. A context manager; owns its thread."""
+class Way(Protocol):
+    """How packets get to the service. `open` raises av.FFmpegError where nobody is there to take them."""
 
-    def __init__(self, url: str, *, width: int, height: int, fps: int) -> None:
-        self.made_s: dict[int, float] = {}  # number → monotonic time at which the picture was there
-        self._url = url
+    def open(self) -> OutputContainer: ...
+
+    def send(self, container: OutputContainer, packet: "av.Packet[av.VideoStream]", number: int) -> None:
+        """Tells what it was made with that the frame's last byte has been sent."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# Hears which frames' last bytes have just been sent.
+OnSent = Callable[[list[int]], None]
+
+
+class NumberedSource:
+    """Sends pictures in real time, by one way. A context manager; owns its thread."""
+
+    def __init__(self, make_way: Callable[[OnSent], Way], *, width: int, height: int, fps: int) -> None:
+        self.sent_s: dict[int, float] = {}  # number → monotonic time at which its last byte was sent
+        self.way = make_way(self._on_sent)
         self._size = width, height
         self._fps = fps
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send, name="numbered-source")
+        self._thread = threading.Thread(target=self._run, name="numbered-source")
 
     def __enter__(self) -> "NumberedSource":
         self._thread.start()
@@ -58,19 +77,38 @@ class NumberedSource:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.way.close()
 
-    def _send(self) -> None:
+    def _on_sent(self, numbers: list[int]) -> None:
+        now_s = time.monotonic()
+        for number in numbers:
+            self.sent_s.setdefault(number % (1 << BITS), now_s)
+
+    def _run(self) -> None:
+        numbers = itertools.count()
+        while not self._stop.is_set():
+            try:
+                self._send(numbers)
+            except (av.FFmpegError, OSError):  # the service doesn't wait for it yet, or not any more
+                self._stop.wait(0.3)
+
+    def _send(self, numbers: "itertools.count[int]") -> None:
         width, height = self._size
         chroma = np.full((height // 2, width), 128, np.uint8)
-        begin_s = time.monotonic()
-        with av.open(self._url, "w", format="mpegts", options={"flush_packets": "1"}) as output:
-            stream = output.add_stream("libx264", rate=self._fps, options=_X264 | {"g": str(self._fps)})
+        container = self.way.open()
+        try:
+            stream = container.add_stream("libx264", rate=self._fps, options=_X264 | {"g": str(self._fps)})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            for number in itertools.count():
-                if self._stop.wait(max(0.0, begin_s + number / self._fps - time.monotonic())):
+            begin_s, first = time.monotonic(), None
+            for number in numbers:
+                first = number if first is None else first
+                due_s = begin_s + (number - first) / self._fps
+                if self._stop.wait(max(0.0, due_s - time.monotonic())):
                     return
-                self.made_s[number % (1 << BITS)] = time.monotonic()
-                planes = np.concatenate([draw(number, width, height), chroma])
+                planes = np.concatenate([draw(number % (1 << BITS), width, height), chroma])
                 frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
-                frame.pts = number
-                output.mux(stream.encode(frame))
+                frame.pts = number - first
+                for packet in stream.encode(frame):
+                    self.way.send(container, packet, number)
+        finally:
+            container.close()

@@ -23,10 +23,10 @@ class Body(Protocol):
 
 
 class Ahead:
-    """Body as the file that libav reads; `on_read` hears when what it reads had arrived. A thread of its own
-    takes what comes, and waits when libav has left too much."""
+    """Body as the file that libav reads; `on_read` hears what it reads, and when that arrived. A thread of its
+    own takes what comes, and waits when libav has left too much."""
 
-    def __init__(self, body: Body, *, on_read: Callable[[int], None]) -> None:
+    def __init__(self, body: Body, *, on_read: Callable[[bytes, int], None]) -> None:
         self._body = body
         self._on_read = on_read
         self._changed = threading.Condition()
@@ -47,7 +47,7 @@ class Ahead:
                 self._ready, arrival_ns = self._parts.popleft()
                 self._bytes -= len(self._ready)
                 self._changed.notify()
-            self._on_read(arrival_ns)
+            self._on_read(self._ready, arrival_ns)
         data, self._ready = self._ready[:size], self._ready[size:]
         return data
 

@@ -72,16 +72,18 @@ def packets_of(
 
 
 class Pacer:
-    """Holds packets back until their time has come on the monotonic clock."""
+    """Holds packets back until their time has come on the monotonic clock. One that is later than `stall_s`
+    moves the time of those that follow, too."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, *, stall_s: float = _STALL_S) -> None:
         self._stop = stop
+        self._stall_s = stall_s
         self._base_s: float | None = None
 
     def hold(self, timestamp_s: float) -> None:
         """Returns when a packet of that time is due, or at once when stopped."""
         now_s = time.monotonic()
-        if self._base_s is None or not -_STALL_S <= self._base_s + timestamp_s - now_s <= 10 * _STALL_S:
+        if self._base_s is None or not -self._stall_s <= self._base_s + timestamp_s - now_s <= 10 * _STALL_S:
             self._base_s = now_s - timestamp_s
         wait_s = self._base_s + timestamp_s - now_s
         if wait_s > 0:

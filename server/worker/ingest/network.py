@@ -33,6 +33,7 @@ from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Tim
 from server.worker.ingest.transport import TransportStream
 from server.worker.ingest.web import Web
 
+_LATE_SEGMENT_S = 0.1
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
 
 
@@ -145,7 +146,9 @@ class NetworkSource:
         """Never ends by itself: where the stream does, SourceLost is raised."""
         assert self._container is not None
         audio = [self._audio] if self._audio else []
-        pacer = Pacer(self._stop)  # HTTP hands over whole segments at once
+        # HTTP hands over whole segments at once. One that comes late is played at its pace all the same: a
+        # rush after it would be a stutter at each.
+        pacer = Pacer(self._stop, stall_s=_LATE_SEGMENT_S)
         try:
             for video, packet in packets_of(self._container, self._video, audio):
                 if self._stop.is_set():
@@ -153,7 +156,7 @@ class NetworkSource:
                 if packet.size == 0:
                     continue
                 if self._web is not None:
-                    arrival_ns = self._web.arrival_ns
+                    arrival_ns = self._web.arrival_ns(packet.pts if video else None)
                     if packet.dts is not None:
                         pacer.hold(float(packet.dts * packet.time_base))
                     yield Arrival(video=video, packet=packet, times=Times.paced(arrival_ns))

@@ -17,6 +17,7 @@ _CLOCK_BITS = 33
 # So many frames have to end as expected before it is relied on.
 _TRIAL_FRAMES = 12
 _MOST_KNOWN = 256
+_MOST_LISTED = 4096  # of a segment that has been read
 
 
 class TransportStream:
@@ -141,6 +142,48 @@ class TransportStream:
         # Marked as a discontinuity, since its number is one that has been.
         head = bytes([_SYNC, first << 6 | self._pid >> 8, self._pid & 0xFF, 0x30 | self._counter])
         return head + bytes([filling + 1, 0x80]) + b"\xff" * filling + payload
+
+
+class Arrivals:
+    """When the pictures of transport streams arrived, by PTS, whatever packets they are in."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, int] = OrderedDict()
+
+    def find(self, pts: int) -> int | None:
+        return self._known.get(pts % (1 << _CLOCK_BITS))
+
+    def add(self, pts: int, arrival_ns: int) -> None:
+        self._known[pts] = arrival_ns
+        if len(self._known) > _MOST_LISTED:
+            self._known.popitem(last=False)
+
+
+class Segment:
+    """Sees in one body where each picture begins; what is no transport stream tells nothing."""
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
+        self._rest = b""
+        self._synced = True
+
+    def feed(self, data: bytes, arrival_ns: int) -> None:
+        if not self._synced:
+            return
+        data = self._rest + data
+        whole = len(data) - len(data) % PACKET_BYTES
+        self._rest = data[whole:]
+        for at in range(0, whole, PACKET_BYTES):
+            if data[at] != _SYNC:
+                self._synced, self._rest = False, b""
+                return
+            if data[at + 1] & 0x40 and data[at + 3] & 0x10:
+                packet = data[at : at + PACKET_BYTES]
+                pes = packet[_body(packet)[0] :]
+                if pes[:3] == b"\0\0\1" and len(pes) > 9 and pes[3] >> 4 == 0xE and pes[7] & 0x80:
+                    pts = _ticks(pes, 9)
+                    if pts is not None:
+                        self._arrivals.add(pts, arrival_ns)
 
 
 def _body(packet: bytes) -> tuple[int, bool]:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from server.worker.ingest.ahead import Ahead
 from server.worker.ingest.dial import Dialer
 from server.worker.ingest.readable import Decrypted, Nothing, Readable, decrypted_url
+from server.worker.ingest.transport import Arrivals, Segment
 
 _FAILURES = (OSError, http.client.HTTPException, ValueError)
 
@@ -28,7 +29,7 @@ _URI = re.compile(r'URI="([^"]*)"')
 
 class Web:
     """`open` is libav's `io_open`. What can't be had is `Nothing`; `failure` says why. Only what the policy
-    forbids is raised: Refused. What is no file is read ahead; `arrival_ns` is of what libav has read last."""
+    forbids is raised: Refused. What is no file is read ahead."""
 
     def __init__(self, url: str, dialer: Dialer, *, timeout_s: float) -> None:
         self._dialer = dialer
@@ -37,7 +38,8 @@ class Web:
         self._passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
         self.url = self._without_user(url)
         self.failure = ""
-        self.arrival_ns: int | None = None
+        self._arrivals = Arrivals()
+        self._arrival_ns: int | None = None  # of what libav has read last
         self._opener = urllib.request.OpenerDirector()
         for handler in (
             _Http(dialer),
@@ -74,13 +76,25 @@ class Web:
             return Decrypted(body, options)
         return body
 
-    def _read_by(self, arrival_ns: int) -> None:
-        self.arrival_ns = arrival_ns
+    def arrival_ns(self, pts: int | None) -> int | None:
+        """When a packet of the picture arrived; None where that isn't known. Of formats other than MPEG-TS,
+        and of encrypted segments, the last part that libav has read counts: maybe the next segment's."""
+        found = None if pts is None else self._arrivals.find(pts)
+        return self._arrival_ns if found is None else found
+
+    def _ahead(self, body: "_Body") -> Ahead:
+        segment = Segment(self._arrivals)
+
+        def on_read(data: bytes, arrival_ns: int) -> None:
+            self._arrival_ns = arrival_ns
+            segment.feed(data, arrival_ns)
+
+        return Ahead(body, on_read=on_read)
 
     def _body(self, url: str, start: int, end: int) -> Readable:
         response = self.get(url, start, end)
         if end:
-            return Ahead(_Body(self, response, end - start), on_read=self._read_by)
+            return self._ahead(_Body(self, response, end - start))
         if response.geturl() != url:
             playlist = _Body(self, response, None)
             if playlist.resolve_uris(response.geturl()):
@@ -89,7 +103,7 @@ class Web:
             response = self.get(url, start)
         size = _whole_size(response, start)
         if size is None or url != self.url:
-            return Ahead(_Body(self, response, None), on_read=self._read_by)
+            return self._ahead(_Body(self, response, None))
         return _Seekable(self, response, start, size)  # it may be a file, whose index lies at its end
 
     def get(self, url: str, start: int, end: int = 0) -> http.client.HTTPResponse:

@@ -45,7 +45,7 @@ def until(done) -> None:
 
 def test_what_is_read_late_is_known_to_have_come_early():
     body, arrivals = SlowBody(), []
-    ahead = Ahead(body, on_read=arrivals.append)
+    ahead = Ahead(body, on_read=lambda data, arrival_ns: arrivals.append(arrival_ns))
     body.let(2)
     until(lambda: len(body.given_ns) == 2)
     late_ns = time.monotonic_ns() + 300_000_000
@@ -62,7 +62,7 @@ def test_what_is_read_late_is_known_to_have_come_early():
 
 def test_no_more_is_taken_than_there_is_room_for():
     body = SlowBody()
-    ahead = Ahead(body, on_read=lambda arrival_ns: None)
+    ahead = Ahead(body, on_read=lambda data, arrival_ns: None)
     body.let(1000)
     until(lambda: len(body.given_ns) == _FULL)
     ahead.read(1)
@@ -71,6 +71,6 @@ def test_no_more_is_taken_than_there_is_room_for():
 
 
 def test_who_waits_for_a_body_can_let_it_go():
-    ahead = Ahead(SlowBody(), on_read=lambda arrival_ns: None)
+    ahead = Ahead(SlowBody(), on_read=lambda data, arrival_ns: None)
     ahead.close()
     assert ahead.read(1) == b""

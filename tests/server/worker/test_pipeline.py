@@ -2,11 +2,14 @@ import logging
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from engine.errors import EngineError
 from server.wire.clock import now_ns
+from server.wire.messages import VideoPacket
+from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
 from server.worker.process.mailbox import Closed
 from server.worker.process.picture import ColourTags, Picture, PictureFormat, frame_from_planes, plane_view
@@ -43,6 +46,25 @@ def run(produce, consume, *, load=load_doubling, lanes=2, on_drop=None) -> None:
     pipeline.start()
     pipeline.join(timeout_s=30)
     assert not pipeline.running
+
+
+def test_what_a_demuxer_held_back_is_told_but_no_fault_of_the_network():
+    sent, heard = [], []
+    publisher = VideoPublisher(
+        encoder="libx264", preset="ultrafast", bitrate_bps=0, keyframe_interval_s=10.0, send=sent.append,
+        on_frame=lambda level, latency_s, interval_s: heard.append(latency_s),
+        audio_format=lambda: None, log=LOG,
+    )  # fmt: skip
+
+    def produce(put):
+        put(replace(picture(0), arrival_ns=now_ns() - 60_000_000_000))
+
+    run(produce, publisher.publish)
+    publisher.close()
+    [packet] = [message for message in sent if isinstance(message, VideoPacket)]
+    assert packet.trace.demux == pytest.approx(60, abs=1)
+    assert packet.trace.decode < 10
+    assert heard[0] < 30
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])

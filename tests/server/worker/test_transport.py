@@ -15,7 +15,7 @@ import pytest
 from server.worker.ingest.frame_ends import FrameEnd, FrameEnds, begins_picture
 from server.worker.ingest.network import NetworkSource
 from server.worker.ingest.source import Times
-from server.worker.ingest.transport import PACKET_BYTES, TransportStream
+from server.worker.ingest.transport import PACKET_BYTES, Arrivals, Segment, TransportStream
 
 FPS = 25
 SIZE = (160, 96)
@@ -258,6 +258,29 @@ def test_what_is_no_transport_stream_is_passed_on_as_it_is(data):
         data,
         data[: len(data) // PACKET_BYTES * PACKET_BYTES],
     )
+
+
+@pytest.mark.parametrize("step", [PACKET_BYTES, 1000, 7])
+def test_a_segment_tells_when_each_picture_came(step):
+    arrivals, frames = Arrivals(), Handmade()
+    data = b"".join(frames.pes(b"s" * 500) for _ in range(5))
+    segment = Segment(arrivals)
+    for at in range(0, len(data), step):
+        segment.feed(data[at : at + step], at)
+    frame_bytes = len(data) // 5
+    for number in range(5):
+        arrival = arrivals.find((number + 1) * 3600 + 2**33)
+        assert arrival is not None
+        assert abs(arrival - number * frame_bytes) <= PACKET_BYTES + step
+    assert arrivals.find(6 * 3600) is None
+
+
+def test_a_segment_of_another_format_tells_nothing():
+    arrivals = Arrivals()
+    segment = Segment(arrivals)
+    for _ in range(3):
+        segment.feed(b"\x47" + b"moof" * 500, 1)
+    assert arrivals.find(0) is None
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
