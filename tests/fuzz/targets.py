@@ -20,11 +20,15 @@ from server.gateway.webrtc.rtp import h264_frame
 from server.settings import Hls, check
 from server.wire.codec import Decoder, ProtocolError, encode
 from server.wire.messages import PieceKind, Trace, VideoPacket
+from server.worker.ingest.rtp import RtpStream
+from server.worker.ingest.transport import Arrivals, Segment, TransportStream
 from tests.conftest import ROOT
 from tests.server.gateway.publish import handmade
 from tests.server.gateway.scripted_gateway import FRAME_TICKS, Encoder, opened
 from tests.server.gateway.test_negotiate import CHROMIUM_OFFER
 from tests.server.wire.test_messages import MESSAGES
+from tests.server.worker.test_rtp import Server as RtpServer
+from tests.server.worker.test_transport import Handmade
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,22 @@ def _publish(speaks: type[RtmpDialogue] | type[RtspDialogue], data: bytes) -> No
 
 
 @cache
+def _on_its_way(data: bytes) -> None:
+    rtp = RtpStream()
+    rtp.follow(0, "h264")
+    out = rtp.feed(data, 1) + rtp.feed(data, 1)
+    assert len(out) < 4 * len(data) + (1 << 17)
+
+
+def _transport_stream(data: bytes) -> None:
+    for codec in ("h264", "hevc", "mpeg2video"):
+        transport = TransportStream()
+        transport.follow(0x100, codec)
+        transport.feed(data, 1)
+        transport.feed(data[1:], 1)
+    Segment(Arrivals()).feed(data, 1)
+
+
 def _access_units() -> tuple[bytes, ...]:
     encoder = Encoder(160, 120, 0.4)
     return tuple(encoder.encode(index, index * FRAME_TICKS)[0] for index in range(10))
@@ -169,6 +189,9 @@ _RTSP = b"".join(
     )
 )
 
+_RTP = b"".join(rtp_server.frame(time * 3600) for rtp_server in [RtpServer()] for time in range(20))
+_TRANSPORT = b"".join(frames.pes(bytes(300)) for frames in [Handmade()] for _ in range(20))
+
 TARGETS = {
     "offer": Target(seeds=[CHROMIUM_OFFER.encode()], run=_offer, refusal=(InvalidOffer,)),
     "candidates": Target(
@@ -195,6 +218,8 @@ TARGETS = {
         refusal=(Malformed,),
     ),
     "rtsp": Target(seeds=[_RTSP], run=lambda data: _publish(RtspDialogue, data), refusal=(Malformed,)),
+    "rtp on its way": Target(seeds=[_RTP], run=_on_its_way, refusal=()),
+    "transport stream": Target(seeds=[_TRANSPORT], run=_transport_stream, refusal=()),
     "access unit": Target(seeds=_access_units(), run=_access_unit, refusal=()),
     "settings": Target(
         seeds=[(ROOT / "deploy" / name).read_bytes() for name in ("livesr.toml", "demo.toml")],

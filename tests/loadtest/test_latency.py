@@ -66,14 +66,9 @@ def test_what_is_printed_has_a_line_for_each_pair():
     lines = render(Report(size="320x180", fps=25, pairs=[pair, pair])).splitlines()
     assert "a frame lasts 40" in lines[0]
     assert lines[2] == lines[3]
-    assert lines[2].split() == [
-        "udp",
-        "whep",
-        "499",
-        "of",
-        "500",
-        *["20.0", "30.0", "18.0", "25.0", "2.0", "5.0", "5.0"],
-    ]
+    figures = [float(word) for word in lines[2].split()[5:]]
+    assert lines[2].split()[:5] == ["udp", "whep", "499", "of", "500"]
+    assert figures == [20, 30, 18, 25, 2, 5, 5]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ class Body(Protocol):
 
 
 class Ahead:
-    """Body as the file that libav reads; `on_read` hears what it reads, and when that arrived. A thread of its
-    own takes what comes, and waits when libav has left too much."""
+    """Body as the file that libav reads; `on_read` hears what it reads, and when that arrived. A thread of
+    its own takes what comes, and waits when libav has left too much."""
 
     def __init__(self, body: Body, *, on_read: Callable[[bytes, int], None]) -> None:
         self._body = body

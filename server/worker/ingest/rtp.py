@@ -120,5 +120,8 @@ class _Splitter:
         for line in head.split(b"\r\n"):
             name, _, value = line.partition(b":")
             if name.strip().lower() == b"content-length" and value.strip().isdigit():
-                length = int(value)
+                length = int(value) if len(value) < 10 else _LONGEST_TEXT
+        if len(head) + length >= _LONGEST_TEXT:
+            self._lost = True
+            return len(buffer)
         return len(head) + len(blank) + length

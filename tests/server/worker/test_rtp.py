@@ -96,8 +96,11 @@ def test_a_connection_in_any_pieces_reads_the_same():
     assert len(whole) > len(data)
 
 
-def test_what_is_no_rtsp_is_passed_on():
-    rtp, data = stream(), b"x" * (1 << 17)
+@pytest.mark.parametrize(
+    "data", [b"x" * (1 << 17), b"RTSP/1.0 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"]
+)
+def test_what_is_no_rtsp_is_passed_on(data):
+    rtp = stream()
     assert rtp.feed(data, 1) == data
     assert rtp.feed(b"$", 1) == b"$"
 
