@@ -146,10 +146,11 @@ def thumbnail(path: Path) -> np.ndarray:
     return (small - small.mean()) / (small.std() + 1e-6)
 
 
-def test_no_training_image_is_a_benchmark_image() -> None:
+@pytest.mark.parametrize("training", ["train", "train_more"])
+def test_no_training_image_is_a_benchmark_image(training: str) -> None:
     judged = [f for name in ("Set5/HR", "Set14/HR", "kodak") for f in image_files(shared(f"data/{name}"))]
     known = {file.name: thumbnail(file) for file in judged}
-    for file in image_files(shared("data/train")):
+    for file in image_files(shared(f"data/{training}")):
         mine = thumbnail(file)
         alike = [name for name, its in known.items() if float((mine * its).mean()) > 0.95]
         assert not alike, f"{file.name} looks like {alike}"
