@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fragile_worker import FOLDER
-from tests.peers.service import Service, running, until
+from tests.peers.service import FOR_PEERS, Service, running, until
 from tests.peers.watcher import Watcher, watching
 
 # Slow enough that a busy machine keeps up: what is missing is then missing for the fault's sake.
@@ -65,10 +65,10 @@ def flaws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="package")
 def whole_scene(tmp_path_factory: pytest.TempPathFactory, flaws: Path) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("service")
-    settings = f"[limits]\nworker_memory_bytes = {MEMORY_BYTES}\n"
+    base = FOR_PEERS.replace("[limits]", f"[limits]\nworker_memory_bytes = {MEMORY_BYTES}")
     with ExitStack() as stack:
         enter = stack.enter_context
-        service = enter(running(folder, settings, standby=1, module="tests.faults.fragile_service"))
+        service = enter(running(folder, base=base, standby=1, module="tests.faults.fragile_service"))
         watchers = []
         for name, source in (("hurt", HURT), ("other", OTHER)):
             enter(service.stream(name, source))
