@@ -14,7 +14,7 @@ import pytest
 
 from server.wire.messages import AudioPacket, PictureMissing
 from server.worker.ingest.container import tracks_of
-from server.worker.ingest.source import Arrival, Tracks
+from server.worker.ingest.source import Arrival, Times, Tracks
 from server.worker.live import LiveIngest
 from server.worker.process.picture import Picture
 from tests.server.clips import write_clip
@@ -122,7 +122,7 @@ class StoppedClock:
             self._stop.wait(0.02)
             if packet.size:
                 packet.pts = 7
-                yield Arrival(video=True, packet=packet, arrival_ns=time.monotonic_ns())
+                yield Arrival(video=True, packet=packet, times=Times.at(time.monotonic_ns()))
         self._stop.set()
 
     def close(self) -> None:
