@@ -6,6 +6,8 @@ from datetime import datetime
 
 # What is to be left after a step: measured shares are never exact.
 _SPARE_CORES = 0.2
+# Of a level that was left before it could be measured, so it takes more than there was.
+_UNKNOWN_CORES = 1.0
 # As long as it takes until a step shows in what is measured.
 _SETTLE_S = 2.0
 # A step that was taken back is tried again after so long, each time twice as long.
@@ -24,9 +26,9 @@ class Wish:
     frame_cpu_s: tuple[float, ...]
 
     def further_cores(self, level: int) -> float:
-        """What that level would take beside what the present one does; 0 where nobody knows."""
+        """What that level would take beside what the present one does."""
         if level >= len(self.frame_cpu_s) or not self.frame_cpu_s[level]:
-            return 0.0
+            return _UNKNOWN_CORES
         return (self.frame_cpu_s[level] - self.frame_cpu_s[self.level]) * self.fps
 
 

@@ -35,7 +35,8 @@ def test_the_largest_network_that_fits_is_granted_at_once():
 
 def test_a_busy_machine_grants_nothing_even_where_no_cost_is_known():
     assert Room(lambda: 0.0).grant([wish(costs=())], 0.0) is None
-    assert Room(lambda: 0.3).grant([wish(costs=())], 0.0) == ("a", 0)
+    assert Room(lambda: 1.1).grant([wish(costs=())], 0.0) is None
+    assert Room(lambda: 1.3).grant([wish(costs=())], 0.0) == ("a", 0)
 
 
 def test_priority_first_then_age_and_one_at_a_time():
