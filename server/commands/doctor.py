@@ -97,6 +97,6 @@ def _try_nvdec() -> dict[str, Any]:
     try:
         hwaccel = HWAccel("cuda", allow_software_fallback=False)
         av.CodecContext.create("h264", "r", hwaccel).open()
-    except (av.FFmpegError, ValueError, RuntimeError, NotImplementedError) as exc:
+    except (av.FFmpegError, ValueError, RuntimeError) as exc:
         return {"works": False, "reason": str(exc)}
     return {"works": True}
