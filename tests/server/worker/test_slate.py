@@ -19,8 +19,8 @@ from server.wire.messages import AudioFormat, AudioPacket, Heartbeat, Opened, Re
 from server.worker.encode.adts import audio_specific_config
 from server.worker.encode.audio import SoundOrder
 from server.worker.encode.slate import Slate, dark_frame, dimmed, letterboxed, load_image
-from server.worker.main import open_slate
 from server.worker.process.picture import ColourTags, PictureFormat, plane_view
+from server.worker.worker import open_slate
 from tests.server.clips import write_clip
 from tests.server.worker.test_worker import JOB, WorkerProcess, numbers, start
 

@@ -14,10 +14,10 @@ from engine.machine import nvidia_gpus
 from server.settings import DEFAULT_MODEL, Settings
 from server.wire.messages import Opened, VideoPacket
 from server.worker.encode.video import VideoPublisher
+from server.worker.engines import stays_on_gpu
 from server.worker.ingest.container import find_tracks, tracks_of
 from server.worker.ingest.source import Times
 from server.worker.ingest.synthetic import read_frame_number
-from server.worker.main import stays_on_gpu
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.lanes import picture_lane

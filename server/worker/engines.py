@@ -1,0 +1,72 @@
+"""Which engines a job's pictures go through, and how each is loaded."""
+
+from collections.abc import Callable
+
+from engine.backends.require_gpu import GPU_BACKENDS
+from engine.errors import EngineError
+from engine.frame import Colour, Engine
+from engine.load import choose, load_engine, smaller_models
+from engine.machine import nvidia_gpus
+from server.wire.logs import Log
+from server.wire.messages import BICUBIC, WorkerJob
+from server.worker.process.bicubic import bicubic_engine
+from server.worker.process.supply import LoadEngine
+
+# How a job's engines are loaded; what is called with words on how far a long build is.
+LoadBy = Callable[[WorkerJob, Callable[[str], None]], LoadEngine]
+
+
+def engine_loader(job: WorkerJob, on_progress: Callable[[str], None]) -> LoadEngine:
+    def load(width: int, height: int, colour: Colour) -> Engine:
+        on_progress("")  # what was said of the last one
+        try:
+            return load_engine(
+                job.model,
+                width=width,
+                height=height,
+                colour=colour,
+                backend=job.backend,
+                threads=job.engine_threads,
+                lanes=job.lanes,
+                on_progress=on_progress,
+            )
+        except ValueError as exc:  # a size that no engine takes
+            raise EngineError(str(exc)) from exc
+
+    return load
+
+
+def lower_models(job: WorkerJob) -> list[str]:
+    """The job's ladder below its own model. Raises ValueError for a model of another scale, EngineError."""
+    if job.ladder is None:
+        return [*smaller_models(job.model, job.backend), BICUBIC]
+    scale = choose(job.model, job.backend, None).config.scale
+    for model in job.ladder:
+        if model == BICUBIC:
+            continue
+        other = choose(model, job.backend, None).config.scale
+        if other != scale:
+            raise ValueError(f"ladder: {model!r} has scale {other}, but model {job.model!r} has {scale}")
+    return list(job.ladder)
+
+
+def bicubic_loader(job: WorkerJob) -> LoadEngine:
+    """What stands in for the job's engine: of the same scale."""
+
+    def load(width: int, height: int, colour: Colour) -> Engine:
+        return bicubic_engine(width, height, choose(job.model, job.backend, None).config.scale)
+
+    return load
+
+
+def stays_on_gpu(job: WorkerJob, encoder: str, log: Log) -> bool:
+    """Whether pictures shall lie in the GPU's memory all the way: where the engine runs there and the encoder
+    does too."""
+    try:
+        if not nvidia_gpus() or choose(job.model, job.backend, None).backend not in GPU_BACKENDS:
+            return False
+    except EngineError:  # loading says so, and fails the stream
+        return False
+    if encoder != "h264_nvenc":
+        log.warning("pictures go through the host's memory: the encoder is %s, not NVENC", encoder)
+    return encoder == "h264_nvenc"
