@@ -25,14 +25,11 @@ from server.wire.messages import (
     VideoPacket,
 )
 from server.worker.encode.h264 import EncoderFormat, H264Encoder, choose_encoder, usual_bitrate_bps
-from server.worker.encode.slate import Slate, dark_frame
+from server.worker.encode.shown import Shown, dark, even_frame
+from server.worker.encode.slate import Slate
 from server.worker.process.picture import (
-    ColourTags,
     Picture,
     PictureFormat,
-    frame_from_planes,
-    host_frame,
-    host_planes,
 )
 from server.worker.process.ring import Upscaled
 
@@ -52,19 +49,6 @@ class _Away:
 
     since: datetime
     opening: int
-
-
-@dataclass(slots=True, kw_only=True)
-class _Last:
-    """What was shown last: the two renditions' frames, and where it lies in time."""
-
-    form: PictureFormat
-    upscaled: av.VideoFrame
-    plain: Callable[[], av.VideoFrame]
-    opening: int
-    duration: int
-    shown_ns: int
-    lead: int  # of its timestamp before that moment
 
 
 class VideoPublisher:
@@ -106,7 +90,7 @@ class VideoPublisher:
         self._silence = silence
         self._sound = before.audio if before else None  # as the gateway knows it
         self._opened: Opened | None = None
-        self._last = _dark(before) if before else None
+        self._last = dark(before) if before else None
         self._away: _Away | None = None
         self._watched = threading.Event()
         self._watched_ns = self._begun_ns = now_ns()
@@ -148,18 +132,22 @@ class VideoPublisher:
         self._back(picture.opening)
         self._upscaled = self._encoder_for(self._upscaled, upscaled.frame, picture.format, self._bitrate_bps)
         self._say_opened(upscaled.spec, picture.format, self._upscaled.format)
-        trace = Trace(
-            demux=_seconds(picture.demuxed_ns - picture.arrival_ns),
-            decode=_seconds(picture.decoded_ns - picture.demuxed_ns),
-            queue=_seconds(upscaled.taken_ns - picture.decoded_ns + started_ns - upscaled.upscaled_ns),
-            upscale=_seconds(upscaled.upscaled_ns - upscaled.taken_ns),
-            encode=0.0,
+        packet = VideoPacket(
+            rendition="upscaled",
+            pts=pts,
+            duration=_duration(picture),
+            keyframe=False,
+            arrival_ns=picture.arrival_ns,
+            sent_ns=0,
+            trace=_trace(upscaled, started_ns),
+            payload=b"",
+            opening=picture.opening,
         )
-        sent_ns = self._encode("upscaled", self._upscaled, upscaled.frame, pts, picture, started_ns, trace)
-        self._last = _Last(
+        sent_ns = self._encode(self._upscaled, upscaled.frame, packet, started_ns)
+        self._last = Shown(
             form=picture.format,
             upscaled=upscaled.frame,
-            plain=cache(lambda: _even_frame(picture)),
+            plain=cache(lambda: even_frame(picture)),
             opening=picture.opening,
             duration=_duration(picture),
             shown_ns=now_ns(),
@@ -171,10 +159,10 @@ class VideoPublisher:
         self._on_frame(upscaled.level, latency_s, _duration(picture) / VIDEO_CLOCK_HZ)
         if self._plain_wanted.is_set():
             started_ns = now_ns()
-            frame = _even_frame(picture)
+            frame = even_frame(picture)
             self._plain = self._encoder_for(self._plain, frame, picture.format, 0)
-            trace = replace(trace, upscale=0.0)
-            self._encode("plain", self._plain, frame, pts, picture, started_ns, trace)
+            packet = replace(packet, rendition="plain", trace=replace(packet.trace, upscale=0.0))
+            self._encode(self._plain, frame, packet, started_ns)
         elif self._plain is not None:
             self._plain.close()
             self._plain = None
@@ -220,7 +208,7 @@ class VideoPublisher:
         self,
         rendition: Rendition,
         encoder: H264Encoder | None,
-        last: _Last,
+        last: Shown,
         since: datetime | None,
         pts: int,
         bitrate_bps: int,
@@ -233,22 +221,19 @@ class VideoPublisher:
             frame = self._slate.frame(rendition, frame, last.form, since)
         encoder = self._encoder_for(encoder, frame, last.form, bitrate_bps)
         started_ns = now_ns()
-        for encoded in encoder.encode(frame, pts):
-            sent_ns = now_ns()
-            self._send(
-                VideoPacket(
-                    rendition=rendition,
-                    pts=encoded.pts,
-                    duration=_IDLE_TICKS,
-                    keyframe=encoded.keyframe,
-                    arrival_ns=started_ns,
-                    sent_ns=sent_ns,
-                    trace=replace(_NO_TRACE, encode=_seconds(sent_ns - started_ns)),
-                    payload=encoded.payload,
-                    opening=max(last.opening, 1),
-                    slate=True,
-                )
-            )
+        packet = VideoPacket(
+            rendition=rendition,
+            pts=pts,
+            duration=_IDLE_TICKS,
+            keyframe=False,
+            arrival_ns=started_ns,
+            sent_ns=0,
+            trace=_NO_TRACE,
+            payload=b"",
+            opening=max(last.opening, 1),
+            slate=True,
+        )
+        self._encode(encoder, frame, packet, started_ns)
         return encoder
 
     def _back(self, opening: int) -> None:
@@ -325,67 +310,36 @@ class VideoPublisher:
             self._send(opened)
 
     def _encode(
-        self,
-        rendition: Rendition,
-        encoder: H264Encoder,
-        frame: av.VideoFrame,
-        pts: int,
-        picture: Picture,
-        started_ns: int,
-        trace: Trace,
+        self, encoder: H264Encoder, frame: av.VideoFrame, packet: VideoPacket, started_ns: int
     ) -> int:
-        """When it was encoded; a slow gateway may take it later."""
+        """Sends the frame as that packet says, and returns when it was encoded; a slow gateway may take it
+        later."""
         sent_ns = now_ns()
-        for encoded in encoder.encode(frame, pts):
+        for encoded in encoder.encode(frame, packet.pts):
             sent_ns = now_ns()
             self._send(
-                VideoPacket(
-                    rendition=rendition,
+                replace(
+                    packet,
                     pts=encoded.pts,
-                    duration=_duration(picture),
                     keyframe=encoded.keyframe,
-                    arrival_ns=picture.arrival_ns,
                     sent_ns=sent_ns,
-                    trace=replace(trace, encode=_seconds(sent_ns - started_ns)),
+                    trace=replace(packet.trace, encode=_seconds(sent_ns - started_ns)),
                     payload=encoded.payload,
-                    opening=picture.opening,
                 )
             )
         return sent_ns
 
 
-def _dark(before: Opened) -> _Last:
-    """In the place of the picture that another worker has shown last."""
-    source, output = before.source, before.output
-    form = PictureFormat(
-        codec=source.codec,
-        pixel_format=source.pixel_format,
-        width=source.width,
-        height=source.height,
-        fps=source.fps,
-        sample_aspect_ratio=source.sample_aspect_ratio,
-        tags=ColourTags(range=0, matrix=2, primaries=2, transfer=2),
-        decoder=source.decoder,
+def _trace(upscaled: Upscaled, encode_ns: int) -> Trace:
+    """Where the time of a picture went until then; what encoding takes follows."""
+    picture = upscaled.picture
+    return Trace(
+        demux=_seconds(picture.demuxed_ns - picture.arrival_ns),
+        decode=_seconds(picture.decoded_ns - picture.demuxed_ns),
+        queue=_seconds(upscaled.taken_ns - picture.decoded_ns + encode_ns - upscaled.upscaled_ns),
+        upscale=_seconds(upscaled.upscaled_ns - upscaled.taken_ns),
+        encode=0.0,
     )
-    plain = dark_frame(*form.scaled_size(1))
-    return _Last(
-        form=form,
-        upscaled=dark_frame(output.width, output.height),
-        plain=lambda: plain,
-        opening=0,
-        duration=0,
-        shown_ns=0,
-        lead=0,
-    )
-
-
-def _even_frame(picture: Picture) -> av.VideoFrame:
-    """The source's picture as H.264 4:2:0 can code it."""
-    width, height = picture.format.scaled_size(1)
-    frame = host_frame(picture)
-    if (frame.width, frame.height, frame.format.name) == (width, height, "yuv420p"):
-        return frame
-    return frame_from_planes(host_planes(picture), width, height)
 
 
 def _duration(picture: Picture) -> int:
