@@ -23,6 +23,7 @@ from server.gateway.errors import (
     responses,
 )
 from server.gateway.figures.views import StreamView
+from server.gateway.streams.show import show
 from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
 from server.settings import StreamChanges, StreamSettings
@@ -46,7 +47,7 @@ def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
     @routes.get("")
     async def list_streams(caller: Known) -> list[StreamView]:
         """Every stream that the caller may view, as it is now."""
-        return [stream.view() for stream in streams.all() if caller.may("view", stream.id)]
+        return [show(stream) for stream in streams.all() if caller.may("view", stream.id)]
 
     @routes.post(
         "",
@@ -62,12 +63,12 @@ def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
         except ValidationError as exc:
             raise RequestValidationError(exc.errors()) from exc
         response.headers["Location"] = f"/api/streams/{stream.id}"
-        return stream.view()
+        return show(stream)
 
     @routes.get("/{stream}", responses=responses(StreamNotFound), dependencies=[needs_view])
     async def show_stream(stream: str) -> StreamView:
         """One stream, with the quantiles of its last 512 frames."""
-        return streams.get(stream).view()
+        return show(streams.get(stream))
 
     @routes.patch(
         "/{stream}",
@@ -86,7 +87,7 @@ def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
             )
         except ValidationError as exc:
             raise RequestValidationError(exc.errors()) from exc
-        return StreamChanged(stream=changed.view(), restarted=["worker"] if new_worker else [])
+        return StreamChanged(stream=show(changed), restarted=["worker"] if new_worker else [])
 
     @routes.post("/{stream}/hls-path", responses=responses(StreamNotFound), dependencies=[needs_view])
     async def sign_hls_path(stream: str) -> HlsPath:
@@ -104,7 +105,7 @@ def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
         """Ends a stream's quarantine: its workers may die again as if none had."""
         found = streams.get(stream)
         found.release()
-        return found.view()
+        return show(found)
 
     @routes.delete(
         "/{stream}",

@@ -11,14 +11,8 @@ from engine.frame import USUAL_FPS
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics, StreamMetrics
 from server.gateway.figures.views import (
-    EngineLoadView,
-    EngineView,
-    OutputView,
-    SourceView,
     SteppedView,
     StreamState,
-    StreamView,
-    ViewersView,
 )
 from server.gateway.placement import Placement
 from server.gateway.publish.desk import Desk
@@ -100,14 +94,14 @@ class Stream:
             send=lambda message: self._supervisor.send(message),
             on_drop=self._on_slow_worker,
         )
-        self._started = datetime.now(UTC)
-        self.created = created or self._started
-        self._opened: Opened | None = None
-        self._engine_load: EngineLoad | None = None
+        self.started = datetime.now(UTC)
+        self.created = created or self.started
+        self.opened: Opened | None = None
+        self.engine_load: EngineLoad | None = None
         self._video_pts: int | None = None  # the last
         self._sound_end: int | None = None
-        self._level = 0  # of the ladder
-        self._stepped: SteppedView | None = None
+        self.level = 0  # of the ladder
+        self.stepped: SteppedView | None = None
         self._lost_opening = 0  # of the source by this worker, the last that is over
         self._supervisor = Supervisor(placement, self._job, self)
         self._task: asyncio.Task[None] | None = None
@@ -135,9 +129,9 @@ class Stream:
             self._leave_door()
             self._publish_address = publish_address(settings.source)
             self._enter_door()
-        if self._level and ladder != _ladder(settings):
-            self.figures.metrics.step(self._level, 0)
-            self._level, self._stepped = 0, None
+        if self.level and ladder != _ladder(settings):
+            self.figures.metrics.step(self.level, 0)
+            self.level, self.stepped = 0, None
         if self._job() == job:
             return False
         self._supervisor.renew()
@@ -178,15 +172,15 @@ class Stream:
             self.settings.job(self._limits, self._policy),
             video_after=self._video_pts,
             sound_after=self._sound_end,
-            level=self._level,
-            opened=self._opened,
+            level=self.level,
+            opened=self.opened,
         )
 
     # Supervised
 
     def on_start(self) -> None:
         self.figures.worker_started()
-        self._engine_load = None
+        self.engine_load = None
         self._lost_opening = 0
         self._desk.worker_gone()  # the one before
         self._watch()
@@ -205,7 +199,7 @@ class Stream:
             case Opened():
                 self._on_opened(message)
             case EngineLoad():
-                self._engine_load = message
+                self.engine_load = message
             case Reconnecting():
                 self._lost_opening = message.opening
                 self.figures.reconnecting()
@@ -255,8 +249,7 @@ class Stream:
             self._enter("idle", _UNWATCHED)
 
     def on_renewal(self) -> None:
-        self._desk.worker_gone()
-        self.outputs.hls.interrupt()
+        self._worker_gone()
         self._enter("starting", "its settings have changed; a new worker starts", logged=True)
 
     def on_no_worker(self, reason: str, retry_in_s: float) -> None:
@@ -298,36 +291,36 @@ class Stream:
             asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)
 
     def _on_stepped(self, stepped: Stepped) -> None:
-        self._stepped = SteppedView(reason=stepped.reason, at=datetime.now(UTC))
-        self.figures.metrics.step(self._level, stepped.level)
-        level = logging.WARNING if stepped.level > self._level else logging.INFO
-        log.log(level, "stream %s: level %d → %d: %s", self.id, self._level, stepped.level, stepped.reason)
-        self._level = stepped.level
+        self.stepped = SteppedView(reason=stepped.reason, at=datetime.now(UTC))
+        self.figures.metrics.step(self.level, stepped.level)
+        level = logging.WARNING if stepped.level > self.level else logging.INFO
+        log.log(level, "stream %s: level %d → %d: %s", self.id, self.level, stepped.level, stepped.reason)
+        self.level = stepped.level
         self._events.tell("step", self.id, level=stepped.level, reason=mask_credentials(stepped.reason))
 
     @property
     def pixels_per_s(self) -> float:
         """Of the source, as it was last opened; 0 before."""
-        if self._opened is None:
+        if self.opened is None:
             return 0.0
-        source = self._opened.source
+        source = self.opened.source
         return source.width * source.height * (source.fps or USUAL_FPS)
 
     @property
     def network(self) -> str:
         """What upscales now; the model named, before anything does."""
-        return self._opened.engine.model if self._opened else self.settings.model
+        return self.opened.engine.model if self.opened else self.settings.model
 
     def wish(self) -> Wish | None:
         """Whether a larger network would do, if the machine has room for it."""
         beat = self.figures.last_heartbeat
-        if self.state != "running" or beat is None or not beat.steady or not self._level:
+        if self.state != "running" or beat is None or not beat.steady or not self.level:
             return None
         return Wish(
             stream=self.id,
             priority=self.settings.priority,
             created=self.created,
-            level=self._level,
+            level=self.level,
             fps=self.figures.recent.fps(time.monotonic()),
             frame_cpu_s=beat.frame_cpu_s,
         )
@@ -337,10 +330,10 @@ class Stream:
         self._supervisor.send(StepUp(level=level))
 
     def _on_opened(self, opened: Opened) -> None:
-        before = self._opened is None or self._opened.engine.super_resolution
+        before = self.opened is None or self.opened.engine.super_resolution
         if before and not opened.engine.super_resolution:
             self.figures.metrics.fallbacks.inc()
-        self._opened = opened
+        self.opened = opened
         self.outputs.hls.opened(opened)
         self.figures.metrics.engine(opened.engine)
         self._show_super_resolution()
@@ -375,45 +368,9 @@ class Stream:
 
     def _show_super_resolution(self) -> None:
         upscaling = (
-            self.state == "running" and self._opened is not None and self._opened.engine.super_resolution
+            self.state == "running" and self.opened is not None and self.opened.engine.super_resolution
         )
         self.figures.metrics.super_resolution.set(upscaling)
-
-    def view(self) -> StreamView:
-        opened, recent = self._opened, self.figures.recent
-        return StreamView(
-            id=self.id,
-            source=mask_credentials(self.settings.source),
-            model=self.settings.model,
-            state=self.state,
-            reason=self.reason,
-            created=self.created,
-            started=self._started,
-            input=SourceView.of(opened) if opened else None,
-            output=OutputView.model_validate(opened.output) if opened else None,
-            engine=EngineView.model_validate(opened.engine) if opened else None,
-            engine_load=self._engine_load_view(),
-            level=self._level,
-            stepped=self._stepped,
-            fps=round(recent.fps(time.monotonic()), 2),
-            latency_s=recent.latency(),
-            hls_latency_s=recent.hls_latency(),
-            stages_s=recent.stages(),
-            frames=self.figures.frames_view(),
-            viewers=ViewersView(
-                whep=self.figures.whep_viewers, hls=self.figures.hls_players.count(time.monotonic())
-            ),
-            source_reconnects=self.figures.reconnects,
-            worker=self.figures.worker_view(),
-            whep_url=f"/whep/{self.id}",
-            hls_url=f"/hls/{self.id}/index.m3u8",
-        )
-
-    def _engine_load_view(self) -> EngineLoadView | None:
-        if self._engine_load is None:
-            return None
-        view = EngineLoadView.model_validate(self._engine_load)
-        return view.model_copy(update={"detail": mask_credentials(view.detail)})
 
 
 def _ladder(settings: StreamSettings) -> tuple[object, ...]:

@@ -1,0 +1,51 @@
+"""What the API tells of a stream, as it is now."""
+
+import time
+
+from server.gateway.figures.views import (
+    EngineLoadView,
+    EngineView,
+    OutputView,
+    SourceView,
+    StreamView,
+    ViewersView,
+)
+from server.gateway.streams.stream import Stream
+from server.wire.messages import EngineLoad
+from server.wire.urls import mask_credentials
+
+
+def show(stream: Stream) -> StreamView:
+    """Credentials are masked."""
+    opened, figures = stream.opened, stream.figures
+    recent, now_s = figures.recent, time.monotonic()
+    return StreamView(
+        id=stream.id,
+        source=mask_credentials(stream.settings.source),
+        model=stream.settings.model,
+        state=stream.state,
+        reason=stream.reason,
+        created=stream.created,
+        started=stream.started,
+        input=SourceView.of(opened) if opened else None,
+        output=OutputView.model_validate(opened.output) if opened else None,
+        engine=EngineView.model_validate(opened.engine) if opened else None,
+        engine_load=_engine_load(stream.engine_load) if stream.engine_load else None,
+        level=stream.level,
+        stepped=stream.stepped,
+        fps=round(recent.fps(now_s), 2),
+        latency_s=recent.latency(),
+        hls_latency_s=recent.hls_latency(),
+        stages_s=recent.stages(),
+        frames=figures.frames_view(),
+        viewers=ViewersView(whep=figures.whep_viewers, hls=figures.hls_players.count(now_s)),
+        source_reconnects=figures.reconnects,
+        worker=figures.worker_view(),
+        whep_url=f"/whep/{stream.id}",
+        hls_url=f"/hls/{stream.id}/index.m3u8",
+    )
+
+
+def _engine_load(load: EngineLoad) -> EngineLoadView:
+    view = EngineLoadView.model_validate(load)
+    return view.model_copy(update={"detail": mask_credentials(view.detail)})
