@@ -19,7 +19,8 @@ from server.__main__ import COMMANDS
 from server.gateway.app import create_app
 from server.settings import Settings, load
 from tests.conftest import ROOT
-from tests.server.gateway.scripted_gateway import ScriptedPlacement, serving
+from tests.server.gateway.scripted_gateway import serving
+from tests.server.gateway.scripted_worker import ScriptedPlacement
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGE = "server/gateway/web"

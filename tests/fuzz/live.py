@@ -28,7 +28,8 @@ from tests.fuzz.service import STREAM, TOKEN
 from tests.fuzz.targets import FRAGMENT, NACK, PLI, REPORT
 from tests.peers.service import Service
 from tests.server.clips import write_clip
-from tests.server.gateway.scripted_gateway import Gateway, ScriptedPlacement, Viewer
+from tests.server.gateway.scripted_gateway import Gateway, Viewer
+from tests.server.gateway.scripted_worker import ScriptedPlacement
 from tests.server.gateway.test_negotiate import CHROMIUM_OFFER
 
 SDP, TRICKLE = {"Content-Type": "application/sdp"}, {"Content-Type": "application/trickle-ice-sdpfrag"}

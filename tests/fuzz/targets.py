@@ -24,7 +24,7 @@ from server.worker.ingest.rtp import RtpStream
 from server.worker.ingest.transport import Arrivals, Segment, TransportStream
 from tests.conftest import ROOT
 from tests.server.gateway.publish import handmade
-from tests.server.gateway.scripted_gateway import FRAME_TICKS, Encoder, opened
+from tests.server.gateway.scripted_media import FRAME_TICKS, Encoder, opened
 from tests.server.gateway.test_negotiate import CHROMIUM_OFFER
 from tests.server.wire.test_messages import MESSAGES
 from tests.server.worker.test_rtp import Server as RtpServer

@@ -1,21 +1,18 @@
-"""A real gateway on a free loopback port, its workers scripted: they encode a moving pattern in-process."""
+"""A real gateway on a free loopback port, its workers scripted, and viewers of it."""
 
 import asyncio
 import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 
 import aioice.ice
 import av
 import httpx
-import numpy as np
 import pytest
 import uvicorn
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
-from msgspec.structs import replace
 
 from server.gateway.app import Gateway as App
 from server.gateway.app import create_app
@@ -24,27 +21,8 @@ from server.gateway.limits.refusals import Refusals
 from server.gateway.placement.capacity import Capacity
 from server.gateway.streams.kept import KeptStreams
 from server.settings import Settings
-from server.wire.codec import Decoder, encode
-from server.wire.messages import (
-    Alive,
-    AudioFormat,
-    AudioPacket,
-    EngineFormat,
-    Heartbeat,
-    Message,
-    Opened,
-    OutputFormat,
-    RequestKeyframe,
-    SourceFormat,
-    Stop,
-    Trace,
-    VideoPacket,
-    Watch,
-    WorkerJob,
-)
+from tests.server.gateway.scripted_worker import ScriptedPlacement, ScriptedWorker
 
-FPS = 25
-FRAME_TICKS = 90_000 // FPS
 TIMEOUT_S = 60.0  # of a machine that is busy with other things
 
 
@@ -59,240 +37,6 @@ async def until(condition, what: str, timeout_s: float = TIMEOUT_S):
             return value
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
         await asyncio.sleep(0.02)
-
-
-class Encoder:
-    """x264 as the worker uses it: no B-frames, no delay, SPS and PPS in front of every IDR."""
-
-    def __init__(self, width: int, height: int, gop_s: float, noise_bps: int = 0) -> None:
-        self.noise = np.random.default_rng(1) if noise_bps else None
-        self.codec = av.CodecContext.create("libx264", "w")
-        self.codec.width, self.codec.height = width, height
-        self.codec.pix_fmt = "yuv420p"
-        self.codec.time_base = Fraction(1, 90_000)
-        self.codec.framerate = Fraction(FPS)
-        self.codec.gop_size = round(gop_s * FPS)
-        self.codec.options = {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1"}
-        if noise_bps:
-            self.codec.bit_rate = noise_bps
-            self.codec.options |= {"maxrate": str(noise_bps), "bufsize": str(noise_bps // 2)}
-        self.size = width, height
-        self.force = False
-
-    def encode(self, number: int, pts: int) -> tuple[bytes, bool]:
-        width, height = self.size
-        luma = (np.arange(width)[None, :] * 2 + np.arange(height)[:, None] + number * 4) % 200 + 20
-        if self.noise is not None:
-            luma = luma + self.noise.integers(-20, 20, luma.shape)
-        frame = av.VideoFrame.from_ndarray(
-            np.concatenate(
-                [luma.astype(np.uint8).ravel(), np.full(width * height // 2, 128, np.uint8)]
-            ).reshape(height * 3 // 2, width),
-            format="yuv420p",
-        )
-        frame.pts = pts
-        frame.time_base = self.codec.time_base
-        frame.pict_type = av.video.frame.PictureType.I if self.force else av.video.frame.PictureType.NONE
-        self.force = False
-        (packet,) = self.codec.encode(frame)
-        return bytes(packet), packet.is_keyframe
-
-
-class Sound:
-    """Silence, in 20 ms Opus packets and 1024-sample AAC access units."""
-
-    def __init__(self) -> None:
-        self.opus = self._codec("libopus", "s16", 960)
-        self.aac = self._codec("aac", "fltp", 1024)
-
-    @staticmethod
-    def _codec(name: str, sample_format: str, samples: int):
-        codec = av.CodecContext.create(name, "w")
-        codec.sample_rate, codec.layout, codec.format = 48_000, "stereo", sample_format
-        codec.open()
-        return codec, sample_format, samples
-
-    @property
-    def format(self) -> AudioFormat:
-        return AudioFormat(config=bytes(self.aac[0].extradata), rate_hz=48_000, channels=2)
-
-    def packets(self, kind: str, pts: int) -> list[bytes]:
-        codec, sample_format, samples = getattr(self, kind)
-        frame = av.AudioFrame(format=sample_format, layout="stereo", samples=samples)
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
-        frame.sample_rate, frame.pts, frame.time_base = 48_000, pts, Fraction(1, 48_000)
-        return [bytes(packet) for packet in codec.encode(frame)]
-
-
-def opened(width: int = 160, height: int = 120, audio: AudioFormat | None = None, **engine) -> Opened:
-    """What a worker says of itself; `engine` changes what upscales."""
-    scripted = EngineFormat(model="pattern", backend="scripted", precision="int8", parity_db=60.5, scale=2)
-    return Opened(
-        source=SourceFormat(
-            codec="h264",
-            width=width // 2,
-            height=height // 2,
-            pixel_format="yuv420p",
-            fps=float(FPS),
-            sample_aspect_ratio=(1, 1),
-            decoder="h264",
-        ),
-        output=OutputFormat(width=width, height=height, encoder="libx264", bitrate_bps=500_000, on_gpu=False),
-        engine=replace(scripted, **engine),
-        audio=audio,
-    )
-
-
-@dataclass
-class Script:
-    """What the workers of a placement do. A test changes it before the next worker starts."""
-
-    width: int = 160
-    height: int = 120
-    gop_s: float = 2.0
-    noise_bps: int = 0  # the upscaled picture is noisy, and takes that much
-    audio: bool = True
-    video_delay_s: float = 0.0  # how far the picture lags its timestamps, and the sound
-    live: bool = True  # encodes and sends in real time; else the test says what is sent
-    first: tuple[Message, ...] = ()
-    refuse: str = ""
-
-
-class ScriptedWorker:
-    """A worker in this process, behind the wire: messages cross as bytes. `received` is what the gateway sent
-    to it."""
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.received: list[Message] = []
-        self.plain = False
-        self.frames = 0
-        self.ended_at_once = False
-        self.working = False  # though it says nothing
-        self._to_gateway: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._from_gateway = Decoder()
-        self._encoders = {}
-        for message in script.first:
-            self.say(message)
-        self._pump = asyncio.create_task(self._live()) if script.live else None
-
-    @property
-    def job(self) -> WorkerJob:
-        job = self.received[0]
-        assert isinstance(job, WorkerJob)
-        return job
-
-    def say(self, message: Message) -> None:
-        self._to_gateway.put_nowait(encode(message))
-
-    def die(self) -> None:
-        if self._pump:
-            self._pump.cancel()
-        self._to_gateway.put_nowait(None)
-
-    def speak_nonsense(self) -> None:
-        self._to_gateway.put_nowait(b"nonsense")
-
-    def hang(self) -> None:
-        self._pump.cancel()
-
-    @property
-    def keyframe_requests(self) -> list[str]:
-        return [m.rendition for m in self.received if isinstance(m, RequestKeyframe)]
-
-    # Worker
-
-    async def messages(self) -> AsyncIterator[Message]:
-        decoder = Decoder()
-        while (data := await self._to_gateway.get()) is not None:
-            for message in decoder.feed(data):
-                yield message
-
-    def send(self, message: Message) -> bool:
-        (received,) = self._from_gateway.feed(encode(message))
-        self.received.append(received)
-        match received:
-            case RequestKeyframe(rendition=rendition) if rendition in self._encoders:
-                self._encoders[rendition].force = True
-            case Watch(renditions=renditions):
-                self.plain = "plain" in renditions
-        return True
-
-    def at_work(self) -> bool:
-        return self.working
-
-    async def stop(self, *, at_once: bool = False) -> str:
-        self.ended_at_once = at_once
-        self.send(Stop())
-        if self._pump:
-            self._pump.cancel()
-            await asyncio.wait([self._pump])
-        return "the worker was ended by SIGKILL"
-
-    async def _live(self) -> None:
-        script = self.script
-        sound = Sound() if script.audio else None
-        self.say(opened(script.width, script.height, sound.format if sound else None))
-        sizes = {"upscaled": (script.width, script.height), "plain": (script.width // 2, script.height // 2)}
-        self._encoders = {
-            name: Encoder(*size, script.gop_s, script.noise_bps if name == "upscaled" else 0)
-            for name, size in sizes.items()
-        }
-        self._encoders["plain"].force = True
-        started_s = time.monotonic()
-        origin = {"opus": int(started_s * 48_000), "aac": int(started_s * 48_000)}
-        while True:
-            due_s = started_s + self.frames / FPS
-            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            for rendition in ("upscaled", "plain") if self.plain else ("upscaled",):
-                self.say(self._video(rendition, int((due_s - script.video_delay_s) * 90_000)))
-            if sound:
-                for kind, step in (("opus", 960), ("aac", 1024)):
-                    while origin[kind] < due_s * 48_000:
-                        for payload in sound.packets(kind, origin[kind]):
-                            self.say(
-                                AudioPacket(codec=kind, pts=origin[kind], duration=step, payload=payload)
-                            )
-                        origin[kind] += step
-            self.frames += 1
-            self.say(Alive())
-            if self.frames % 10 == 1:
-                self.say(Heartbeat(queues={"upscale": 1}, rss_bytes=100 << 20, cpu_s=self.frames / 100))
-
-    def _video(self, rendition: str, pts: int) -> VideoPacket:
-        payload, keyframe = self._encoders[rendition].encode(self.frames, pts)
-        now_ns = time.monotonic_ns()
-        return VideoPacket(
-            rendition=rendition,
-            pts=pts,
-            duration=FRAME_TICKS,
-            keyframe=keyframe,
-            arrival_ns=now_ns - 20_000_000,
-            sent_ns=now_ns,
-            trace=Trace(demux=0, decode=0.001, queue=0.002, upscale=0.015, encode=0.002),
-            payload=payload,
-        )
-
-
-@dataclass
-class ScriptedPlacement:
-    script: Script = field(default_factory=Script)
-    workers: list[ScriptedWorker] = field(default_factory=list)
-
-    async def close(self) -> None:
-        pass
-
-    def gpu_slots(self) -> tuple[()]:
-        return ()
-
-    async def start(self, job: WorkerJob) -> ScriptedWorker:
-        if self.script.refuse:
-            raise OSError(self.script.refuse)
-        worker = ScriptedWorker(self.script)
-        worker.send(job)
-        self.workers.append(worker)
-        return worker
 
 
 @dataclass

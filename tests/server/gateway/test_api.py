@@ -16,14 +16,9 @@ from server.wire.messages import (
     Reconnecting,
     Stop,
 )
-from tests.server.gateway.scripted_gateway import (
-    Script,
-    ScriptedPlacement,
-    ScriptedWorker,
-    gateway,
-    opened,
-    until,
-)
+from tests.server.gateway.scripted_gateway import gateway, until
+from tests.server.gateway.scripted_media import opened
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement, ScriptedWorker
 
 
 def quiet(*first) -> ScriptedPlacement:

@@ -5,7 +5,8 @@ import pytest
 from server.gateway.figures import players
 from server.gateway.streams import audience
 from server.wire.messages import Watch
-from tests.server.gateway.scripted_gateway import ScriptedPlacement, Viewer, gateway, until
+from tests.server.gateway.scripted_gateway import Viewer, gateway, until
+from tests.server.gateway.scripted_worker import ScriptedPlacement
 
 WATCHED = {"upscale_when": "watched"}
 

@@ -14,14 +14,8 @@ from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 from server.gateway.auth.paths import PathSigner
 from server.gateway.auth.tokens import digest
 from server.gateway.errors import InvalidPath
-from tests.server.gateway.scripted_gateway import (  # noqa: F401
-    Gateway,
-    Script,
-    ScriptedPlacement,
-    Viewer,
-    gateway,
-    loopback,
-)
+from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback  # noqa: F401
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_whep import SDP
 
 SECRET = "a secret of more than thirty-two bytes"

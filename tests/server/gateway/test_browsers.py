@@ -8,7 +8,8 @@ import pytest
 from server.gateway.app import WEB, create_app
 from server.gateway.figures.metrics import Metrics
 from server.settings import Settings
-from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, gateway
+from tests.server.gateway.scripted_gateway import gateway
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 
 EVIL = {"Origin": "https://evil.example"}
 

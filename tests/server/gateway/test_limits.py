@@ -8,15 +8,8 @@ import pytest
 
 from server.gateway.figures.players import Players
 from server.gateway.limits.rates import MOST, Rates, origin
-from tests.server.gateway.scripted_gateway import (  # noqa: F401
-    Gateway,
-    Script,
-    ScriptedPlacement,
-    Viewer,
-    gateway,
-    loopback,
-    until,
-)
+from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_auth import by_secret, tokens  # noqa: F401
 
 JSON = {"Content-Type": "application/json"}

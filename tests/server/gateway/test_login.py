@@ -10,8 +10,9 @@ from selenium.webdriver.common.by import By
 from tests.conftest import missing_peer
 from tests.peers.browser import Page, chromium
 from tests.peers.service import until
-from tests.server.gateway.scripted_gateway import Gateway, Script, ScriptedPlacement, gateway
+from tests.server.gateway.scripted_gateway import Gateway, gateway
 from tests.server.gateway.scripted_gateway import until as until_async
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_auth import EVERY_SCOPE, bearer
 
 SIZE = "160 × 120"

@@ -14,16 +14,9 @@ from server.gateway.errors import InvalidOffer
 from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_offer
 from server.gateway.webrtc.profile import ProfileLevel
 from server.wire.messages import JobImpossible, Trace, VideoPacket
-from tests.server.gateway.scripted_gateway import (  # noqa: F401
-    Encoder,
-    Script,
-    ScriptedPlacement,
-    Viewer,
-    gateway,
-    loopback,
-    opened,
-    until,
-)
+from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_media import Encoder, opened
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 
 SDP = {"Content-Type": "application/sdp"}
 

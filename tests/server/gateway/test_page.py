@@ -6,7 +6,9 @@ import shutil
 from server.wire.messages import EngineLoad
 from tests.conftest import missing_peer
 from tests.peers.browser import Page, chromium
-from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, gateway, opened, until
+from tests.server.gateway.scripted_gateway import gateway, until
+from tests.server.gateway.scripted_media import opened
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 
 
 def load(state: str, detail: str) -> EngineLoad:

@@ -9,15 +9,9 @@ from aiortc.sdp import SessionDescription
 
 from server.gateway.fanout.fanout import KEYFRAME_EVERY_S, KEYFRAMES_AT_ONCE
 from server.gateway.webrtc.resend import RESERVE_BYTES, SHARE, Resends, Sent, TooLossy
-from tests.server.gateway.scripted_gateway import (  # noqa: F401
-    FPS,
-    Script,
-    ScriptedPlacement,
-    Viewer,
-    gateway,
-    loopback,
-    until,
-)
+from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_media import FPS
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.slow_link import SlowViewer
 
 PAYLOAD = bytes(1000)

@@ -17,7 +17,7 @@ from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
 from server.settings import Hls
 from server.wire.messages import AudioPacket, Trace, VideoPacket
-from tests.server.gateway.scripted_gateway import FPS, FRAME_TICKS, Encoder, Sound, opened
+from tests.server.gateway.scripted_media import FPS, FRAME_TICKS, Encoder, Sound, opened
 
 
 class Source:

@@ -17,7 +17,8 @@ from server.wire.messages import (
     WorkerBroken,
     WorkerJob,
 )
-from tests.server.gateway.scripted_gateway import Script, ScriptedPlacement, until
+from tests.server.gateway.scripted_gateway import until
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 
 BEAT = Heartbeat(queues={}, rss_bytes=1, cpu_s=0.1)
 SIGN = Alive()

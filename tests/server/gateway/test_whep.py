@@ -11,15 +11,8 @@ from aiortc.rtp import RtcpByePacket, RtcpSenderInfo, RtcpSrPacket
 from aiortc.sdp import SessionDescription
 
 from server.wire.messages import JobImpossible
-from tests.server.gateway.scripted_gateway import (  # noqa: F401
-    Gateway,
-    Script,
-    ScriptedPlacement,
-    Viewer,
-    gateway,
-    loopback,
-    until,
-)
+from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 
 SDP = {"Content-Type": "application/sdp"}
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}

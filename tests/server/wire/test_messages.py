@@ -29,7 +29,7 @@ from server.wire.messages import (
     Watch,
     WorkerBroken,
 )
-from tests.server.gateway.scripted_gateway import opened
+from tests.server.gateway.scripted_media import opened
 
 MESSAGES = [
     RequestKeyframe(rendition="plain"),

@@ -1,0 +1,172 @@
+"""Workers that do as a script says, in this process, behind the wire."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from server.wire.codec import Decoder, encode
+from server.wire.messages import (
+    Alive,
+    AudioPacket,
+    Heartbeat,
+    Message,
+    RequestKeyframe,
+    Stop,
+    Trace,
+    VideoPacket,
+    Watch,
+    WorkerJob,
+)
+from tests.server.gateway.scripted_media import FPS, FRAME_TICKS, Encoder, Sound, opened
+
+
+@dataclass
+class Script:
+    """What the workers of a placement do. A test changes it before the next worker starts."""
+
+    width: int = 160
+    height: int = 120
+    gop_s: float = 2.0
+    noise_bps: int = 0  # the upscaled picture is noisy, and takes that much
+    audio: bool = True
+    video_delay_s: float = 0.0  # how far the picture lags its timestamps, and the sound
+    live: bool = True  # encodes and sends in real time; else the test says what is sent
+    first: tuple[Message, ...] = ()
+    refuse: str = ""
+
+
+class ScriptedWorker:
+    """A worker in this process, behind the wire: messages cross as bytes. `received` is what the gateway sent
+    to it."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.received: list[Message] = []
+        self.plain = False
+        self.frames = 0
+        self.ended_at_once = False
+        self.working = False  # though it says nothing
+        self._to_gateway: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._from_gateway = Decoder()
+        self._encoders = {}
+        for message in script.first:
+            self.say(message)
+        self._pump = asyncio.create_task(self._live()) if script.live else None
+
+    @property
+    def job(self) -> WorkerJob:
+        job = self.received[0]
+        assert isinstance(job, WorkerJob)
+        return job
+
+    def say(self, message: Message) -> None:
+        self._to_gateway.put_nowait(encode(message))
+
+    def die(self) -> None:
+        if self._pump:
+            self._pump.cancel()
+        self._to_gateway.put_nowait(None)
+
+    def speak_nonsense(self) -> None:
+        self._to_gateway.put_nowait(b"nonsense")
+
+    def hang(self) -> None:
+        self._pump.cancel()
+
+    @property
+    def keyframe_requests(self) -> list[str]:
+        return [m.rendition for m in self.received if isinstance(m, RequestKeyframe)]
+
+    # Worker
+
+    async def messages(self) -> AsyncIterator[Message]:
+        decoder = Decoder()
+        while (data := await self._to_gateway.get()) is not None:
+            for message in decoder.feed(data):
+                yield message
+
+    def send(self, message: Message) -> bool:
+        (received,) = self._from_gateway.feed(encode(message))
+        self.received.append(received)
+        match received:
+            case RequestKeyframe(rendition=rendition) if rendition in self._encoders:
+                self._encoders[rendition].force = True
+            case Watch(renditions=renditions):
+                self.plain = "plain" in renditions
+        return True
+
+    def at_work(self) -> bool:
+        return self.working
+
+    async def stop(self, *, at_once: bool = False) -> str:
+        self.ended_at_once = at_once
+        self.send(Stop())
+        if self._pump:
+            self._pump.cancel()
+            await asyncio.wait([self._pump])
+        return "the worker was ended by SIGKILL"
+
+    async def _live(self) -> None:
+        script = self.script
+        sound = Sound() if script.audio else None
+        self.say(opened(script.width, script.height, sound.format if sound else None))
+        sizes = {"upscaled": (script.width, script.height), "plain": (script.width // 2, script.height // 2)}
+        self._encoders = {
+            name: Encoder(*size, script.gop_s, script.noise_bps if name == "upscaled" else 0)
+            for name, size in sizes.items()
+        }
+        self._encoders["plain"].force = True
+        started_s = time.monotonic()
+        origin = {"opus": int(started_s * 48_000), "aac": int(started_s * 48_000)}
+        while True:
+            due_s = started_s + self.frames / FPS
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            for rendition in ("upscaled", "plain") if self.plain else ("upscaled",):
+                self.say(self._video(rendition, int((due_s - script.video_delay_s) * 90_000)))
+            if sound:
+                for kind, step in (("opus", 960), ("aac", 1024)):
+                    while origin[kind] < due_s * 48_000:
+                        for payload in sound.packets(kind, origin[kind]):
+                            self.say(
+                                AudioPacket(codec=kind, pts=origin[kind], duration=step, payload=payload)
+                            )
+                        origin[kind] += step
+            self.frames += 1
+            self.say(Alive())
+            if self.frames % 10 == 1:
+                self.say(Heartbeat(queues={"upscale": 1}, rss_bytes=100 << 20, cpu_s=self.frames / 100))
+
+    def _video(self, rendition: str, pts: int) -> VideoPacket:
+        payload, keyframe = self._encoders[rendition].encode(self.frames, pts)
+        now_ns = time.monotonic_ns()
+        return VideoPacket(
+            rendition=rendition,
+            pts=pts,
+            duration=FRAME_TICKS,
+            keyframe=keyframe,
+            arrival_ns=now_ns - 20_000_000,
+            sent_ns=now_ns,
+            trace=Trace(demux=0, decode=0.001, queue=0.002, upscale=0.015, encode=0.002),
+            payload=payload,
+        )
+
+
+@dataclass
+class ScriptedPlacement:
+    script: Script = field(default_factory=Script)
+    workers: list[ScriptedWorker] = field(default_factory=list)
+
+    async def close(self) -> None:
+        pass
+
+    def gpu_slots(self) -> tuple[()]:
+        return ()
+
+    async def start(self, job: WorkerJob) -> ScriptedWorker:
+        if self.script.refuse:
+            raise OSError(self.script.refuse)
+        worker = ScriptedWorker(self.script)
+        worker.send(job)
+        self.workers.append(worker)
+        return worker
