@@ -10,7 +10,8 @@ from loadtest.latency import Pair, Report, render
 from loadtest.numbered_source import draw, read
 from loadtest.viewers import Spread
 from loadtest.ways import WAYS_IN
-from tests.peers.service import free_port, running
+from tests.peers.service import running
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize("number", [0, 1, 0b1010101010101010, 40_000, 65_535])

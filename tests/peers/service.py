@@ -1,6 +1,5 @@
 """The real service as a process of its own, and what a client of its API does with it."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import httpx
 
 from tests.conftest import ROOT
+from tests.ports import free_port
 
 T = TypeVar("T")
 
@@ -57,12 +57,6 @@ def until(condition: Callable[[], T], what: str, timeout_s: float = TIMEOUT_S) -
             return value
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
         time.sleep(0.05)
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Service:

@@ -16,8 +16,9 @@ import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from tests.peers.service import Service, free_port, until
+from tests.peers.service import Service, until
 from tests.peers.test_publishers import encoder, waiting
+from tests.ports import free_port
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.peers.service import Service, free_port, until
+from tests.peers.service import Service, until
+from tests.ports import free_port
 
 GOOD = "synthetic:?size=160x90&fps=12"
 

@@ -11,7 +11,8 @@ from statistics import median
 
 import pytest
 
-from tests.peers.service import Service, free_port, until
+from tests.peers.service import Service, until
+from tests.ports import free_port
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=15")
 SOUND = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100")

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
-from tests.peers.service import Service, free_port, running, until
+from tests.peers.service import Service, running, until
 from tests.peers.test_auth import ADMIN, AUTH
+from tests.ports import free_port
 
 DEPLOY = ROOT / "deploy"
 

@@ -10,7 +10,8 @@ from typing import Literal
 import pytest
 
 from tests.conftest import missing_peer
-from tests.peers.service import Service, free_port, until
+from tests.peers.service import Service, until
+from tests.ports import free_port
 
 Protocol = Literal["rtmp", "rtsp"]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]

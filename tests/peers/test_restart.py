@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.peers.browser import Page, chromium
-from tests.peers.service import free_port, running, until
+from tests.peers.service import running, until
+from tests.ports import free_port
 
 STREAM = '[[streams]]\nid = "test"\nsource = "synthetic:?size=160x90&fps=12"\nupscale_when = "watched"\n'
 LIMIT_S = 4.0

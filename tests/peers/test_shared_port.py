@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.peers.browser import chromium
-from tests.peers.service import Service, free_port, running
+from tests.peers.service import Service, running
 from tests.peers.test_aiortc import loopback, watch
+from tests.ports import free_port
 
 __all__ = ["loopback"]
 

@@ -9,7 +9,8 @@ from aiortc import RTCPeerConnection
 from aiortc.sdp import SessionDescription
 
 from tests.peers.browser import chromium
-from tests.peers.service import Service, free_port, running, until
+from tests.peers.service import Service, running, until
+from tests.ports import free_port
 
 SOURCE, SIZE = "synthetic:?size=160x90&fps=12", "320 × 180"
 SECRET = "north"

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from tests.peers.service import free_port, running
+from tests.peers.service import running
 from tests.peers.stranger.scene import ADMIN, KEY, SETTINGS, STRANGER, STREAM, TOKENS, VIEWER, Scene
 from tests.peers.watcher import SOURCE, watching
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="package")

@@ -11,8 +11,9 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.peers.service import free_port, until
+from tests.peers.service import until
 from tests.peers.stranger.scene import ALLOWED, FORBIDDEN, MOST_MB, PUBLISHER, VIEWER, Scene, bearer, peak_kb
+from tests.ports import free_port
 
 
 @pytest.fixture

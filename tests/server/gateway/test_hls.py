@@ -7,10 +7,10 @@ import av
 import pytest
 
 from server.wire.messages import JobImpossible
+from tests.server.gateway.hls_media import Media
 from tests.server.gateway.scripted_gateway import Gateway, gateway, until
 from tests.server.gateway.scripted_media import FPS
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
-from tests.server.gateway.test_segments import Media
 
 
 async def media(served: Gateway) -> Media:

@@ -17,10 +17,9 @@ from server.worker.ingest.container import tracks_of
 from server.worker.ingest.source import Arrival, Times, Tracks
 from server.worker.live import LiveIngest
 from server.worker.process.picture import Picture
+from tests.ports import free_port
 from tests.server.clips import write_clip
-from tests.server.worker.test_network import Ingest, free_port, ingest
-
-__all__ = ["ingest"]  # a fixture
+from tests.server.worker.live_ingest import Ingest
 
 Send = Callable[..., "subprocess.Popen[bytes]"]
 

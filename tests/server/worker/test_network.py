@@ -1,7 +1,5 @@
 """Live sources from the network, published by an independent program: ffmpeg."""
 
-import functools
-import http.server
 import logging
 import socket
 import socketserver
@@ -9,155 +7,19 @@ import statistics
 import subprocess
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-from pathlib import Path
 
-import imageio_ffmpeg
 import pytest
 
 from server.wire.messages import AudioPacket, Message, Reconnecting
 from server.wire.source_policy import SourcePolicy
-from server.wire.urls import publish_address
 from server.worker.ingest.open import open_source
-from server.worker.ingest.source import SourceUnusable
-from server.worker.ingest.synthetic import read_frame_number
 from server.worker.live import LiveIngest
 from server.worker.process.picture import Picture
+from tests.ports import free_port
 from tests.server.clips import write_clip
-from tests.server.door import DoorThread
+from tests.server.worker.live_ingest import Ingest, assert_plays, watched
 
 LOOPBACK_RTSP = SourcePolicy(schemes=("rtsp",), hosts=("127.0.0.1",), folders=(), listen_ports=())
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    return write_clip(
-        tmp_path_factory.mktemp("clip") / "c.mp4", width=160, height=96, frames=250, audio="aac"
-    )
-
-
-@pytest.fixture
-def publish(clip) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts ffmpeg; it plays the clip once at its own pace to where it is told."""
-    started = []
-
-    def publish(*where: str) -> subprocess.Popen:
-        command = [
-            imageio_ffmpeg.get_ffmpeg_exe(),
-            "-loglevel",
-            "error",
-            "-re",
-            "-i",
-            str(clip),
-            "-c",
-            "copy",
-        ]
-        started.append(subprocess.Popen([*command, *where], stdin=subprocess.DEVNULL))
-        return started[-1]
-
-    yield publish
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def watched() -> threading.Event:
-    event = threading.Event()
-    event.set()
-    return event
-
-
-class Ingest:
-    """A live source running in a thread, and what came of it."""
-
-    def __init__(self, url: str, timeout_s: float = 5.0, policy: SourcePolicy | None = None) -> None:
-        self.pictures: list[Picture] = []
-        self.messages: list[Message] = []
-        self.drops: Counter[str] = Counter()
-        self.failure: Exception | None = None
-        self.stop = threading.Event()
-        address = publish_address(url)
-        self.door = DoorThread(address, timeout_s) if address else None
-        self._ingest = LiveIngest(
-            open_source(
-                url,
-                policy=policy,
-                loop=True,
-                max_size=(1920, 1080),
-                timeout_s=timeout_s,
-                stop=self.stop,
-                inbox=self.door.inbox if self.door else None,
-            ),
-            max_size=(1920, 1080),
-            timeout_s=timeout_s,
-            send=self.messages.append,
-            on_drop=lambda _, reason: self.drops.update([reason]),
-            on_open=lambda: None,
-            stop=self.stop,
-            watched=watched(),
-            log=logging.LoggerAdapter(logging.getLogger("test"), {}),
-        )
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._ingest.run(self.pictures.append)
-        except SourceUnusable as exc:
-            self.failure = exc
-
-    def until(self, done: Callable[["Ingest"], object], timeout_s: float = 30.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not done(self):
-            assert time.monotonic() < deadline, (len(self.pictures), self.messages[-3:])
-            assert self._thread.is_alive() or self.failure, "the source ended"
-            time.sleep(0.02)
-
-    @property
-    def lost(self) -> list[Reconnecting]:
-        return [m for m in self.messages if isinstance(m, Reconnecting)]
-
-    def end(self) -> None:
-        self.stop.set()
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-        if self.door:
-            self.door.close()
-
-
-@pytest.fixture
-def ingest() -> Iterator[Callable[..., Ingest]]:
-    running = []
-
-    def start(url: str, **options) -> Ingest:
-        running.append(Ingest(url, **options))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.end()
-
-
-def assert_plays(ingest: Ingest) -> None:
-    """Numbered pictures in order, at the pace of the clip, on the clock of their arrival; sound along."""
-    pictures = ingest.pictures[5:]
-    numbers = [read_frame_number(picture.planes.y) for picture in pictures]
-    assert None not in numbers
-    assert all(b == a + 1 for a, b in pairwise(numbers))
-    for picture in pictures[-20:]:
-        assert abs(picture.pts / 90_000 - picture.demuxed_ns / 1e9) < 1.1
-    steps = [b.pts - a.pts for a, b in pairwise(pictures[-20:])]
-    assert all(abs(step - 3600) <= 100 for step in steps)
-    codecs = {m.codec for m in ingest.messages if isinstance(m, AudioPacket)}
-    assert codecs == {"aac", "opus"}
 
 
 def listening(scheme: str) -> tuple[str, list[str]]:
@@ -343,83 +205,3 @@ def test_a_gateway_that_stalls_costs_no_source(clip):
         log=logging.LoggerAdapter(logging.getLogger("test"), {}),
     ).run(put)
     assert not [m for m in messages if isinstance(m, Reconnecting)]
-
-
-@pytest.fixture
-def web(tmp_path) -> Iterator[tuple[Path, str]]:
-    """A folder and the address it is served at."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path))
-    )
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield tmp_path, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_hls_is_waited_for_and_played_at_its_own_pace(ingest, publish, web):
-    folder, address = web
-    source = ingest(f"{address}/live.m3u8")
-    source.until(lambda s: s.lost)
-    assert "404" in source.lost[0].reason
-    publish("-f", "hls", "-hls_time", "1", "-hls_flags", "delete_segments", str(folder / "live.m3u8"))
-    source.until(lambda s: len(s.pictures) >= 60)
-    assert_plays(source)
-    # Segments come at once; pictures must not.
-    given = [picture.demuxed_ns / 1e9 for picture in source.pictures[-50:]]
-    assert max(b - a for a, b in pairwise(given)) < 0.6
-    assert given[-1] - given[0] > 1.5
-    arrivals = [picture.arrival_ns / 1e9 for picture in source.pictures[-50:]]
-    assert max(b - a for a, b in pairwise(arrivals)) > 0.4
-    assert max(b - a for a, b in zip(arrivals, given, strict=True)) > 0.4
-
-
-def test_progressive_http_starts_again_at_its_end(ingest, web):
-    folder, address = web
-    write_clip(folder / "short.mp4", width=160, height=96, frames=20, audio="aac")
-    source = ingest(f"{address}/short.mp4?token=secret")
-    source.until(lambda s: len(s.pictures) >= 30)
-    assert source.lost[0].reason == f"{address}/short.mp4?***: the stream ended"
-
-
-def test_a_web_page_is_no_stream(ingest, web):
-    folder, address = web
-    (folder / "index.m3u8").write_text("<html>not a playlist</html>\n" * 50)
-    source = ingest(f"{address}/index.m3u8")
-    source.until(lambda s: s.lost)
-    assert "Invalid data" in source.lost[0].reason
-
-
-def write_playlist(path: Path, segment: str) -> None:
-    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{segment}\n#EXT-X-ENDLIST\n")
-
-
-def test_a_playlist_can_not_make_us_read_local_files(ingest, web, tmp_path_factory):
-    folder, address = web
-    clip = write_clip(tmp_path_factory.mktemp("private") / "c.ts", width=160, height=96)
-    (folder / clip.name).write_bytes(clip.read_bytes())
-    write_playlist(folder / "good.m3u8", clip.name)
-    write_playlist(folder / "evil.m3u8", f"file://{clip}")
-    good, evil = ingest(f"{address}/good.m3u8"), ingest(f"{address}/evil.m3u8")
-    good.until(lambda s: s.pictures)  # the same clip, and nothing else is wrong with such a playlist
-    evil.until(lambda s: len(s.lost) >= 2 or s.pictures)
-    assert not evil.pictures
-
-
-def test_a_description_can_not_make_us_listen_for_rtp(ingest, publish, web):
-    """FFmpeg by itself would open any port that an SDP file from the web names."""
-    folder, address = web
-    port = free_port(socket.SOCK_DGRAM)
-    rtp = ["-an", "-f", "rtp", "-sdp_file", str(folder / "evil.sdp")]
-    publish(*rtp, f"rtp://127.0.0.1:{port}")
-    source = ingest(f"{address}/evil.sdp")
-    # Once it may have been read while ffmpeg wrote it.
-    source.until(lambda s: s.pictures or sum("404" not in lost.reason for lost in s.lost) >= 2)
-    assert not source.pictures

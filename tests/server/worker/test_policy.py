@@ -19,8 +19,8 @@ from server.worker.ingest.dial import Dialer, Refused
 from server.worker.ingest.open import open_source
 from server.worker.ingest.relay import RedirectGuard
 from server.worker.ingest.source import Source, SourceError
+from tests.ports import free_port
 from tests.server.clips import write_clip
-from tests.server.worker.test_network import free_port
 
 ALLOWED, FORBIDDEN = "127.0.0.1", "127.0.0.2"
 POLICY = SourcePolicy(schemes=("rtsp", "rtmp", "http"), hosts=(ALLOWED,), folders=(), listen_ports=())

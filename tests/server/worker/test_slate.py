@@ -22,9 +22,7 @@ from server.worker.encode.slate import Slate, dark_frame, dimmed, letterboxed, l
 from server.worker.process.picture import ColourTags, PictureFormat, plane_view
 from server.worker.worker import open_slate
 from tests.server.clips import write_clip
-from tests.server.worker.test_worker import JOB, WorkerProcess, numbers, start
-
-__all__ = ["start"]  # a fixture
+from tests.server.worker.worker_process import JOB, WorkerProcess, numbers
 
 SINCE = datetime(2026, 3, 4, 14, 3, 20, tzinfo=UTC)
 FORM = PictureFormat(

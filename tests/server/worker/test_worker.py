@@ -1,152 +1,32 @@
 """The real worker process, spoken to as the gateway does: over one end of a socket pair."""
 
-import contextlib
 import functools
 import http.server
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
 import pytest
-from msgspec.structs import astuple, replace
+from msgspec.structs import astuple
 
 from server.settings import DEFAULT_MODEL
-from server.wire.codec import Decoder, encode
 from server.wire.messages import (
-    BICUBIC,
-    Alive,
     AudioPacket,
     Dropped,
-    EngineLoad,
     Heartbeat,
     JobImpossible,
-    Message,
     Opened,
-    Prepare,
     Reconnecting,
-    Rendition,
     RequestKeyframe,
-    Stepped,
-    StepUp,
     Stop,
     VideoPacket,
-    Watch,
     WorkerBroken,
-    WorkerJob,
 )
-from server.worker.ingest.synthetic import read_frame_number
-from server.worker.process.picture import plane_view
 from tests.server.clips import write_clip
-
-JOB = WorkerJob(
-    stream="test",
-    source="synthetic:?size=160x96&fps=25",
-    policy=None,
-    loop=True,
-    model=DEFAULT_MODEL,
-    backend=None,
-    lanes=2,
-    engine_threads=1,
-    encoder="libx264",
-    preset="ultrafast",
-    bitrate_bps=0,
-    keyframe_interval_s=2.0,
-    max_width=1920,
-    max_height=1080,
-    worker_memory_bytes=8 << 30,
-    source_timeout_s=3.0,
-    engine_patience_s=60.0,
-    source_when="always",
-    ladder=(),
-    latency_budget_s=0.0,
-)
-
-
-class WorkerProcess:
-    """One `python -m server.worker.main` and what it has said."""
-
-    def __init__(
-        self, job: WorkerJob, module: str, watched: tuple[Rendition, ...], before: tuple[Message, ...]
-    ) -> None:
-        self.socket, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "--fd", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-        self._decoder = Decoder()
-        self.messages: list[Message] = []
-        for message in before:
-            self.send(message)
-        self.send(job)
-        self.send(Watch(renditions=watched))
-
-    def send(self, message: Message) -> None:
-        self.socket.sendall(encode(message))
-
-    def until(self, done: Callable[["WorkerProcess"], object], timeout_s: float = 40.0) -> "WorkerProcess":
-        """Reads until `done`; fails the test where the worker ends or the time runs out before."""
-        deadline = time.monotonic() + timeout_s
-        while not done(self):
-            self.socket.settimeout(max(0.01, deadline - time.monotonic()))
-            data = self.socket.recv(1 << 16)
-            assert data, f"the worker ended: {self.messages[-3:]}"
-            self.messages += self._decoder.feed(data)
-        return self
-
-    def of(self, kind: type) -> list:
-        return [message for message in self.messages if isinstance(message, kind)]
-
-    def video(self, rendition: str = "upscaled") -> list[VideoPacket]:
-        return [packet for packet in self.of(VideoPacket) if packet.rendition == rendition]
-
-    def ended(self) -> tuple[int, str]:
-        """Exit status and log."""
-        _, log = self.process.communicate(timeout=10)
-        return self.process.returncode, log.decode()
-
-    def close(self) -> None:
-        self.socket.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.communicate(timeout=5)
-            return
-        self.process.kill()
-        self.process.communicate()
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., WorkerProcess]]:
-    workers = []
-
-    def start(
-        module: str = "server.worker.main",
-        watched: tuple[Rendition, ...] = ("upscaled",),
-        before: tuple[Message, ...] = (),
-        **changes,
-    ) -> WorkerProcess:
-        workers.append(WorkerProcess(replace(JOB, **changes), module, watched, before))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.close()
-
-
-def numbers(packets: list[VideoPacket], scale: int) -> list[int | None]:
-    """What a viewer who joined at the first packet sees."""
-    decoder = av.CodecContext.create("h264", "r")
-    frames = [frame for packet in packets for frame in decoder.decode(av.Packet(packet.payload))]
-    frames += decoder.decode(None)
-    return [read_frame_number(plane_view(frame, 0), scale) for frame in frames]
+from tests.server.worker.worker_process import numbers
 
 
 def test_a_stream_from_start_to_stop(start):
@@ -205,94 +85,6 @@ def test_a_requested_keyframe_comes_with_the_next_frames(start):
     worker.until(lambda w: len(w.video()) > asked + waited + 5)
     later = worker.video()[asked + waited :]
     assert None not in numbers(later, 2), "the IDR alone is enough to start with"
-
-
-def test_the_plain_picture_comes_only_while_it_is_wanted(start):
-    worker = start().until(lambda w: len(w.video()) >= 5)
-    assert not worker.video("plain")
-    worker.send(Watch(renditions=("upscaled", "plain")))
-    worker.until(lambda w: len(w.video("plain")) >= 10)
-    plain = worker.video("plain")
-    assert plain[0].keyframe
-    upscaled = {packet.pts: packet for packet in worker.video()}
-    matching = [upscaled[packet.pts] for packet in plain]
-    assert {packet.arrival_ns for packet in plain} == {packet.arrival_ns for packet in matching}
-    assert None not in numbers(plain, 1)
-    worker.send(Watch(renditions=("upscaled",)))
-    worker.until(lambda w: isinstance(w.messages[-1], Heartbeat) and len(w.video()) > 60)
-    count = len(worker.video("plain"))
-    worker.until(lambda w: len(w.video()) >= 80)
-    assert len(worker.video("plain")) == count
-
-
-def test_unwatched_pictures_are_not_upscaled(start):
-    worker = start(watched=()).until(lambda w: any(load.state == "ready" for load in w.of(EngineLoad)))
-    worker.until(lambda w: len(w.of(Heartbeat)) >= 4)
-    prepared = worker.video()
-    assert len(prepared) <= 2, "one to load the engine by, and one by the engine"
-    assert worker.of(Opened)[-1].engine.model == DEFAULT_MODEL
-    assert not worker.of(AudioPacket)
-
-    worker.send(Watch(renditions=("upscaled",)))
-    worker.until(lambda w: len(w.video()) >= len(prepared) + 10 and w.of(AudioPacket))
-    watched = worker.video()[len(prepared) :]
-    assert watched[0].keyframe
-    assert None not in numbers(watched, 2)
-
-    worker.send(Watch(renditions=()))
-    count = len(worker.of(Heartbeat))
-    worker.until(lambda w: len(w.of(Heartbeat)) >= count + 2)
-    frames = len(worker.video())
-    worker.until(lambda w: len(w.of(Heartbeat)) >= count + 5)
-    assert len(worker.video()) == frames
-
-
-def test_a_step_on_the_ladder_is_seen_by_nobody_but_in_the_picture(start):
-    """No frame is late by a tenth of a millisecond less: down it goes, and up again when it may."""
-    worker = start(ladder=(BICUBIC,), latency_budget_s=1e-4).until(lambda w: w.of(Stepped))
-    [down] = worker.of(Stepped)
-    assert down.level == 1
-    assert "above the budget of 0 ms" in down.reason
-    worker.until(lambda w: w.of(Opened)[-1].engine.model == BICUBIC)
-    beats = 0
-    while len(worker.of(Stepped)) < 2:  # it takes no step up within ten seconds of the last
-        worker.send(StepUp(level=0))
-        beats += 1
-        worker.until(lambda w, beats=beats: len(w.of(Heartbeat)) >= beats)
-    assert worker.of(Stepped)[1].level == 0
-    worker.until(lambda w: w.of(Opened)[-1].engine.model == DEFAULT_MODEL)
-    worker.until(lambda w: len(w.of(Heartbeat)) > beats + 2)
-    assert any(worker.of(Heartbeat)[-1].frame_cpu_s)
-    packets = worker.video()
-    seen = [n for n in numbers(packets, 2) if n is not None]
-    assert len(seen) == len(packets), "each frame is whole"
-    if not worker.of(Dropped):  # of a machine that is too busy for anything
-        assert seen == list(range(seen[0], seen[0] + len(seen)))
-    keyframes = [packet.pts for packet in packets if packet.keyframe]
-    assert all(later - earlier >= 1.9 * 90_000 for earlier, later in pairwise(keyframes[1:]))
-
-
-def test_a_ladder_has_one_scale(start):
-    worker = start(ladder=("awsrn-live-large-x4",)).until(lambda w: w.of(JobImpossible))
-    assert "'awsrn-live-large-x4' has scale 4, but model" in worker.of(JobImpossible)[0].reason
-
-
-def test_the_source_is_open_only_while_it_is_watched(start):
-    """A publisher that nobody wants to see is not called; afterwards it is left alone again."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
-        port = server.getsockname()[1]
-        worker = start(
-            watched=(), source_when="watched", source=f"http://127.0.0.1:{port}/x.ts", source_timeout_s=60.0
-        )
-        worker.until(lambda w: len(w.of(Heartbeat)) >= 3)
-        server.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            server.accept()
-        server.settimeout(30)
-        worker.send(Watch(renditions=("upscaled",)))
-        connection, _ = server.accept()
-        connection.close()
 
 
 def test_a_worker_ends_with_its_gateway(start):
@@ -355,46 +147,6 @@ def test_an_engine_that_is_too_large_for_the_bound_says_so(start):
     worker = start(source="synthetic:?size=1920x1080&fps=5", worker_memory_bytes=1 << 29)
     worker.until(lambda w: w.of(WorkerBroken))
     assert "limits.worker_memory_bytes=536870912" in worker.of(WorkerBroken)[0].reason
-
-
-PREPARED = Prepare(
-    model=DEFAULT_MODEL,
-    backend=None,
-    lanes=2,
-    engine_threads=1,
-    width=160,
-    height=96,
-    matrix="bt601",
-    full_range=False,
-)
-ENGINELESS = "tests.server.worker.engineless_worker"
-
-
-def test_a_standby_upscales_by_the_engine_that_it_has_prepared(start):
-    others = replace(PREPARED, width=320), replace(PREPARED, model="no-such-model")
-    worker = start(module=ENGINELESS, before=(*others, PREPARED)).until(lambda w: w.of(EngineLoad))
-    worker.until(lambda w: len(w.video()) >= 5)
-    assert worker.of(Opened)[-1].engine.model == DEFAULT_MODEL
-    assert worker.of(EngineLoad)[-1].state == "ready"
-
-
-@pytest.mark.parametrize("change", [{"width": 162}, {"engine_threads": 2}, {"matrix": "bt709"}])
-def test_a_prepared_engine_of_another_kind_is_not_used(start, change):
-    worker = start(module=ENGINELESS, before=(replace(PREPARED, **change),))
-    worker.until(lambda w: w.of(JobImpossible))
-
-
-def test_a_standby_learns_its_gpu_with_its_job(start):
-    worker = start(module=ENGINELESS, gpu="GPU-7").until(lambda w: w.of(JobImpossible))
-    assert "the GPU is GPU-7" in worker.of(JobImpossible)[0].reason
-
-
-def test_a_running_worker_says_ten_times_a_second_that_it_lives(start):
-    worker = start().until(lambda w: w.video())
-    signs, beats = len(worker.of(Alive)), len(worker.of(Heartbeat))
-    worker.until(lambda w: len(w.of(Heartbeat)) >= beats + 4)
-    assert len(worker.of(Alive)) > signs + 2 * 4
-    assert worker.of(Heartbeat)[-1].pid == worker.process.pid
 
 
 def test_a_source_that_comes_back_starts_with_an_idr(start, tmp_path):

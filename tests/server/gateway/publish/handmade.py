@@ -13,8 +13,8 @@ from server.gateway.publish.doors import Doors
 from server.settings import Limits
 from server.wire.messages import Message, Published, PublishedData, PublisherGone
 from server.wire.urls import PublishProtocol, publish_address
+from tests.ports import free_port
 from tests.server.gateway.scripted_gateway import until
-from tests.server.worker.test_network import free_port
 
 
 def text(value: str) -> bytes:

@@ -3,10 +3,10 @@
 import asyncio
 
 from server.wire.messages import AwaitPublisher, JobImpossible, Published, PublishedData
+from tests.ports import free_port
 from tests.server.gateway.publish.handmade import FRAME, KEY_FRAME, chunks, publishing, read_all, read_until
 from tests.server.gateway.scripted_gateway import Gateway, gateway, until
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
-from tests.server.worker.test_network import free_port
 
 START = b"NetStream.Publish.Start"
 
