@@ -90,6 +90,19 @@ class WorkerJob(Message, frozen=True):
         """Viewers have seen what a worker before sent."""
         return self.video_after is not None
 
+    def engine(self, *, width: int, height: int, matrix: Matrix, full_range: bool) -> "Prepare":
+        """The engine that upscales planes of this kind."""
+        return Prepare(
+            model=self.model,
+            backend=self.backend,
+            lanes=self.lanes,
+            engine_threads=self.engine_threads,
+            width=width,
+            height=height,
+            matrix=matrix,
+            full_range=full_range,
+        )
+
 
 class Prepare(Message, frozen=True):
     """Gateway → worker, before its job: compile this engine ahead, as a job of these options would."""

@@ -43,16 +43,7 @@ class PreparedEngines:
 
     def take(self, job: WorkerJob, width: int, height: int, colour: Colour) -> Engine | None:
         """The job's engine for these planes, once; whatever else was prepared goes."""
-        wanted = Prepare(
-            model=job.model,
-            backend=job.backend,
-            lanes=job.lanes,
-            engine_threads=job.engine_threads,
-            width=width,
-            height=height,
-            matrix=colour.matrix,
-            full_range=colour.full_range,
-        )
+        wanted = job.engine(width=width, height=height, matrix=colour.matrix, full_range=colour.full_range)
         engine = self._engines.get(wanted)
         self._engines.clear()
         return engine

@@ -12,7 +12,7 @@ from server.gateway.placement import SlotUse, WorkerHandle
 from server.gateway.placement.process import LocalWorkerHandle, start_process
 from server.gateway.placement.slots import GpuSlots
 from server.gateway.placement.standby import Standbys
-from server.wire.messages import EngineLoad, Prepare, WorkerJob
+from server.wire.messages import EngineLoad, WorkerJob
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,10 @@ class LocalPlacement:
                 return
             # A standby has no GPU, until it is known which one.
             ready = load.state == "ready" and gpu is None
-            self._standbys.needed_for(worker, _engine_of(job, load) if ready else None)
+            engine = job.engine(
+                width=load.width, height=load.height, matrix=load.matrix, full_range=load.full_range
+            )
+            self._standbys.needed_for(worker, engine if ready else None)
 
         worker.on_engine = on_engine
         worker.ended.add_done_callback(lambda _: self._standbys.forget(worker))
@@ -80,19 +83,6 @@ class LocalPlacement:
 def _sees(gpu: Gpu | None) -> dict[str, str]:
     """What a worker's environment has to say."""
     return {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu.uuid}
-
-
-def _engine_of(job: WorkerJob, load: EngineLoad) -> Prepare:
-    return Prepare(
-        model=job.model,
-        backend=job.backend,
-        lanes=job.lanes,
-        engine_threads=job.engine_threads,
-        width=load.width,
-        height=load.height,
-        matrix=load.matrix,
-        full_range=load.full_range,
-    )
 
 
 def _may_use_gpu(job: WorkerJob) -> bool:
