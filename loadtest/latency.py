@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, cast, get_args
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     for way_in in ways_in:
         make_way, url = _way(way_in, base, args.port, args.fps)
         source = NumberedSource(make_way, width=width, height=height, fps=args.fps)
-        with own_stream(base, url(source)) as stream, source:
+        with closing(source.way), own_stream(base, url(source)) as stream, source:
             wait_until_running(base, stream)
             pairs += asyncio.run(measure(base, stream, source, way_in, ways_out, args.duration))
     report = Report(size=args.size, fps=args.fps, pairs=pairs)

@@ -60,7 +60,8 @@ OnSent = Callable[[list[int]], None]
 
 
 class NumberedSource:
-    """Sends pictures in real time, by one way. A context manager; owns its thread."""
+    """Sends pictures in real time, by one way, which is the caller's to close. A context manager; owns its
+    thread."""
 
     def __init__(self, make_way: Callable[[OnSent], Way], *, width: int, height: int, fps: int) -> None:
         self.sent_s: dict[int, float] = {}  # number → monotonic time at which its last byte was sent
@@ -77,7 +78,6 @@ class NumberedSource:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.way.close()
 
     def _on_sent(self, numbers: list[int]) -> None:
         now_s = time.monotonic()
