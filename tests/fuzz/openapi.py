@@ -1,7 +1,7 @@
 """Requests by the OpenAPI description and against it: every answer of a running service is described."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import product
 
@@ -37,29 +37,31 @@ def fuzz_openapi(service: Service, count: int, number: int) -> Counter[str]:
     found = [result.ok() for result in schema.get_all_operations()]
     operations = [operation for operation in found if operation.path != ENDLESS]
     statuses: Counter[str] = Counter()
-    examples = max(1, count // len(operations) // len(GenerationMode))
+    how = settings(
+        max_examples=max(1, count // len(operations) // len(GenerationMode)),
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
     with _made_streams_deleted(service):
         for operation, mode in product(operations, GenerationMode):
-
-            @seed(number)
-            @settings(
-                max_examples=examples,
-                database=None,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-                phases=[Phase.generate],
-            )
-            @given(case=operation.as_strategy(generation_mode=mode))
-            def ask(case: schemathesis.Case, valid: bool = mode is GenerationMode.POSITIVE) -> None:
-                _tame(case, valid=valid)
-                answer = case.call(headers={"Authorization": f"Bearer {TOKEN}"})
-                assert service.process.poll() is None, service.log()[-3000:]
-                statuses[f"{case.operation.label} {answer.status_code}"] += 1
-                case.validate_response(answer, excluded_checks=UNCHECKED)
-
+            cases = given(case=operation.as_strategy(generation_mode=mode))
+            ask = _asker(service, statuses, valid=mode is GenerationMode.POSITIVE)
             with suppress(Unsatisfiable):  # there is no wrong way to ask for /healthz
-                ask()
+                seed(number)(how(cases(ask)))()
     return statuses
+
+
+def _asker(service: Service, statuses: Counter[str], *, valid: bool) -> Callable[[schemathesis.Case], None]:
+    def ask(case: schemathesis.Case) -> None:
+        _tame(case, valid=valid)
+        answer = case.call(headers={"Authorization": f"Bearer {TOKEN}"})
+        assert service.process.poll() is None, service.log()[-3000:]
+        statuses[f"{case.operation.label} {answer.status_code}"] += 1
+        case.validate_response(answer, excluded_checks=UNCHECKED)
+
+    return ask
 
 
 def _tame(case: schemathesis.Case, *, valid: bool) -> None:
