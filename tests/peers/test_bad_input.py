@@ -48,7 +48,7 @@ def test_a_file_that_is_no_video_fails_with_its_name(
 def test_garbage_in_the_transport_stream_is_survived(
     service: Service, ffmpeg: str, good: str, spawn: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     with service.stream("udp", f"udp://127.0.0.1:{port}"):
         picture = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=12", "-c:v", "libx264", "-g", "12")
         spawn(

@@ -1,6 +1,5 @@
 """ffmpeg as publisher and as player: RTMP, RTSP and MPEG-TS in, HLS out."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -61,8 +60,7 @@ def test_a_publisher_is_upscaled_and_played(
     service: Service, ffmpeg: str, spawn: Callable[..., "subprocess.Popen[bytes]"], how: str
 ) -> None:
     output, url, listen = PUBLISHERS[how]
-    kind = socket.SOCK_DGRAM if how == "mpegts" else socket.SOCK_STREAM
-    url = url.format(port=free_port(kind))
+    url = url.format(port=free_port())
     command = (ffmpeg, "-re", *PICTURE, *SOUND, *CODECS, *output, url)
     with service.stream(how, url + listen):
         publisher = spawn(*command)

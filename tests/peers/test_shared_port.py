@@ -1,7 +1,6 @@
 """Chromium and aiortc watch at the same time through one UDP port."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -31,7 +30,7 @@ SHOW = """
 
 @pytest.fixture
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, int]]:
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     with running(tmp_path_factory.mktemp("shared"), webrtc=f"udp_ports = [{port}, {port}]") as service:
         yield service, port
 

@@ -22,6 +22,7 @@ RELAY_ONLY = """
         setConfiguration(options) { super.setConfiguration(relayed(options)); }
     };
 """
+BINDING_REQUEST = bytes.fromhex("0001 0000 2112a442") + bytes(12)  # RFC 8489, section 5
 PAIR = """
     const done = arguments[0];
     pc.getStats().then((stats) => {
@@ -50,7 +51,7 @@ urls = ["turn:127.0.0.1:{port}?transport=udp"]
 secret = "{SECRET}"
 '''
     try:
-        until(lambda: _listens(port), "coturn listens")
+        until(lambda: _answers(port), "coturn answers")
         with running(folder, more) as service:
             yield service
     finally:
@@ -58,13 +59,16 @@ secret = "{SECRET}"
         process.wait()
 
 
-def _listens(port: int) -> bool:
-    """It takes TCP on the port of its UDP."""
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return False
-    return True
+def _answers(port: int) -> bool:
+    """A STUN request by UDP, which is what both sides use."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.2)
+        asking.connect(("127.0.0.1", port))
+        try:
+            asking.send(BINDING_REQUEST)
+            return bool(asking.recv(2048))
+        except (ConnectionRefusedError, TimeoutError):
+            return False
 
 
 def test_a_viewer_plays_through_the_relay(turn: Service, program: Callable[[str, str], str]) -> None:

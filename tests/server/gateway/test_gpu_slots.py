@@ -37,14 +37,20 @@ def used(placement: LocalPlacement) -> list[int]:
 
 
 def visible(worker: LocalWorkerHandle) -> str | None:
-    environment = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+    environment = _of(worker, "environ").split(b"\0")
     found = [entry for entry in environment if entry.startswith(b"CUDA_VISIBLE_DEVICES=")]
     return found[0].partition(b"=")[2].decode() if found else None
+
+
+def _of(worker: LocalWorkerHandle, name: str) -> bytes:
+    return Path(f"/proc/{worker.pid}/{name}").read_bytes()
 
 
 async def start(placement: LocalPlacement, name: str = "a", **options) -> LocalWorkerHandle:
     worker = await placement.start(job(name, **options))
     assert isinstance(worker, LocalWorkerHandle)
+    # Until then it has the environment of the process that it is a copy of.
+    await until(lambda: b"server.worker.main" in _of(worker, "cmdline"), "the worker's own program")
     return worker
 
 

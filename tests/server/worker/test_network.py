@@ -1,7 +1,6 @@
 """Live sources from the network, published by an independent program: ffmpeg."""
 
 import logging
-import socket
 import socketserver
 import statistics
 import subprocess
@@ -114,7 +113,7 @@ def test_a_server_that_takes_its_time_to_refuse_is_called_ever_less_often(ingest
 @pytest.mark.parametrize("scheme", ["rtmp", "rtsp", "udp"])
 def test_it_is_known_when_the_last_byte_of_a_picture_arrived(scheme, ingest, publish):
     if scheme == "udp":
-        port = free_port(socket.SOCK_DGRAM)
+        port = free_port()
         source = ingest(f"udp://127.0.0.1:{port}")
         publish("-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316")
     else:
@@ -141,7 +140,7 @@ def publish_until_heard(publish, where: list[str], source: Ingest) -> subprocess
 
 
 def test_mpeg_ts_over_udp(ingest, publish):
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     source = ingest(f"udp://127.0.0.1:{port}", timeout_s=2.0)
     publish("-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316")
     source.until(lambda s: len(s.pictures) >= 40)
@@ -149,7 +148,7 @@ def test_mpeg_ts_over_udp(ingest, publish):
 
 
 def test_udp_is_read_as_mpeg_ts_and_as_nothing_else(ingest, publish):
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     source = ingest(f"udp://127.0.0.1:{port}", timeout_s=2.0)
     publish("-f", "flv", f"udp://127.0.0.1:{port}?pkt_size=1316")
     source.until(lambda s: len(s.lost) >= 2)
@@ -166,7 +165,7 @@ def test_a_file_that_is_replaced_while_it_loops_gets_a_decoder_of_its_own(ingest
 
 
 def test_silence_is_noticed_and_reported(ingest, publish):
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     source = ingest(f"udp://127.0.0.1:{port}", timeout_s=1.5)
     process = publish("-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316")
     source.until(lambda s: len(s.pictures) >= 10)

@@ -1,7 +1,6 @@
 """Sources of strangers: a server that is allowed can't make us call one that isn't."""
 
 import http.server
-import socket
 import socketserver
 import subprocess
 import threading
@@ -322,7 +321,7 @@ def test_user_and_password_are_sent_when_asked_for(web, tmp_path):
 
 def test_rtmp_is_pulled_through_the_relay(ffmpeg, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", frames=250)
-    url = f"rtmp://{ALLOWED}:{free_port(socket.SOCK_STREAM)}/live/key"
+    url = f"rtmp://{ALLOWED}:{free_port()}/live/key"
     server = ffmpeg("-re", "-i", str(clip), "-c", "copy", "-f", "flv", "-listen", "1", url)
     deadline_s = time.monotonic() + 20
     while time.monotonic() < deadline_s and server.poll() is None:

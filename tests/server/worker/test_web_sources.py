@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import socket
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -86,7 +85,7 @@ def test_a_playlist_can_not_make_us_read_local_files(ingest, web, tmp_path_facto
 def test_a_description_can_not_make_us_listen_for_rtp(ingest, publish, web):
     """FFmpeg by itself would open any port that an SDP file from the web names."""
     folder, address = web
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     rtp = ["-an", "-f", "rtp", "-sdp_file", str(folder / "evil.sdp")]
     publish(*rtp, f"rtp://127.0.0.1:{port}")
     source = ingest(f"{address}/evil.sdp")
