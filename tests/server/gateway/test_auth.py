@@ -61,7 +61,9 @@ ALLOWED = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "allowed"), ALLOWED, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "allowed"), ALLOWED, ids=[f"{method} {path}" for method, path, *_ in ALLOWED]
+)
 async def test_each_door_opens_to_its_scopes_only(method, path, body, allowed):
     async with gateway(quiet(), **EVERY_SCOPE) as served:
 
