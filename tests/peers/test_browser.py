@@ -106,7 +106,7 @@ def test_hls_js_plays_where_the_browser_can_neither_hls_nor_webrtc(service: Serv
         page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
-def test_a_killed_worker_is_replaced_under_the_same_connection(service: Service, page: Page) -> None:
+def test_a_killed_worker_is_replaced_until_it_is_once_too_often(service: Service, page: Page) -> None:
     with service.stream("killed", SOURCE):
         service.wait_for("killed", "running")
         page.open("killed")
@@ -118,6 +118,23 @@ def test_a_killed_worker_is_replaced_under_the_same_connection(service: Service,
         posts = [url for url in page.requests("whep/") if url.endswith("/killed")]
         assert len(posts) == 1, "the viewer never had to connect again"
         assert page.fact("server", "restarts") == "1"
+        assert not page.find("#release").is_displayed()
+
+        for restarts in (2, 3):
+            os.kill(until(lambda: service.show("killed")["worker"]["pid"], "its process id"), signal.SIGKILL)
+            if restarts < 3:
+                until(
+                    lambda n=restarts: service.show("killed")["worker"]["restarts"] == n,
+                    "it is replaced again",
+                )
+        until(
+            lambda: page.text("#stream-state") == "Quarantined", "a stream that kills its workers is stopped"
+        )
+        assert "ended 3 workers within 60 s" in page.text("#overlay-why")
+        page.find("#release").click()
+        service.wait_for("killed", "running")
+        page.plays(SIZE)
+        assert not page.find("#release").is_displayed()
 
 
 def test_a_stream_is_added_and_deleted_on_the_page(service: Service, page: Page) -> None:

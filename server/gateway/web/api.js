@@ -13,6 +13,8 @@ export const listStreams = () => call("GET", "/api/streams");
 export const showStream = (id) => call("GET", streamPath(id));
 export const createStream = (fields) => call("POST", "/api/streams", fields);
 export const deleteStream = (id) => call("DELETE", streamPath(id));
+// Its workers may die again as if none had.
+export const releaseStream = (id) => call("POST", `${streamPath(id)}/release`);
 // A path that a player can open, which sends no token.
 export const hlsPath = async (id) => (await call("POST", `${streamPath(id)}/hls-path`)).url;
 

@@ -1,6 +1,6 @@
 // Wires the page: which stream is shown (the address's #fragment), and what is asked of the server when.
 
-import { createStream, deleteStream, listStreams, showStream } from "./api.js";
+import { createStream, deleteStream, listStreams, releaseStream, showStream } from "./api.js";
 import { loggedIn, logIn, logOut, takeTokenFromAddress } from "./auth.js";
 import { bindAdd, bindDelete, bindLogin } from "./dialogs.js";
 import { byId, setText } from "./dom.js";
@@ -108,6 +108,15 @@ bindDelete(byId("delete"), currentId, async (id) => {
   await deleteStream(id);
   history.replaceState(null, "", "#");
   await refreshList();
+});
+
+byId("release").addEventListener("click", async () => {
+  try {
+    await releaseStream(view.id);
+    await refreshStream();
+  } catch (error) {
+    setText(byId("player-note"), error.message);
+  }
 });
 
 byId("logout").addEventListener("click", () => {

@@ -133,7 +133,7 @@ export class StreamView {
     let title = "";
     let why = this.#stream?.reason ?? "";
     if (state === "failed") title = "This stream failed";
-    else if (state === "quarantined") title = "Stopped until the operator releases it";
+    else if (state === "quarantined") title = "Stopped until it is released";
     else if (state === "reconnecting") title = "The source is lost; trying again";
     else if (phase === "stopped") [title, why] = ["Cannot play here", note];
     else if (!this.#moving) title = state === "starting" ? "Starting…" : "Connecting…";
@@ -166,6 +166,7 @@ export class StreamView {
     if (output) byId("picture").style.setProperty("--ratio", pictureRatio(input, output));
 
     byId("compare").disabled = byId("fullscreen").disabled = state === "failed";
+    byId("release").hidden = state !== "quarantined";
     byId("mute").disabled = state === "failed" || input?.audio === false;
     setText(byId("mute"), soundWord(input, byId("upscaled").muted));
     setFacts(byId("sr-facts"), facts.superResolution(stream));
