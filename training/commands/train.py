@@ -15,6 +15,7 @@ from training.train import measure_iteration, train
 
 RECIPES = {"paper": paper_recipe, "short": short_recipe}
 LIVE = {
+    "live-tiny": lambda **scale: live_config(block_features=16, awrus=1, **scale),
     "live": live_config,
     "live-large": lambda **scale: live_config(block_features=64, awrus=5, **scale),
 }
