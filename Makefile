@@ -33,8 +33,9 @@ web: $(HLS)
 run: $(BIN)/.serve $(if $(shell command -v npm),web)
 	$(BIN)/livesr serve --config deploy/demo.toml
 
+# In two processes: most tests wait for programs to start. Those of a file share what they set up.
 test: $(BIN)/.dev $(if $(shell command -v npm),web)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Mutated input for all that reads the bytes of others; the tests have a share of it.
 fuzz: $(BIN)/.dev

@@ -31,7 +31,7 @@ def start(*words: str, log: Path) -> "subprocess.Popen[str]":
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or while it was read
         return False
     return state != "Z"
 
@@ -59,12 +59,13 @@ def test_it_says_where_it_is_and_ends_with_its_workers(settings, tmp_path, how):
         (stream,) = httpx.get(found[1] + "api/streams").json()
         assert stream["source"] == source
         assert httpx.get(found[1]).status_code == 200
-        (worker,) = children(process.pid)
+        workers = children(process.pid)  # what measures the machine may be one
+        assert workers
         asked_s = time.monotonic()
         process.send_signal(how)
         assert process.wait(TIMEOUT_S) == 0
         assert time.monotonic() - asked_s < 10
-        assert not alive(worker)
+        assert not any(map(alive, workers))
     finally:
         process.kill()
         process.wait()
