@@ -1,7 +1,7 @@
 """`livesr-loadtest latency`: how late each frame is at a viewer, beside what the service says of itself.
 
 A picture carries its number. True is the time from the sending of a frame's last byte until a viewer has the
-last byte of what became of it: by WebRTC the frame, by HLS its segment.
+last byte of what became of it: by WebRTC the frame, by low-latency HLS its part.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from urllib.parse import urljoin, urlsplit
 
 import av
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 
 from loadtest.hls_viewer import HlsViewer
 from loadtest.http import ServerError, base_url, request, stream_state
@@ -34,8 +35,7 @@ WAYS_OUT: tuple[WayOut, ...] = get_args(WayOut)
 
 START_TIMEOUT_S = 30.0
 SETTLE_S = 3.0
-LAST_FRAME_S = 1.0  # what the last frame measured is given to come through; by HLS its segment has to end
-HLS_LAST_FRAME_S = 4.0
+LAST_FRAME_S = 1.0  # what the last frame measured is given to come through
 # The service's quantiles are of so many frames: over fewer than that it remembers some from before.
 SERVICE_FRAMES = 512
 _ALONE = ("decode", "upscale", "encode")
@@ -168,6 +168,24 @@ class _Seen:
             self.latencies_s.setdefault(number, at_s - self._sent_s[number])
 
 
+class _PartDecoder:
+    """Pictures of parts, most of which begin in the middle of a group."""
+
+    def __init__(self) -> None:
+        self._decoder: VideoCodecContext | None = None
+
+    def decode(self, data: bytes) -> Iterator[av.VideoFrame]:
+        """Of an init segment and a part; none before the first key frame."""
+        with av.open(io.BytesIO(data)) as container:
+            stream = container.streams.video[0]
+            for packet in cast(InputContainer, container).demux(stream):
+                if packet.is_keyframe:  # its parameter sets are in the init segment, which may be another one
+                    self._decoder = av.CodecContext.create("h264", "r")
+                    self._decoder.extradata = stream.codec_context.extradata
+                if self._decoder is not None and packet.size:
+                    yield from self._decoder.decode(packet)
+
+
 async def measure(
     base: str,
     stream: str,
@@ -178,19 +196,18 @@ async def measure(
 ) -> list[Pair]:
     """All ways out at once. A viewer by WebRTC is always there: one keeps the stream awake."""
     seen: dict[WayOut, _Seen] = {way: _Seen(source) for way in ways_out}
-    decoder = av.CodecContext.create("h264", "r")
+    decoder, parts = av.CodecContext.create("h264", "r"), _PartDecoder()
 
     def on_frame(data: bytes, at_s: float) -> None:
         for frame in decoder.decode(av.Packet(data)):
             if "whep" in seen:
                 seen["whep"].add(frame, at_s)
 
-    def on_segment(data: bytes, at_s: float) -> None:
-        with av.open(io.BytesIO(data)) as container:
-            for frame in cast(InputContainer, container).decode(video=0):
-                seen["hls"].add(frame, at_s)
+    def on_part(data: bytes, at_s: float) -> None:
+        for frame in parts.decode(data):
+            seen["hls"].add(frame, at_s)
 
-    viewer, player = Viewer(base, stream, on_frame), HlsViewer(base, stream, on_segment)
+    viewer, player = Viewer(base, stream, on_frame), HlsViewer(base, stream, on_part)
     playing = asyncio.create_task(player.watch()) if "hls" in ways_out else None
     try:
         await viewer.join()
@@ -198,7 +215,7 @@ async def measure(
         until_s = from_s + duration_s
         await sleep_until(until_s)
         state = await asyncio.to_thread(stream_state, base, stream)
-        await sleep_until(until_s + (HLS_LAST_FRAME_S if playing else LAST_FRAME_S))
+        await sleep_until(until_s + LAST_FRAME_S)
         player.leave()
         if playing is not None:
             await playing

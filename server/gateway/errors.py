@@ -87,6 +87,10 @@ class InvalidRequest(GatewayError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
+class InvalidReload(GatewayError):
+    """An HLS playlist asked for as it can never be (RFC 8216bis, 6.2.5.2)."""
+
+
 class UnreadableBody(GatewayError):
     """A body that is no JSON."""
 

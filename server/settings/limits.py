@@ -15,7 +15,8 @@ class Limits(Table):
     client_timeout_s: float = Field(default=10.0, gt=0, le=300)
     max_header_bytes: int = Field(default=16_384, ge=1024, le=65_536)
     max_body_bytes: int = Field(default=65_536, ge=4096)
-    hls_requests_per_s: float = Field(default=100.0, gt=0)  # of an address
+    # Of an address. A player with low latency makes six or seven a second, and an office has many.
+    hls_requests_per_s: float = Field(default=400.0, gt=0)
     failed_logins_per_min: float = Field(default=30.0, gt=0)  # of an address
     max_listeners: int = Field(default=64, ge=1)  # to /api/events
     max_listeners_per_address: int = Field(default=16, ge=1)

@@ -68,6 +68,19 @@ class Page:
         png = self.find("#stage").screenshot_as_png
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
+    def luma(self, selector: str) -> np.ndarray:
+        """The frame that a video shows now, (h, w)."""
+        script = """
+            const video = document.querySelector(arguments[0]);
+            const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+            const context = canvas.getContext("2d");
+            context.drawImage(video, 0, 0);
+            const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+            return [canvas.width, canvas.height, [...data.filter((_, at) => at % 4 === 1)]];
+        """
+        width, height, green = self.run(script, selector)
+        return np.array(green, dtype=np.uint8).reshape(height, width)
+
     def console(self) -> list[str]:
         """Errors since the last call, a blocked outside request among them."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]

@@ -1,6 +1,7 @@
 """A rough count of HLS players: those that fetched the playlist lately, told apart by address and name."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 REMEMBERED_S = 10.0
@@ -45,10 +46,10 @@ class Players:
             del self._players[key]
         return len(self._players)
 
-    def waiting(self, last_segment: str, now_s: float) -> int:
-        """Those that lack the playlist's end or the last segment."""
+    def waiting(self, last: Collection[str], now_s: float) -> int:
+        """Those that lack the playlist's end or the last segment, by any of its names."""
         self.count(now_s)
-        return sum(not player.told_end or player.segment != last_segment for player in self._players.values())
+        return sum(not player.told_end or player.segment not in last for player in self._players.values())
 
 
 def _key(name: str) -> bytes:

@@ -1,10 +1,10 @@
-"""One stream cut into HLS segments, in memory: from keyframe to keyframe, the last few kept."""
+"""One stream cut into HLS segments, in memory: from keyframe to keyframe, each of parts."""
 
 import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +17,9 @@ from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioPacket, Op
 HOLE_TICKS = VIDEO_CLOCK_HZ
 # A keyframe this close to the wanted end of a segment ends it.
 EARLY_SHARE = 0.9
+# No part lasts longer, unless a picture does; all but a segment's last have this share of it (RFC 8216bis,
+# 4.4.4.9). A little above a third: whole pictures fill that share at every usual frame rate from 10 on.
+PART_S, _LEAST_SHARE = 0.334, 0.85
 _EPOCH_S = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -35,35 +38,53 @@ class Init:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A fragment of a segment, which players with little delay fetch by itself."""
+
+    name: str
+    duration_s: float
+    frames: int
+    independent: bool  # begins with a keyframe
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
+    """Its parts one after the other; the last one of a stream may still get some."""
+
     name: str
     init: Init
     starts: datetime
-    duration_s: float
-    frames: int
     discontinuity: bool  # the timeline or the init segment is another than before
-    data: bytes = field(repr=False)
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def duration_s(self) -> float:
+        return sum(part.duration_s for part in self.parts)
+
+    @property
+    def frames(self) -> int:
+        return sum(part.frames for part in self.parts)
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(part.data for part in self.parts)
 
 
 @dataclass(slots=True)
 class _Growing:
-    """The segment that frames are still added to."""
+    """The segment that frames are still added to, and the frames of its next part: one at least, but while a
+    frame is being added."""
 
-    init: Init
-    discontinuity: bool
+    segment: Segment
     start: int
     frames: list[tuple[VideoPacket, bytes]] = field(default_factory=list)
+    step: int = 0  # time from picture to picture, as it is now
+    end: int = 0  # of the last frame, by its own word
 
-    @property
-    def end(self) -> int:
-        last = self.frames[-1][0]
-        return last.pts + last.duration
-
-    @property
-    def step(self) -> int:
-        """Time from picture to picture, as it is now."""
-        last = self.frames[-1][0]
-        return last.pts - self.frames[-2][0].pts if len(self.frames) > 1 else last.duration
+    def add(self, packet: VideoPacket, sample: bytes, step: int) -> None:
+        self.frames.append((packet, sample))
+        self.end, self.step = packet.pts + packet.duration, step
 
 
 def _first_sequences() -> tuple[int, int]:
@@ -88,9 +109,10 @@ class Segments:
         on_need_keyframe: Callable[[], None],
         on_listed: Callable[[Sequence[VideoPacket]], None] = lambda frames: None,
     ) -> None:
-        """`on_listed` hears of the frames of each segment as players can have it."""
+        """`on_listed` hears of the frames of each part as players can have it."""
         self.settings = settings
         self.first = asyncio.Event()  # a segment is there, or none will come
+        self._changed = asyncio.Event()
         self.ended = False  # no segment follows those that there are
         self.listed: deque[Segment] = deque()
         self.media_sequence, self.discontinuity_sequence = _first_sequences()
@@ -101,8 +123,7 @@ class Segments:
         self._on_listed = on_listed
         # Names that no earlier run of the service has given out: caches keep segments.
         self._run = f"{time.time_ns() // 1_000_000:x}"
-        self._made = 0
-        self._inits = 0
+        self._made = self._parts = self._inits = 0
         # RFC 8216, 6.2.2: gone from the playlist, a segment stays for as long as the playlist was.
         self._kept: deque[Segment] = deque(maxlen=2 * settings.segments)
         self._clock_origin = datetime.now(UTC) - timedelta(seconds=time.monotonic())
@@ -111,6 +132,42 @@ class Segments:
         self._audio: deque[AudioPacket] = deque(maxlen=4096)
         self._interrupted = False
 
+    @property
+    def growing(self) -> Segment | None:
+        """The segment after those listed, as far as it has parts."""
+        growing = self._growing
+        return growing.segment if growing is not None and growing.segment.parts else None
+
+    @property
+    def next_part(self) -> str | None:
+        """The name of the part that comes next, in whichever segment; None where it follows none of those
+        there are."""
+        growing = self._growing
+        if growing is None or (growing.segment.discontinuity and not growing.segment.parts):
+            return None
+        return self._part_name(self._parts + 1)
+
+    @property
+    def last_names(self) -> Collection[str]:
+        """What the last segment may be fetched by: its own name, or its last part's."""
+        return (self.listed[-1].name, self.listed[-1].parts[-1].name) if self.listed else ()
+
+    def has(self, sequence: int, part: int | None) -> bool:
+        """Whether the segment of that number is whole, or has that part; beyond its last, the first of the
+        next one counts (RFC 8216bis, 6.2.5.2)."""
+        following = self.media_sequence + len(self.listed)
+        if sequence >= following:
+            growing = self.growing
+            parts = len(growing.parts) if growing else 0
+            return sequence == following and part is not None and part < parts
+        if part is None or not self.listed or sequence < following - 1 or part < len(self.listed[-1].parts):
+            return True
+        return self.growing is not None
+
+    async def changes(self) -> None:
+        """Waits for the next part, segment or end."""
+        await self._changed.wait()
+
     def opened(self, opened: Opened) -> None:
         """The tracks are these from the next keyframe on."""
         self._opened = opened
@@ -118,18 +175,21 @@ class Segments:
     def video(self, packet: VideoPacket) -> None:
         sample, parameter_sets = to_sample(packet.payload)
         growing = self._growing
-        if growing is not None and (
-            packet.pts - growing.end > HOLE_TICKS or packet.pts - growing.start > self._limit
-        ):
-            self.interrupt()
+        step = packet.duration
+        if growing is not None:
+            step = packet.pts - growing.frames[-1][0].pts
+            if packet.pts - growing.end > HOLE_TICKS or packet.pts - growing.start > self._limit:
+                self.interrupt()
+            elif self._is_part(growing, packet.pts) and not packet.keyframe:
+                self._finish_part(growing, packet.pts)
         if packet.keyframe and parameter_sets is not None:
             self._on_keyframe(packet.pts, parameter_sets)
         growing = self._growing
         if growing is None:
             self._on_need_keyframe()
             return
-        growing.frames.append((packet, sample))
-        long_enough = packet.pts - growing.start >= self.settings.segment_s * VIDEO_CLOCK_HZ
+        growing.add(packet, sample, step)
+        long_enough = packet.pts - growing.start >= self._wanted_s * VIDEO_CLOCK_HZ
         # Asked for here, a keyframe is the next picture at the earliest.
         if long_enough or self._is_last_chance(growing, packet.pts + growing.step):
             self._on_need_keyframe()
@@ -160,36 +220,52 @@ class Segments:
         self.interrupt()
         self.ended = True
         self.first.set()
+        self._tell()
 
     def find(self, name: str) -> bytes | None:
-        """The bytes of a segment or an init segment of that name."""
-        for segment in self._kept:
-            if segment.name == name:
+        """The bytes of a segment, a part or an init segment of that name."""
+        for segment in (*self._kept, *([self.growing] if self.growing else [])):
+            if segment.name == name and segment is not self.growing:
                 return segment.data
             if segment.init.name == name:
                 return segment.init.data
+            for part in segment.parts:
+                if part.name == name:
+                    return part.data
         return None
+
+    @property
+    def _wanted_s(self) -> float:
+        """How long a segment is to be. Who waits for the first one is not to wait for long."""
+        return self.settings.segment_s if self.listed else PART_S
 
     def _on_keyframe(self, pts: int, parameter_sets: ParameterSets) -> None:
         growing = self._growing
         wanted = self._tracks(parameter_sets)
         if wanted is None:
             return
-        changed = growing is not None and (growing.init.video, growing.init.audio) != wanted
+        changed = growing is not None and not _fits(growing.segment.init, wanted)
         if growing is None:
             while self._audio and self._audio[0].pts * VIDEO_CLOCK_HZ < pts * AUDIO_CLOCK_HZ:
                 self._audio.popleft()
         else:
             elapsed_s = (pts - growing.start) / VIDEO_CLOCK_HZ
-            early = elapsed_s < EARLY_SHARE * self.settings.segment_s
+            early = elapsed_s < EARLY_SHARE * self._wanted_s
             if early and not changed and not self._is_last_chance(growing, pts):
+                if self._is_part(growing, pts):
+                    self._finish_part(growing, pts)
                 return  # a keyframe that some viewer asked for
             self._finish(growing, pts)
         last = self._kept[-1].init if self._kept else None
-        init = last if last and (last.video, last.audio) == wanted else self._new_init(*wanted)
-        discontinuity = changed or (self._interrupted and last is not None)
+        self._made += 1
+        segment = Segment(
+            name=f"seg-{self._run}-{self._made}.m4s",
+            init=last if last and _fits(last, wanted) else self._new_init(*wanted),
+            starts=self._clock_origin + timedelta(seconds=pts / VIDEO_CLOCK_HZ),
+            discontinuity=changed or (self._interrupted and last is not None),
+        )
         self._interrupted = False
-        self._growing = _Growing(init, discontinuity, pts)
+        self._growing = _Growing(segment, pts)
 
     def _is_last_chance(self, growing: _Growing, pts: int) -> bool:
         """Whether the segment would be too long if it didn't end at this picture but at the next one."""
@@ -215,37 +291,55 @@ class Segments:
         name = f"init-{self._run}-{self._inits}.mp4"
         return Init(name=name, video=video, audio=audio, data=init_segment(video, audio))
 
-    def _finish(self, growing: _Growing, end: int) -> None:
-        """Closes a segment; `end` is where the next one starts."""
-        times = [packet.pts for packet, _ in growing.frames] + [end]
+    def _is_part(self, growing: _Growing, pts: int) -> bool:
+        """Whether the frames there are make a part, with the next one coming at `pts`."""
+        lasts_s = (pts - growing.frames[0][0].pts) / VIDEO_CLOCK_HZ
+        return lasts_s >= _LEAST_SHARE * PART_S or lasts_s + growing.step / VIDEO_CLOCK_HZ > PART_S
+
+    def _finish_part(self, growing: _Growing, end: int) -> None:
+        """Closes a part; `end` is where the next one starts."""
+        frames, growing.frames = growing.frames, []
+        times = [packet.pts for packet, _ in frames] + [end]
         video = [
             Sample(time=packet.pts, duration=times[i + 1] - packet.pts, sync=packet.keyframe, data=sample)
-            for i, (packet, sample) in enumerate(growing.frames)
+            for i, (packet, sample) in enumerate(frames)
         ]
-        self._made += 1
-        segment = Segment(
-            name=f"seg-{self._run}-{self._made}.m4s",
-            init=growing.init,
-            starts=self._clock_origin + timedelta(seconds=growing.start / VIDEO_CLOCK_HZ),
-            duration_s=(end - growing.start) / VIDEO_CLOCK_HZ,
+        self._parts += 1
+        part = Part(
+            name=self._part_name(self._parts),
+            duration_s=(end - times[0]) / VIDEO_CLOCK_HZ,
             frames=len(video),
-            discontinuity=growing.discontinuity,
-            data=media_segment(self._made, video, self._take_audio(growing, end)),
+            independent=video[0].sync,
+            data=media_segment(self._parts, video, self._take_audio(growing.segment.init, end)),
         )
-        self._kept.append(segment)
-        self.listed.append(segment)
+        growing.segment.parts.append(part)
+        self._tell()
+        self._on_listed([packet for packet, _ in frames])
+
+    def _finish(self, growing: _Growing, end: int) -> None:
+        """Closes a segment and its last part; `end` is where the next one starts."""
+        self._finish_part(growing, end)
+        self._kept.append(growing.segment)
+        self.listed.append(growing.segment)
         if len(self.listed) > self.settings.segments:
             self.media_sequence += 1
             self.discontinuity_sequence += self.listed.popleft().discontinuity
         self.first.set()
-        self._on_listed([packet for packet, _ in growing.frames])
+        self._tell()
 
-    def _take_audio(self, growing: _Growing, end: int) -> list[Sample]:
-        """The sound up to the end of the segment. What comes late is in the next one: its time says where."""
+    def _part_name(self, number: int) -> str:
+        return f"part-{self._run}-{number}.m4s"
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _take_audio(self, init: Init, end: int) -> list[Sample]:
+        """The sound up to the end of the part. What comes late is in the next one: its time says where."""
         packets = []
         while self._audio and self._audio[0].pts * VIDEO_CLOCK_HZ < end * AUDIO_CLOCK_HZ:
             packets.append(self._audio.popleft())
-        track = growing.init.audio
+        track = init.audio
         if track is None:
             return []
         times = [p.pts * track.rate_hz // AUDIO_CLOCK_HZ for p in packets]
@@ -255,3 +349,7 @@ class Segments:
             Sample(time=times[i], duration=max(0, times[i + 1] - times[i]), sync=True, data=packet.payload)
             for i, packet in enumerate(packets)
         ]
+
+
+def _fits(init: Init, tracks: tuple[VideoTrack, AudioTrack | None]) -> bool:
+    return (init.video, init.audio) == tracks

@@ -1,13 +1,16 @@
 """HLS over HTTP: playlists and segments of each stream, from memory."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from server.gateway.auth.guard import Guard
 from server.gateway.errors import (
     Forbidden,
     InvalidPath,
+    InvalidReload,
     LimitReached,
     NotReady,
     SegmentNotFound,
@@ -17,13 +20,21 @@ from server.gateway.errors import (
     responses,
 )
 from server.gateway.hls import playlist
+from server.gateway.hls.segments import Segments
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
 
 PLAYLIST = "application/vnd.apple.mpegurl"
 MP4 = "video/mp4"
-# A player that comes before the first segment waits rather than fails, up to about two of them.
+# A player that comes before the first segment waits rather than fails.
 FIRST_SEGMENT_TIMEOUT_S = 5.0
+# So many target durations a player may wait for what it asks for ahead (RFC 8216bis, 6.2.5.2).
+_BLOCKED_TARGETS = 3
+_AHEAD = 2  # segments after the last
+
+Sequence = Annotated[int | None, Query(alias="_HLS_msn", ge=0)]
+PartIndex = Annotated[int | None, Query(alias="_HLS_part", ge=0)]
+Skip = Annotated[Literal["YES", "v2"] | None, Query(alias="_HLS_skip")]
 
 
 def router(streams: Streams, guard: Guard) -> APIRouter:
@@ -65,14 +76,22 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
     @routes.get(
         f"/{playlist.MEDIA_PLAYLIST}",
         response_class=Response,
-        responses={200: {"content": {PLAYLIST: {}}}, **described},
+        responses={200: {"content": {PLAYLIST: {}}}, **described, **responses(InvalidReload)},
     )
-    async def media_playlist(stream: str, request: Request) -> Response:
-        """The segments of the last seconds."""
+    async def media_playlist(
+        stream: str, request: Request, msn: Sequence = None, part: PartIndex = None, skip: Skip = None
+    ) -> Response:
+        """The segments of the last seconds. With `_HLS_msn` the answer waits for that segment, or for the
+        part `_HLS_part` of it; with `_HLS_skip` it leaves out what the player has."""
         found = await _with_segments(streams, stream, request)
-        if found.outputs.hls.ended:
+        segments = found.outputs.hls
+        if msn is not None:
+            await _until_there(segments, msn, part)
+        elif part is not None:
+            raise InvalidReload(f"_HLS_part={part} without _HLS_msn: a part is one of a segment")
+        if segments.ended:
             found.figures.hls_players.told_end(_player(request))
-        return _playlist(playlist.media(found.outputs.hls), guard)
+        return _playlist(playlist.media(segments, delta=skip is not None), guard)
 
     @routes.head("/{segment}", include_in_schema=False)
     @routes.get(
@@ -81,9 +100,13 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         responses={200: {"content": {MP4: {}}}, **responses(SegmentNotFound, StreamNotFound)},
     )
     async def media_segment(stream: str, segment: str, request: Request) -> Response:
-        """A segment, or the init segment before it."""
+        """A segment, a part of one, or the init segment before it. It waits for the part that a playlist says
+        comes next."""
         found = streams.get(stream)
-        data = found.outputs.hls.find(segment)
+        segments = found.outputs.hls
+        if segment == segments.next_part:
+            await _changed(segments, lambda: segment != segments.next_part)
+        data = segments.find(segment)
         if data is None:
             raise SegmentNotFound(f"stream {stream!r} has no segment {segment!r}, or has it no more")
         found.figures.metrics.hls_requests.inc()
@@ -93,6 +116,26 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         return Response(data, media_type=MP4, headers={"Cache-Control": cached})
 
     return routes
+
+
+async def _until_there(segments: Segments, msn: int, part: int | None) -> None:
+    """Raises InvalidReload where it is too far ahead, NotReady where it doesn't come."""
+    last = segments.media_sequence + len(segments.listed) - 1
+    if msn > last + _AHEAD:
+        raise InvalidReload(f"_HLS_msn={msn}: must be at most {last + _AHEAD}, the last segment is {last}")
+    if not await _changed(segments, lambda: segments.has(msn, part)):
+        raise NotReady(f"segment {msn} hasn't come")
+
+
+async def _changed(segments: Segments, there: Callable[[], bool]) -> bool:
+    """Waits until it is there, or nothing more will come; False where that takes too long."""
+    try:
+        async with asyncio.timeout(_BLOCKED_TARGETS * segments.target_duration_s):
+            while not (there() or segments.ended):
+                await segments.changes()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _player(request: Request) -> str:

@@ -156,8 +156,8 @@ class Stream:
     @property
     def all_told(self) -> bool:
         """Whether no WebRTC viewer is left, and every HLS player has the end of what there is."""
-        listed = self.outputs.hls.listed
-        waiting = self.figures.hls_players.waiting(listed[-1].name, time.monotonic()) if listed else 0
+        last = self.outputs.hls.last_names
+        waiting = self.figures.hls_players.waiting(last, time.monotonic()) if last else 0
         return not self.figures.whep_viewers and not waiting
 
     async def close(self) -> None:

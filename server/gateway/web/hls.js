@@ -1,7 +1,10 @@
-// One HLS playback: by the browser itself where it can, else by hls.js, which the server may have installed.
+// One HLS playback: by hls.js, which is closer to the present, where the server has it and the browser can run it;
+// else by the browser itself.
 
 const PLAYLIST_TYPE = "application/vnd.apple.mpegurl";
 const HLS_JS = "/web/vendor/hls.mjs";
+const NO_HLS_JS = "This browser cannot play HLS by itself, and the server has no hls.js (make web).";
+const NO_VIDEO = "This browser can play neither WebRTC nor HLS video.";
 
 // No amount of trying again will help.
 export class HlsUnsupported extends Error {}
@@ -26,14 +29,15 @@ export class HlsPlayback {
 
   async open(url, signal) {
     this.#video.addEventListener("ended", this.#onEnded);
-    if (this.#video.canPlayType(PLAYLIST_TYPE)) {
+    const Hls = await loadHlsJs();
+    signal.throwIfAborted();
+    if (!Hls?.isSupported()) {
+      if (!this.#video.canPlayType(PLAYLIST_TYPE)) throw new HlsUnsupported(Hls ? NO_VIDEO : NO_HLS_JS);
       this.#video.addEventListener("error", this.#onError);
       this.#video.src = url;
       return;
     }
-    const Hls = await loadHlsJs();
-    signal.throwIfAborted();
-    this.#engine = new Hls({ liveSyncDurationCount: 2, maxLiveSyncPlaybackRate: 1.1, backBufferLength: 10 });
+    this.#engine = new Hls({ maxLiveSyncPlaybackRate: 1.1, liveSyncOnStallIncrease: 0.3, backBufferLength: 10 });
     this.#engine.on(Hls.Events.ERROR, (_, { fatal, details }) => fatal && this.#end(details));
     this.#engine.loadSource(url);
     this.#engine.attachMedia(this.#video);
@@ -68,13 +72,11 @@ export class HlsPlayback {
   }
 }
 
+// Null where the server has none.
 async function loadHlsJs() {
-  let Hls;
   try {
-    ({ default: Hls } = await import(HLS_JS));
+    return (await import(HLS_JS)).default;
   } catch {
-    throw new HlsUnsupported("This browser cannot play HLS by itself, and the server has no hls.js (make web).");
+    return null;
   }
-  if (!Hls.isSupported()) throw new HlsUnsupported("This browser can play neither WebRTC nor HLS video.");
-  return Hls;
 }

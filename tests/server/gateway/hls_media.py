@@ -21,7 +21,13 @@ class Source:
     """Video (and sound) with an IDR every two seconds, or where `Segments` asks for one."""
 
     def __init__(
-        self, *, gop_s: float = 2.0, segment_s: float = 2.0, segments: int = 4, sound: bool = False
+        self,
+        *,
+        gop_s: float = 2.0,
+        segment_s: float = 2.0,
+        segments: int = 4,
+        sound: bool = False,
+        fps: float = FPS,
     ) -> None:
         hls = Hls(segment_s=segment_s, segments=segments)
         self.segments = Segments(hls, on_need_keyframe=self._ask)
@@ -29,6 +35,7 @@ class Source:
         self.opened = opened(audio=self.sound.format if self.sound else None)
         self.encoder = Encoder(self.opened.output.width, self.opened.output.height, gop_s)
         self.pts = 90_000 * 1000
+        self._ticks = round(90_000 / fps)
         self.sound_pts = 48_000 * 1000
         self.frames = 0
         self.asked = 0
@@ -44,12 +51,12 @@ class Source:
         self.segments.opened(self.opened)
 
     def run(self, seconds: float, *, extra_keyframe_every: int = 0) -> None:
-        for index in range(round(seconds * FPS)):
+        for index in range(round(seconds * 90_000 / self._ticks)):
             if extra_keyframe_every and index % extra_keyframe_every == 0:
                 self.encoder.force = True
             payload, keyframe = self.encoder.encode(self.frames, self.pts)
-            self.segments.video(video(self.pts, payload, keyframe))
-            self.pts += FRAME_TICKS
+            self.segments.video(replace(video(self.pts, payload, keyframe), duration=self._ticks))
+            self.pts += self._ticks
             self.frames += 1
             while self.sound and self.sound_pts * 90_000 < self.pts * 48_000:
                 for payload in self.sound.packets("aac", self.sound_pts):
