@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.backends.cuda.device import device_errors, make_surface, read_surface
+from engine.backends.cuda.device import device_errors
+from engine.backends.cuda.surfaces import make_surface, read_surface
 from engine.backends.gate import measure, passed, repeated
 from engine.errors import BackendUnavailable, DeviceFailed, EngineError, ParityError
 from engine.frame import DeviceFrame, YuvFrame
