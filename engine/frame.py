@@ -64,7 +64,8 @@ class DeviceFrame:
     rows may lie apart. Width and height, in pixels, are even. `stream` is the handle of the CUDA stream on
     which the planes are written, 0 for the default one: who reads them lets its own stream wait for what was
     put there before it was given the frame. Their memory does not change until the lane that took them was
-    waited for. A frame that a lane has given out is complete, and belongs to its receiver.
+    waited for. A frame that a lane has given out is complete, and belongs to its receiver; its chroma rows
+    follow those of luma in one buffer, at the same pitch, as NVENC reads them.
     """
 
     y: DlpackArray

@@ -1,8 +1,7 @@
 """CUDA by PyTorch behind the seams of `engine.backends.cuda.lanes`: streams, events, pinned memory, graphs.
 
 A lane's program is a CUDA graph over memory that stays where it is, so that a frame costs the host a few
-calls. Nothing is allocated on the frame path but the surfaces for an encoder on the GPU, which PyTorch takes
-from what it holds already.
+calls, and nothing is allocated on the frame path once there are surfaces enough.
 """
 
 import threading
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.backends.cuda.lanes import DeviceLane, Output_co, Work
-from engine.backends.cuda.surfaces import SurfaceSink, read_surface
+from engine.backends.cuda.surfaces import SurfaceSink, read_surface, surface_pool
 from engine.errors import BackendUnavailable, DeviceFailed
 from engine.frame import DeviceFrame, EngineSpec, YuvFrame
 
@@ -160,7 +159,8 @@ def host_lane(
 def surface_lane(
     network: Callable[[Tensor, Tensor], Planes], spec: EngineSpec, device: CudaDevice
 ) -> DeviceLane[DeviceFrame]:
-    return DeviceLane(device, GraphProgram(network, SurfaceSink(), spec, device), spec)
+    pool = surface_pool(spec.scale * spec.width, spec.scale * spec.height, device.torch_device)
+    return DeviceLane(device, GraphProgram(network, SurfaceSink(pool), spec, device), spec)
 
 
 def planes(width: int, height: int, *, device: torch.device | None = None, pinned: bool = False) -> Planes:

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from engine.backends.cuda.device import device_errors
-from engine.backends.cuda.surfaces import make_surface, read_surface
 from engine.backends.gate import measure, passed, repeated
 from engine.errors import BackendUnavailable, DeviceFailed, EngineError, ParityError
-from engine.frame import DeviceFrame, YuvFrame
+from engine.frame import YuvFrame
 from engine.load import choose, load_engine
 from engine.machine import Gpu, nvidia_gpus
 from server.__main__ import main
@@ -177,34 +176,6 @@ def test_without_a_gpu_serving_imports_no_torch(smi: Callable[..., None]) -> Non
         "print(spec.backend, spec.lanes, 'torch' in sys.modules)"
     )
     assert said == "openvino 3 False"
-
-
-def test_surfaces_are_nv12_there_and_back(noise: Callable[..., YuvFrame]) -> None:
-    """On the CPU, where numpy says what interleaving is; rows of a decoder's surface lie a pitch apart."""
-    frame = noise(12, 8)
-    pitched = np.zeros((8, 16), np.uint8)
-    pitched[:, :12] = frame.y
-    interleaved = np.zeros((4, 16), np.uint8)
-    interleaved[:, 0:12:2], interleaved[:, 1:12:2] = frame.u, frame.v
-    surface = DeviceFrame(y=pitched[:, :12], uv=interleaved[:, :12].reshape(4, 6, 2), width=12, height=8)
-    y, uv = torch.empty(1, 1, 8, 12, dtype=torch.uint8), torch.empty(1, 2, 4, 6, dtype=torch.uint8)
-    read_surface(surface, y, uv)
-    for plane, expected in ((y[0, 0], frame.y), (uv[0, 0], frame.u), (uv[0, 1], frame.v)):
-        np.testing.assert_array_equal(plane.numpy(), expected)
-    back = make_surface(y, uv)
-    assert (back.width, back.height) == (12, 8)
-    np.testing.assert_array_equal(np.from_dlpack(back.y), frame.y)
-    np.testing.assert_array_equal(np.from_dlpack(back.uv).reshape(4, 12), interleaved[:, :12])
-
-
-def test_a_surface_that_is_not_what_it_says_is_refused() -> None:
-    y, uv = torch.empty(1, 1, 8, 12, dtype=torch.uint8), torch.empty(1, 2, 4, 6, dtype=torch.uint8)
-    flat = DeviceFrame(y=np.zeros((8, 12), np.uint8), uv=np.zeros((4, 12), np.uint8), width=12, height=8)
-    with pytest.raises(ValueError, match=r"plane uv is torch.uint8 \(4, 12\), must be uint8 \(4, 6, 2\)"):
-        read_surface(flat, y, uv)
-    deep = DeviceFrame(y=np.zeros((8, 12), np.uint16), uv=np.zeros((4, 6, 2), np.uint8), width=12, height=8)
-    with pytest.raises(ValueError, match=r"plane y is torch.uint16 \(8, 12\), must be uint8"):
-        read_surface(deep, y, uv)
 
 
 @pytest.mark.parametrize(
