@@ -9,7 +9,7 @@ from functools import cache
 import av
 from msgspec.structs import replace
 
-from engine.frame import USUAL_FPS, EngineSpec
+from engine.frame import USUAL_FPS
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import (
@@ -24,7 +24,15 @@ from server.wire.messages import (
     Trace,
     VideoPacket,
 )
-from server.worker.encode.h264 import EncoderFormat, H264Encoder, choose_encoder, usual_bitrate_bps
+from server.worker.encode.h264 import (
+    NVENC,
+    ON_GPU,
+    Encoded,
+    EncoderFormat,
+    choose_encoder,
+    usual_bitrate_bps,
+)
+from server.worker.encode.live_encoder import LiveEncoder
 from server.worker.encode.shown import Shown, dark, even_frame
 from server.worker.encode.slate import Slate
 from server.worker.process.picture import (
@@ -94,15 +102,15 @@ class VideoPublisher:
         self._away: _Away | None = None
         self._watched = threading.Event()
         self._watched_ns = self._begun_ns = now_ns()
-        self._upscaled: H264Encoder | None = None
-        self._plain: H264Encoder | None = None
+        self._encoders: dict[Rendition, LiveEncoder] = {
+            "upscaled": LiveEncoder("upscaled", log),
+            "plain": LiveEncoder("plain", log),
+        }
         self._plain_wanted = threading.Event()
         self._last_pts = after
 
     def request_keyframe(self, rendition: Rendition) -> None:
-        encoder = self._upscaled if rendition == "upscaled" else self._plain
-        if encoder is not None:
-            encoder.request_keyframe()
+        self._encoders[rendition].request_keyframe()
 
     def watch(self, renditions: Collection[Rendition]) -> None:
         """Who watches meets a key frame; the plain rendition begins with one in any case."""
@@ -130,8 +138,6 @@ class VideoPublisher:
         pts = self._rising(picture.pts, _duration(picture))
         started_ns = now_ns()
         self._back(picture.opening)
-        self._upscaled = self._encoder_for(self._upscaled, upscaled.frame, picture.format, self._bitrate_bps)
-        self._say_opened(upscaled.spec, picture.format, self._upscaled.format)
         packet = VideoPacket(
             rendition="upscaled",
             pts=pts,
@@ -143,7 +149,9 @@ class VideoPublisher:
             payload=b"",
             opening=picture.opening,
         )
-        sent_ns = self._encode(self._upscaled, upscaled.frame, packet, started_ns)
+        encoded = self._encode(packet, upscaled.frame, picture.format)
+        self._say_opened(upscaled, self._encoders["upscaled"].format)
+        sent_ns = self._send_encoded(encoded, packet, started_ns)
         self._last = Shown(
             form=picture.format,
             upscaled=upscaled.frame,
@@ -160,17 +168,14 @@ class VideoPublisher:
         if self._plain_wanted.is_set():
             started_ns = now_ns()
             frame = even_frame(picture)
-            self._plain = self._encoder_for(self._plain, frame, picture.format, 0)
             packet = replace(packet, rendition="plain", trace=replace(packet.trace, upscale=0.0))
-            self._encode(self._plain, frame, packet, started_ns)
-        elif self._plain is not None:
-            self._plain.close()
-            self._plain = None
+            self._send_encoded(self._encode(packet, frame, picture.format), packet, started_ns)
+        else:
+            self._encoders["plain"].close()
 
     def close(self) -> None:
-        for encoder in (self._upscaled, self._plain):
-            if encoder is not None:
-                encoder.close()
+        for encoder in self._encoders.values():
+            encoder.close()
 
     def idle(self) -> None:
         """Nothing has come to be published for IDLE_S."""
@@ -192,9 +197,9 @@ class VideoPublisher:
         until = _ticks(now) + last.lead
         for pts in self._gap(until):
             self._last_pts = pts
-            self._upscaled = self._stand_in("upscaled", self._upscaled, last, since, pts, self._bitrate_bps)
+            self._stand_in("upscaled", last, since, pts)
             if self._plain_wanted.is_set():
-                self._plain = self._stand_in("plain", self._plain, last, since, pts, 0)
+                self._stand_in("plain", last, since, pts)
         if self._sound is not None:
             self._silence(until / VIDEO_CLOCK_HZ, self._sound)
 
@@ -204,22 +209,13 @@ class VideoPublisher:
             return (until,)
         return range(self._last_pts + _IDLE_TICKS, until + 1, _IDLE_TICKS)
 
-    def _stand_in(
-        self,
-        rendition: Rendition,
-        encoder: H264Encoder | None,
-        last: Shown,
-        since: datetime | None,
-        pts: int,
-        bitrate_bps: int,
-    ) -> H264Encoder:
+    def _stand_in(self, rendition: Rendition, last: Shown, since: datetime | None, pts: int) -> None:
         """Shows the last frame again, or the slate where it is known since when the source is away."""
         frame = last.upscaled if rendition == "upscaled" else last.plain()
         if since is not None:
             if frame.format.name != "yuv420p":  # it lies in the GPU's memory
                 frame = last.upscaled = frame.reformat(format="yuv420p", threads=1)
             frame = self._slate.frame(rendition, frame, last.form, since)
-        encoder = self._encoder_for(encoder, frame, last.form, bitrate_bps)
         started_ns = now_ns()
         packet = VideoPacket(
             rendition=rendition,
@@ -233,8 +229,7 @@ class VideoPublisher:
             opening=max(last.opening, 1),
             slate=True,
         )
-        self._encode(encoder, frame, packet, started_ns)
-        return encoder
+        self._send_encoded(self._encode(packet, frame, last.form), packet, started_ns)
 
     def _back(self, opening: int) -> None:
         """A picture is about to be shown. What follows the slate, or is of another opening, begins with a key
@@ -255,29 +250,25 @@ class VideoPublisher:
         self._last_pts = pts
         return pts
 
-    def _encoder_for(
-        self, current: H264Encoder | None, frame: av.VideoFrame, form: PictureFormat, bitrate_bps: int
-    ) -> H264Encoder:
-        """The one at hand where it fits the picture, else a new one, which starts with an IDR."""
+    def _encode(self, packet: VideoPacket, frame: av.VideoFrame, form: PictureFormat) -> list[Encoded]:
+        """By the encoder of the packet's rendition, in the format that suits the frame."""
+        chosen_bps = self._bitrate_bps if packet.rendition == "upscaled" else 0
         wanted = EncoderFormat(
             encoder=self.encoder,
             preset=self._preset,
             width=frame.width,
             height=frame.height,
             fps=form.fps,
-            bitrate_bps=bitrate_bps or usual_bitrate_bps(frame.width, frame.height, form.fps),
+            bitrate_bps=chosen_bps or usual_bitrate_bps(frame.width, frame.height, form.fps),
             keyframe_interval_s=self._keyframe_interval_s,
             sample_aspect_ratio=form.sample_aspect_ratio,
             tags=form.tags,
-            pixel_format=frame.format.name,
         )
-        if current is not None and current.format == wanted:
-            return current
-        if current is not None:
-            current.close()
-        return H264Encoder(wanted)
+        return self._encoders[packet.rendition].encode(frame, packet.pts, wanted)
 
-    def _say_opened(self, spec: EngineSpec, form: PictureFormat, encoder: EncoderFormat) -> None:
+    def _say_opened(self, upscaled: Upscaled, encoder: EncoderFormat) -> None:
+        """Before the first packet that it is true of."""
+        spec, form = upscaled.spec, upscaled.picture.format
         opened = Opened(
             source=SourceFormat(
                 codec=form.codec,
@@ -293,7 +284,7 @@ class VideoPublisher:
                 height=encoder.height,
                 encoder=encoder.encoder,
                 bitrate_bps=encoder.bitrate_bps,
-                on_gpu=encoder.pixel_format == "cuda",
+                on_gpu=encoder.encoder == NVENC and upscaled.frame.format.name == ON_GPU,
             ),
             engine=EngineFormat(
                 model=spec.model,
@@ -309,22 +300,19 @@ class VideoPublisher:
             self._sound = opened.audio
             self._send(opened)
 
-    def _encode(
-        self, encoder: H264Encoder, frame: av.VideoFrame, packet: VideoPacket, started_ns: int
-    ) -> int:
-        """Sends the frame as that packet says, and returns when it was encoded; a slow gateway may take it
+    def _send_encoded(self, encoded: list[Encoded], packet: VideoPacket, started_ns: int) -> int:
+        """Sends what was encoded as that packet says, and returns when it was; a slow gateway may take it
         later."""
         sent_ns = now_ns()
-        for encoded in encoder.encode(frame, packet.pts):
-            sent_ns = now_ns()
+        for one in encoded:
             self._send(
                 replace(
                     packet,
-                    pts=encoded.pts,
-                    keyframe=encoded.keyframe,
+                    pts=one.pts,
+                    keyframe=one.keyframe,
                     sent_ns=sent_ns,
                     trace=replace(packet.trace, encode=_seconds(sent_ns - started_ns)),
-                    payload=encoded.payload,
+                    payload=one.payload,
                 )
             )
         return sent_ns

@@ -1,12 +1,14 @@
 """What the ring drives: lanes that take a picture and give the frame to encode, on the host or on the GPU."""
 
-from functools import cache
 from typing import Protocol
 
 from av.video.frame import CudaContext, VideoFrame
 
 from engine.frame import DeviceFrame, Engine, FillingLane, GpuEngine, GpuLane, Lane
+from server.worker.process.cuda import encoder_context, use_primary_context
 from server.worker.process.picture import Picture, PictureFormat, frame_from_planes, host_planes, new_frame
+
+_DLPACK_CUDA = 2  # its name of a device type
 
 
 class PictureLane(Protocol):
@@ -53,6 +55,7 @@ class SurfaceLane:
 
     def __init__(self, lane: GpuLane) -> None:
         self._lane = lane
+        self._context: CudaContext | None = None
 
     def submit(self, picture: Picture) -> None:
         assert isinstance(picture.planes, DeviceFrame), "the ring has other lanes for pictures on the host"
@@ -60,12 +63,8 @@ class SurfaceLane:
 
     def wait(self) -> VideoFrame:
         surface = self._lane.wait()
+        if surface.y.__dlpack_device__()[0] == _DLPACK_CUDA:
+            use_primary_context()
+            self._context = self._context or encoder_context()
         planes = (surface.y, surface.uv)
-        return VideoFrame.from_dlpack(planes, format="nv12", cuda_context=_cuda_context())
-
-
-@cache
-def _cuda_context() -> CudaContext:
-    """PyTorch's context of the one GPU that a worker sees, for all frames: an encoder stays with the one that
-    its first frame came from."""
-    return CudaContext(primary_ctx=True)
+        return VideoFrame.from_dlpack(planes, format="nv12", cuda_context=self._context)

@@ -151,8 +151,8 @@ def test_without_nvdec_the_host_decodes_and_the_log_says_why(tmp_path, caplog):
             pictures += decoder.decode(packet, Times.at(1))
     assert [read_frame_number(host_planes(p).y) for p in pictures] == list(range(5))
     assert {p.format.decoder for p in pictures} == {"h264"}
-    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert said == ["decoding h264 on the CPU: no NVDEC here: Operation not permitted"]
+    [said] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert said.startswith("decoding h264 on the CPU: no NVIDIA driver here: libcuda.so.1")
 
 
 def test_a_codec_that_nvdec_has_not_is_named():
