@@ -74,6 +74,14 @@ class CudaStream:
             self.raw.wait_event(event.raw)
 
 
+class _ForeignStream(CudaStream):
+    def __init__(self, handle: int) -> None:
+        if handle == 0:
+            self.raw = torch.cuda.default_stream()
+        else:
+            self.raw = torch.cuda.ExternalStream(handle)  # type: ignore[no-untyped-call]
+
+
 class CudaDevice:
     """The GPU that is PyTorch's current one when it is made."""
 
@@ -85,6 +93,9 @@ class CudaDevice:
 
     def event(self) -> CudaEvent:
         return CudaEvent()
+
+    def producer(self, handle: int) -> CudaStream:
+        return _ForeignStream(handle)
 
 
 class Sink(Protocol[Output_co]):
@@ -139,7 +150,6 @@ class GraphProgram(Generic[Output]):
             y.copy_(self._host[0], non_blocking=True)
             uv.copy_(self._host[1], non_blocking=True)
         else:
-            torch.cuda.current_stream().wait_stream(_stream(frame.stream))
             read_surface(frame, y, uv)
 
     def compute(self) -> None:
@@ -187,12 +197,6 @@ def _capture(run: Callable[[], Planes], device: CudaDevice) -> tuple[torch.cuda.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = run()
     return graph, result
-
-
-def _stream(handle: int) -> torch.cuda.Stream:
-    if handle == 0:
-        return torch.cuda.default_stream()
-    return torch.cuda.ExternalStream(handle)  # type: ignore[no-untyped-call]
 
 
 def _first_line(exc: BaseException) -> str:

@@ -48,6 +48,10 @@ class Device(Protocol[EventT]):
 
     def event(self) -> EventT: ...
 
+    def producer(self, handle: int) -> Stream[EventT]:
+        """The stream of somebody else that `DeviceFrame.stream` names."""
+        ...
+
 
 class Program(Protocol[Output_co]):
     """The network for one frame at a time, with that frame's memory on both sides."""
@@ -76,10 +80,12 @@ class DeviceLane(Generic[Output_co]):
     frame on the device are only lent to it and must not change until `wait` has returned."""
 
     def __init__(self, device: Device[Any], program: Program[Output_co], spec: EngineSpec) -> None:
+        self._device = device
         self._program = program
         self._spec = spec
         self._copy_in, self._compute, self._copy_out = (device.stream() for _ in range(3))
         self._uploaded, self._computed, self._done = (device.event() for _ in range(3))
+        self._written = device.event()
         self._in_flight = False
         self._lent: DeviceFrame | None = None
 
@@ -90,6 +96,8 @@ class DeviceLane(Generic[Output_co]):
         self._in_flight = True
         if isinstance(frame, DeviceFrame):
             self._lent = frame
+            self._device.producer(frame.stream).record(self._written)
+            self._copy_in.wait_for(self._written)
         else:
             planes = self._program.input
             for target, source in ((planes.y, frame.y), (planes.u, frame.u), (planes.v, frame.v)):

@@ -49,6 +49,11 @@ class _Operation:
 class SimulatedStream:
     device: "SimulatedDevice"
     operations: deque[_Operation] = field(default_factory=deque)
+    held: bool = False
+
+    @property
+    def ready(self) -> bool:
+        return not self.held and bool(self.operations) and self.operations[0].ready
 
     def enqueue(self, work: Work) -> None:
         self.device.current = self
@@ -70,18 +75,27 @@ class SimulatedStream:
 
 class SimulatedDevice:
     """Context manager: the executor lives inside. `fails_at`: the operation with which all work on the device
-    breaks, as CUDA's errors do; `refuses_at`: the one that can't even be enqueued."""
+    breaks, as CUDA's errors do; `refuses_at`: the one that can't even be enqueued. `stream_pool`: it has so
+    many streams and hands them out in turns, as PyTorch does with its 32."""
 
     def __init__(
-        self, seed: int, *, eagerness: float = 0.5, fails_at: int = -1, refuses_at: int = -1
+        self,
+        seed: int,
+        *,
+        eagerness: float = 0.5,
+        fails_at: int = -1,
+        refuses_at: int = -1,
+        stream_pool: int = 1 << 30,
     ) -> None:
         self.current: SimulatedStream | None = None
         self._random = random.Random(seed)
         self._garbage = np.random.default_rng(seed)
         self._eagerness = eagerness
         self._fails_at, self._refuses_at = fails_at, refuses_at
+        self._stream_pool, self._handed_out = stream_pool, 0
         self._enqueued = self._done = 0
         self._streams: list[SimulatedStream] = []
+        self._producers: dict[int, SimulatedStream] = {}
         self._waiting = 0
         self._failure: str | None = None
         self._closed = False
@@ -100,12 +114,27 @@ class SimulatedDevice:
         assert not self._thread.is_alive()
 
     def stream(self) -> SimulatedStream:
+        self._handed_out += 1
+        if self._handed_out > self._stream_pool:
+            return self._streams[(self._handed_out - 1) % self._stream_pool]
         stream = SimulatedStream(self)
         self._streams.append(stream)
         return stream
 
     def event(self) -> SimulatedEvent:
         return SimulatedEvent(self)
+
+    def producer(self, handle: int) -> SimulatedStream:
+        if handle not in self._producers:
+            self._producers[handle] = SimulatedStream(self)
+            self._streams.append(self._producers[handle])
+        return self._producers[handle]
+
+    def hold(self, stream: SimulatedStream, held: bool = True) -> None:
+        """Whether its work stands still."""
+        with self._changed:
+            stream.held = held
+            self._changed.notify_all()
 
     def write(self, targets: Sequence[Plane], compute: Callable[[], Sequence[Plane]]) -> None:
         """An operation on the current stream. What it reads it reads when it is done, not before."""
@@ -146,7 +175,7 @@ class SimulatedDevice:
     def _execute(self) -> None:
         with self._changed:
             while not self._closed:
-                ready = [s for s in self._streams if s.operations and s.operations[0].ready]
+                ready = [s for s in self._streams if s.ready]
                 if self._failure is None and ready and self._goes_on():
                     self._step(self._random.choice(ready))
                 else:
