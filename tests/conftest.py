@@ -1,6 +1,7 @@
 """What every test may use: the optional data beside the checkout, and what to do where a peer is missing."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ from engine.machine import nvidia_gpus
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+NOT_DONE = "not done: "
 
 
 def shared(relative: str) -> Path:
@@ -34,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On a GPU whole streams go first: where these fail, the rest says why at most."""
+    if config.getoption("markexpr") == "gpu":
+        items.sort(key=lambda item: item.path.name != "test_stream.py")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test marked `gpu` where there is none; fails it where FAIL_WITHOUT_CUDA=1 promises one."""
     if item.get_closest_marker("gpu") is not None and (reason := no_cuda()):
@@ -47,6 +55,24 @@ def no_cuda() -> str:
     import torch
 
     return "" if torch.cuda.is_available() else f"PyTorch {torch.__version__} can use no GPU here"
+
+
+def not_done(reason: str) -> NoReturn:
+    """Skips a test for want of what this GPU or its machine has not, such as TensorRT or NVENC; the rest of
+    the check counts. `pytest_terminal_summary` says what was not done."""
+    pytest.skip(f"{NOT_DONE}{reason}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = Counter(
+        str(report.longrepr[2]).partition(NOT_DONE)[2]
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple) and NOT_DONE in report.longrepr[2]
+    )
+    if reasons:
+        terminalreporter.section("not done on this GPU")
+        for reason, count in sorted(reasons.items()):
+            terminalreporter.line(f"{count} tests: {reason}")
 
 
 def missing_gpu(reason: str) -> NoReturn:

@@ -9,9 +9,18 @@ from engine.backends.require_gpu import require_gpu
 from engine.errors import BackendUnavailable
 from engine.frame import GpuEngine
 from engine.load import load_engine
-from tests.conftest import missing_gpu
+from tests.conftest import not_done
 
 Load = Callable[..., GpuEngine]
+
+
+def gpu_problem(backend: str) -> str:
+    """Why it can't be used here; "" where it can."""
+    try:
+        require_gpu(backend)
+    except BackendUnavailable as exc:
+        return str(exc)
+    return ""
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +33,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(request: pytest.FixtureRequest, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     """load(width, height, **options): the model that ships, on each GPU backend."""
     monkeypatch.setenv("LIVESR_ARTIFACTS", str(artifacts))
-    try:
-        require_gpu(request.param)
-    except BackendUnavailable as exc:
-        missing_gpu(str(exc))
+    if problem := gpu_problem(request.param):
+        not_done(problem)
 
     def load(width: int, height: int, model: str = "awsrn-live-x2", **options: object) -> GpuEngine:
         engine = load_engine(model, width=width, height=height, backend=request.param, **options)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.backends.require_gpu import GPU_BACKENDS
+from tests.gpu.conftest import gpu_problem
+
 pytestmark = pytest.mark.gpu
 
 
@@ -14,11 +17,12 @@ def test_the_report_has_figures_of_every_engine(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("LIVESR_ARTIFACTS", str(tmp_path))
     monkeypatch.setattr(gpu_bench, "PAPER_MODELS", ("awsrn-s-x2",))
     report = gpu_bench.bench_gpu([(320, 180)])
+    there = {backend for backend in GPU_BACKENDS if gpu_problem(backend) == ""}
     for case in report.cases:
-        assert not case.failures
-        assert {row.backend for row in case.rows} == {"tensorrt", "cuda"}
+        assert case.failures.keys() == set(GPU_BACKENDS) - there
+        assert {row.backend for row in case.rows} == there
         assert all(row.trial.frames_per_s > 30 for row in case.rows)
-        for backend in ("tensorrt", "cuda"):
+        for backend in there:
             overlaps = {row.trial.lanes: row.overlap for row in case.rows if row.backend == backend}
             # A single lane copies before and after its network computes; only others can hide that.
             assert overlaps[1] < 0.1 < max(overlaps.values())

@@ -2,14 +2,12 @@
 
 import logging
 from dataclasses import replace
-from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
 from engine.frame import DeviceFrame
-from engine.load import load_engine
 from engine.machine import nvidia_gpus
 from server.settings import DEFAULT_MODEL, Settings
 from server.wire.messages import Opened, VideoPacket
@@ -170,52 +168,3 @@ def test_nothing_is_kept_on_a_gpu_that_is_not_there():
     settings = Settings()
     job = settings.stream(id="a", source="demo:", model=DEFAULT_MODEL).job(settings.limits)
     assert not stays_on_gpu(job, "h264_nvenc", LOG)
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_a_clip_goes_through_nvdec_the_engine_and_nvenc(tmp_path):
-    path = write_clip(tmp_path / "clip.mp4", width=320, height=180, frames=20)
-    sent: list = []
-    try:
-        publisher = VideoPublisher(
-            encoder="h264_nvenc", preset="p3", bitrate_bps=0, keyframe_interval_s=10.0,
-            send=sent.append, audio_format=lambda: None, log=LOG,
-        )  # fmt: skip
-    except ValueError as exc:
-        pytest.skip(str(exc))
-    with av.open(str(path)) as container:
-        video, _ = find_tracks(container)
-        decoder = PictureDecoder(
-            tracks_of(video, None),
-            max_size=(640, 360),
-            stamp=lambda pts, duration, time_base, _: (round(pts * time_base * Fraction(90_000)), 3600),
-            on_drop=lambda reason: None,
-            log=LOG,
-            on_gpu=True,
-        )
-
-        def produce(put) -> None:
-            for packet in container.demux(video):
-                for one in decoder.decode(packet, Times.at(1)):
-                    put(one)
-
-        pipeline = Pipeline(
-            produce=produce,
-            load=lambda w, h, colour: load_engine(
-                DEFAULT_MODEL, width=w, height=h, colour=colour, backend="cuda"
-            ),
-            lanes=2,
-            consume=publisher.publish,
-            on_drop=None,
-            log=LOG,
-        )
-        pipeline.start()
-        pipeline.join(300)
-        publisher.close()
-    [opened] = [m for m in sent if isinstance(m, Opened)]
-    assert (opened.source.decoder, opened.output.encoder, opened.output.on_gpu) == (
-        "nvdec",
-        "h264_nvenc",
-        True,
-    )
-    assert numbers(sent, 2) == list(range(20))
