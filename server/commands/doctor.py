@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import av
-from av.codec.hwaccel import HWAccel
+from av.video.codeccontext import VideoCodecContext
 
 from engine import machine
 from engine.backends.openvino.engine import devices
@@ -16,6 +16,7 @@ from engine.errors import EngineError
 from engine.load import choose, zoo
 from server.settings import PipelineOptions
 from server.worker.encode.h264 import encoder_problem
+from server.worker.process.nvdec import open_nvdec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,9 +95,10 @@ def _try_encoder(name: str) -> dict[str, Any]:
 
 
 def _try_nvdec() -> dict[str, Any]:
+    software = av.CodecContext.create("h264", "r")
+    assert isinstance(software, VideoCodecContext)
     try:
-        hwaccel = HWAccel("cuda", allow_software_fallback=False)
-        av.CodecContext.create("h264", "r", hwaccel).open()
-    except (av.FFmpegError, ValueError, RuntimeError) as exc:
+        open_nvdec(software)
+    except LookupError as exc:
         return {"works": False, "reason": str(exc)}
     return {"works": True}

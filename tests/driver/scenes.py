@@ -4,8 +4,10 @@ came of it as JSON."""
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -18,9 +20,11 @@ from server.worker.encode.live_encoder import LiveEncoder
 from server.worker.encode.video import VideoPublisher
 from server.worker.process.lanes import SurfaceLane
 from server.worker.process.nvdec import open_nvdec
-from server.worker.process.picture import frame_from_planes
+from server.worker.process.picture import Picture, frame_from_planes
 from server.worker.process.ring import Upscaled
 from tests.driver.device_frames import surface
+from tests.gpu.played import pictures as decoded
+from tests.server.clips import write_clip
 from tests.server.worker.small_engine import DoublingEngine
 from tests.server.worker.test_encode import FORMAT
 from tests.server.worker.test_pipeline import picture
@@ -178,6 +182,15 @@ def decoders() -> object:
         except LookupError as exc:
             said[f"{codec} {pixels} {width}"] = str(exc)
     return said
+
+
+def av1_clip() -> object:
+    """How many pictures of a clip come out, and whose they are."""
+    pictures: list[Picture] = []
+    with tempfile.TemporaryDirectory() as folder:
+        clip = write_clip(Path(folder) / "clip.mp4", frames=5, codec="libsvtav1")
+        decoded(clip, pictures.append, on_gpu=True)
+    return [len(pictures), *{one.format.decoder for one in pictures}]
 
 
 if __name__ == "__main__":

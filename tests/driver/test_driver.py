@@ -165,8 +165,14 @@ def test_the_gateway_hears_which_encoder_it_is(scene) -> None:
     assert outcome.result == [NVENC, True, False, X264, True, False, False]
 
 
-def test_what_nvdec_lacks_is_known_before_a_packet_is_lost(scene) -> None:
-    """libav's `av1` is hardware only, and called every packet corrupt."""
+def test_av1_is_decoded_on_the_cpu_where_the_gpu_has_none(scene) -> None:
+    """libav's `av1` is hardware only: it called every packet corrupt, and the source was opened for ever."""
+    outcome = scene("av1_clip")
+    assert outcome.result == [5, "libdav1d"]
+    assert "decoding libdav1d on the CPU: this GPU's NVDEC takes no av1 of 4:2:0 and 8 bits" in outcome.log
+
+
+def test_what_nvdec_takes_is_known_by_codec_profile_and_size(scene) -> None:
     assert scene("decoders").result == {
         "h264 yuv420p 1920": "",
         "h264 yuv420p10le 1920": "this GPU's NVDEC takes no h264 of 4:2:0 and 10 bits",

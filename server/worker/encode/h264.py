@@ -12,7 +12,7 @@ from av.video.frame import PictureType
 from engine.frame import USUAL_FPS
 from server.wire.logs import Log
 from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, VIDEO_CLOCK_HZ
-from server.worker.process.cuda import hwaccel
+from server.worker.process.cuda import NoDriver, hwaccel
 from server.worker.process.picture import ColourTags
 
 NVENC, X264 = "h264_nvenc", "libx264"
@@ -95,7 +95,7 @@ def encoder_problem(encoder: str, preset: str) -> str:
 
 
 # What an encoder that does not open, or breaks, says: libav's word, or that there is no driver.
-ENCODER_ERRORS = (av.FFmpegError, LookupError)
+ENCODER_ERRORS = (av.FFmpegError, NoDriver)
 
 
 def reason_of(exc: BaseException) -> str:

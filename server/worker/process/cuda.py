@@ -20,15 +20,18 @@ _NON_BLOCKING = 1  # a stream that does not wait for the default one, nor lets i
 _STREAMS = 16
 
 
+class NoDriver(LookupError):
+    """There is no NVIDIA driver, or it sees no GPU."""
+
+
 def use_primary_context() -> None:
-    """Makes the primary context of the one GPU that a worker sees current on this thread. Raises LookupError
-    where there is no driver or no GPU."""
+    """Makes the primary context of the one GPU that a worker sees current on this thread. Raises NoDriver."""
     _call("cuCtxSetCurrent", _primary_context())
 
 
 def hwaccel(*, stays_on_gpu: bool = False) -> HWAccel:
     """For a codec in this process's context. `stays_on_gpu`: decoded pictures are not downloaded. What it is
-    given to works on the default stream. Raises LookupError."""
+    given to works on the default stream. Raises NoDriver."""
     use_primary_context()
     options: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
     return HWAccel("cuda", allow_software_fallback=True, is_hw_owned=stays_on_gpu, options=options)
@@ -36,7 +39,7 @@ def hwaccel(*, stays_on_gpu: bool = False) -> HWAccel:
 
 def encoder_context() -> CudaContext:
     """For surfaces that go to an encoder: what opens with one of them works on a stream of its own. Raises
-    LookupError."""
+    NoDriver."""
     use_primary_context()
     return _encoder_context(next(_turns) % _STREAMS)
 
@@ -74,7 +77,7 @@ class DecoderCaps(ctypes.Structure):
 
 @cache
 def decoder_caps(codec: int, chroma: int, depth: int) -> DecoderCaps:
-    """`codec` is a cudaVideoCodec, `chroma` a cudaVideoChromaFormat. Raises LookupError."""
+    """`codec` is a cudaVideoCodec, `chroma` a cudaVideoChromaFormat. Raises NoDriver."""
     use_primary_context()
     caps = DecoderCaps(codec=codec, chroma=chroma, depth_minus_8=depth - 8)
     _check(_CUVID, "cuvidGetDecoderCaps", _function(_CUVID, "cuvidGetDecoderCaps")(ctypes.byref(caps)))
@@ -97,12 +100,12 @@ def _call(name: str, *arguments: object) -> None:
 
 def _check(library: str, name: str, status: int) -> None:
     if status:
-        raise LookupError(f"{name} of {library} failed with {status}")
+        raise NoDriver(f"{name} of {library} failed with {status}")
 
 
 def _function(library: str, name: str) -> Callable[..., int]:
     try:
         function: Callable[..., int] = getattr(ctypes.CDLL(library), name)
     except (OSError, AttributeError) as exc:
-        raise LookupError(f"no NVIDIA driver here: {exc}") from exc
+        raise NoDriver(f"no NVIDIA driver here: {exc}") from exc
     return function
