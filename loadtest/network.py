@@ -72,7 +72,11 @@ async def _watch(base: str, stream: str, relay: Relay, duration_s: float, heal_s
     shown_s, sizes = list[float](), list[tuple[float, str]]()
 
     def on_frame(data: bytes, at_s: float) -> None:
-        for frame in decoder.decode(av.Packet(data)):
+        try:
+            frames = decoder.decode(av.Packet(data))
+        except av.error.InvalidDataError:
+            return  # what it refers to was lost
+        for frame in frames:
             shown_s.append(time.monotonic())
             size = f"{frame.width}x{frame.height}"
             if not sizes or sizes[-1][1] != size:

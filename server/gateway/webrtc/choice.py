@@ -7,7 +7,7 @@ from server.gateway.webrtc.path import Path
 from server.wire.messages import Rendition
 
 # Before it is tried whether the network carries more again: at first, and at most after it didn't.
-_FIRST_WAIT_S, _LAST_WAIT_S = 4.0, 8.0
+_FIRST_WAIT_S, _LAST_WAIT_S, _LAST_BLIND_WAIT_S = 4.0, 8.0, 64.0
 # A trial sends what the larger rendition would need and somewhat more, in steps, and is given up where a
 # queue grows, long before the viewer's picture suffers.
 _TRIAL_S, _TRIAL_STEPS, _MARGIN = 2.0, 20, 1.1
@@ -54,17 +54,22 @@ class RenditionChoice:
             return
         if self._path.congested(now_s):
             if self.level + 1 < len(self._renditions):
-                self._change(self.level + 1, f"{self._path.delivered_bps / 1e6:.1f} Mbit/s arrive")
+                arrive = f"{self._path.delivered_bps / 1e6:.1f} Mbit/s arrive"
+                lost = f"{self._path.loss:.0%} is lost"
+                self._change(self.level + 1, arrive if self._path.delivered_bps else lost)
         elif self.level and self._trial is None and now_s - self._since_s >= self._wait_s:
-            self._trial = asyncio.create_task(self._try_larger())
+            if self._path.delivered_bps:
+                self._trial = asyncio.create_task(self._try_larger())
+            else:
+                self._change(self.level - 1, "no feedback says whether it fits")
 
     def close(self) -> None:
         if self._trial is not None:
             self._trial.cancel()
 
     def _change(self, level: int, reason: str) -> None:
-        if level > self.level:
-            self._wait_s = min(self._wait_s * 1.5, _LAST_WAIT_S)
+        if level > self.level and not self._path.delivered_bps:
+            self._wait_s = min(self._wait_s * 2, _LAST_BLIND_WAIT_S)  # the next attempt may be seen, too
         self.level, self.reason = level, reason
         self._since_s = self._clock()
         self._path.forget(self._since_s)
@@ -96,5 +101,4 @@ class RenditionChoice:
             if path.queue_s > _TRIAL_QUEUE_S or path.loss > loss + _TRIAL_LOSS:
                 return False
             most_bps = max(most_bps, path.delivered_bps)
-        # Where the viewer doesn't say what arrives, that nothing was lost has to do.
-        return most_bps == 0.0 or most_bps >= _DELIVERED * wanted_bps
+        return most_bps >= _DELIVERED * wanted_bps

@@ -60,12 +60,16 @@ class Path:
         number = self._number
         self._sent[number % _REMEMBERED] = _Packet(number, now_s, size)
         self._number = (number + 1) & 0xFFFF
+        self.count(size, now_s)
+        return number
+
+    def count(self, size: int, now_s: float) -> None:
+        """A packet that goes without a number."""
         self._sent_bytes += size
         lasted_s = now_s - self._counted_since_s
         if lasted_s > _COUNTED_S:
             self.sent_bps = self._sent_bytes * 8 / lasted_s if lasted_s < 2 * _COUNTED_S else 0.0
             self._sent_bytes, self._counted_since_s = 0, now_s
-        return number
 
     def measured(self, rtt_s: float) -> None:
         self.rtt_s += (min(max(rtt_s, 0.001), 2.0) - self.rtt_s) / 4
@@ -134,6 +138,7 @@ class Path:
         self._from_s = now_s
         self._window.clear()
         self._arrived.clear()
+        self.loss = 0.0
         self._queued_since_s = self._losing_since_s = None
 
     def _unwrapped(self, at_s: float) -> float:

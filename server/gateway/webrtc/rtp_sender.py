@@ -144,8 +144,11 @@ class RtpSender:
         header = _HEADER.pack(first, marker << 7 | payload_type, sequence, timestamp, ssrc)
         if not extensions:
             return header + payload
-        now_s = time.monotonic()
-        number = self._path.sent(len(header) + len(payload), now_s) if extensions.numbered else 0
+        now_s, number, size = time.monotonic(), 0, len(header) + len(payload)
+        if extensions.numbered:
+            number = self._path.sent(size, now_s)
+        else:
+            self._path.count(size, now_s)
         return header + extensions.of(number, now_s, self._path.hold_s) + payload
 
     async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
@@ -168,8 +171,9 @@ class RtpSender:
             rtt_s = (ticks % (1 << 32) - (1 << 31)) / (1 << 16)
             self._resends.measured(rtt_s)
             self._path.measured(rtt_s)
-        self._path.reported_loss(report.fraction_lost / 256, time.monotonic())
-        self._on_feedback()
+        if self._line.kind == "video":  # sound is too little to lose any
+            self._path.reported_loss(report.fraction_lost / 256, time.monotonic())
+            self._on_feedback()
 
     async def _on_lost(self, sequences: Iterable[int]) -> None:
         if self._skipping:
