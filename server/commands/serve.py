@@ -76,7 +76,12 @@ def run(args: argparse.Namespace) -> int:
     # Streams on GPUs are counted by slots.
     measured = settings.limits.usable_share > 0 and not gpus
     capacity = Capacity(settings.limits.usable_share) if measured else None
-    placement = LocalPlacement(gpus, settings.gpu.slots, standby=settings.workers.standby)
+    placement = LocalPlacement(
+        gpus,
+        settings.gpu.slots,
+        standby=settings.workers.standby,
+        streams_per_worker=settings.workers.streams_per_worker,
+    )
     app = create_app(settings, placement, metrics, capacity, kept)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))

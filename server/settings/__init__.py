@@ -48,6 +48,7 @@ class GpuSharing(Table):
 
 class Workers(Table):
     standby: int = Field(default=1, ge=0, le=16)  # processes that wait for a worker to die
+    streams_per_worker: int = Field(default=1, ge=1, le=64)  # of those on the CPU
 
 
 class Hls(Table):

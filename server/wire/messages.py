@@ -1,4 +1,6 @@
-"""What crosses between a stream's worker and the gateway. `wire.codec` says how it lies on the socket."""
+"""What crosses between a stream's worker and the gateway. `wire.codec` says how it lies on the socket.
+
+A stream has a socket of its own, whichever process its worker shares with others."""
 
 from typing import Annotated, Literal
 
@@ -165,7 +167,7 @@ class PublisherGone(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """Gateway → worker: finish and exit."""
+    """Gateway → worker: finish the stream. Once nothing is left of it the worker closes the socket."""
 
 
 class Alive(Message, frozen=True):
@@ -332,7 +334,8 @@ class WorkerBroken(Message, frozen=True):
 
 
 class Heartbeat(Message, frozen=True):
-    """Worker → gateway, twice a second: how full its queues are, and what it takes of the machine."""
+    """Worker → gateway, twice a second: how full its queues are, and what it takes of the machine. Of a
+    process that several streams share, each says its own part."""
 
     queues: dict[Stage, int]  # frames waiting
     rss_bytes: int

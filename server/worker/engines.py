@@ -1,6 +1,6 @@
 """Which engines a job's pictures go through, and how each is loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from engine.backends.require_gpu import GPU_BACKENDS
 from engine.errors import EngineError
@@ -8,7 +8,7 @@ from engine.frame import Colour, Engine
 from engine.load import choose, load_engine, smaller_models
 from engine.machine import nvidia_gpus
 from server.wire.logs import Log
-from server.wire.messages import BICUBIC, WorkerJob
+from server.wire.messages import BICUBIC, Prepare, WorkerJob
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.supply import LoadEngine
 
@@ -34,6 +34,12 @@ def engine_loader(job: WorkerJob, on_progress: Callable[[str], None]) -> LoadEng
             raise EngineError(str(exc)) from exc
 
     return load
+
+
+def engine_key(wanted: Prepare) -> Hashable:
+    """What two streams have in common that can share an engine. The weights themselves are part of it: a file
+    may be replaced by another of the same name. Raises EngineError where there is no such model."""
+    return wanted, choose(wanted.model, wanted.backend, None).spec(wanted.width, wanted.height)
 
 
 def lower_models(job: WorkerJob) -> list[str]:

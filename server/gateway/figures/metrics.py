@@ -77,8 +77,11 @@ class Metrics:
         self.level = gauge("ladder_level", "Level of the ladder that upscales: 0 is the stream's own model")
         self.steps = counter("ladder_steps_total", "Steps to a smaller network, or back", "direction")
         self.parity = gauge("engine_parity_decibels", "PSNR of the engine's output against float32")
-        self.worker_memory = gauge("worker_resident_memory_bytes", "Resident memory of the worker")
-        self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers")
+        self.isolated = gauge("worker_isolated", "1 while the stream is kept from others for their sake")
+        self.worker_memory = gauge(
+            "worker_resident_memory_bytes", "Resident memory of the worker, or the stream's part of it"
+        )
+        self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers, likewise")
         self.keyframe_requests = counter("keyframe_requests_total", "Key frames asked of the encoder")
         self.hls_requests = counter("hls_requests_total", "Playlists and segments served")
         self.refused = Counter(
@@ -98,7 +101,7 @@ class Metrics:
             self.hls_latency,
             *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
             *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
-            *(self.fallbacks, self.level, self.steps),
+            *(self.fallbacks, self.level, self.steps, self.isolated),
         )
 
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
@@ -201,8 +204,9 @@ class StreamMetrics:
         direction = "down" if to_level > from_level else "up"
         self._metrics.steps.labels(self._stream, direction).inc()
 
-    def worker_started(self) -> None:
+    def worker_started(self, *, isolated: bool) -> None:
         self._cpu_s = 0.0
+        self._metrics.isolated.labels(self._stream).set(isolated)
 
     def heartbeat(self, beat: Heartbeat) -> None:
         self._metrics.worker_memory.labels(self._stream).set(beat.rss_bytes)

@@ -77,7 +77,7 @@ async def test_each_worker_sees_its_gpu_and_gives_the_slot_back_however_it_ends(
     await until(
         lambda: used(placement) == [1, 0], "the slot of a worker that was killed, which nobody stopped"
     )
-    workers[2]._writer.close()
+    workers[2].host.let_go()
     await until(lambda: used(placement) == [0, 0], "the slot of a worker that ended by itself")
     for worker in workers:
         await worker.stop()
