@@ -107,8 +107,8 @@ class Metrics:
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
         """`slots` gives the same GPUs each time."""
         for place, use in enumerate(slots()):
-            self.gpu_slots.labels(use.gpu.index).set(use.slots)
-            self.gpu_slots_used.labels(use.gpu.index).set_function(partial(_used, slots, place))
+            self.gpu_slots.labels(use.gpu.number).set(use.slots)
+            self.gpu_slots_used.labels(use.gpu.number).set_function(partial(_used, slots, place))
 
     def watch_capacity(
         self, capacity: Capacity, used: Callable[[], float], reserved: Callable[[], float]

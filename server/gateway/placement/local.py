@@ -63,7 +63,7 @@ class LocalPlacement:
         worker.source_timeout_s = job.source_timeout_s
         worker.left.add_done_callback(lambda _: self._give_back(gpu))
         if gpu is not None:
-            log.info("stream %s: its worker is on GPU %d, %s", job.stream, gpu.index, gpu.name)
+            log.info("stream %s: its worker is on GPU %s, %s", job.stream, gpu.number, gpu.name)
         self._stand_by_for(worker, job, gpu)
         worker.send(replace(job, gpu="" if gpu is None else gpu.uuid))
         return worker

@@ -25,12 +25,14 @@ LISTING = """\
 
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """A machine as an nvidia-smi of ours describes it: smi(what it prints, CUDA_VISIBLE_DEVICES)."""
+    """A machine as an nvidia-smi of ours describes it: smi(what it prints, CUDA_VISIBLE_DEVICES, and what it
+    prints of the parts of GPUs)."""
 
-    def install(listing: str, visible: str | None = None) -> None:
+    def install(listing: str, visible: str | None = None, parts: str = "") -> None:
         program = tmp_path / "bin" / "nvidia-smi"
         program.parent.mkdir(exist_ok=True)
-        program.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}END\n")
+        listed = f"if [ $1 = --list-gpus ]; then cat <<'END'\n{parts}END\nexit; fi"
+        program.write_text(f"#!/bin/sh\n{listed}\ncat <<'END'\n{listing}END\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
         if visible is not None:
@@ -69,6 +71,33 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(
 ) -> None:
     smi(LISTING, visible)
     assert [gpu.index for gpu in nvidia_gpus()] == indices
+
+
+DIVIDED = """\
+GPU 0: NVIDIA L4 (UUID: GPU-aaaa-1)
+GPU 1: NVIDIA A10 (UUID: GPU-bbbb-2)
+  MIG 3g.20gb     Device  0: (UUID: MIG-7777-0)
+  MIG 1g.5gb+me   Device  1: (UUID: MIG-8888-1)
+"""
+
+
+def test_a_gpu_that_mig_has_divided_is_its_parts(smi: Callable[..., None]) -> None:
+    smi(LISTING, parts=DIVIDED)
+    whole, large, small = nvidia_gpus()
+    assert (whole.uuid, whole.number) == ("GPU-aaaa-1", "0")
+    assert (large.uuid, large.number, large.name) == ("MIG-7777-0", "1:0", "NVIDIA A10 MIG 3g.20gb")
+    assert (small.uuid, small.number, small.memory_bytes) == ("MIG-8888-1", "1:1", 5 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("visible", "numbers"),
+    [("MIG-8888-1", ["1:1"]), ("MIG-8,0", ["1:1", "0"]), ("1", ["1:0"]), ("GPU-bbbb-2", []), ("MIG-", [])],
+)
+def test_cuda_visible_devices_may_name_parts(
+    smi: Callable[..., None], visible: str, numbers: list[str]
+) -> None:
+    smi(LISTING, visible, parts=DIVIDED)
+    assert [gpu.number for gpu in nvidia_gpus()] == numbers
 
 
 def test_a_gpu_that_shares_the_machines_memory(smi: Callable[..., None]) -> None:
