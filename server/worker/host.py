@@ -19,7 +19,7 @@ from server.worker.ingest.source import SourceError
 from server.worker.memory import SharedBound, held_bytes, lacks_memory
 from server.worker.prepared import PreparedEngines
 from server.worker.process.supply import LoadEngine
-from server.worker.shared import SharedEngines
+from server.worker.shared import AsItIs, Share, SharedEngines
 from server.worker.worker import JobError, Worker, WorkerHung
 
 # When the process shall end: what a stream may take for its last words.
@@ -33,11 +33,11 @@ class Host:
         self,
         load_by: LoadBy = engine_loader,
         *,
-        share: Callable[[Engine], Engine] = lambda engine: engine,
+        share: Share = AsItIs,
         retire: Callable[[], None] = lambda: None,
     ) -> None:
-        """`share` makes of an engine what several streams may take lanes from; `retire` tells the gateway to
-        start no further stream here."""
+        """`share` makes of an engine what several streams use; `retire` tells the gateway to start no further
+        stream here."""
         self._load_by = load_by
         self._retire = retire
         self._engines = SharedEngines(share)

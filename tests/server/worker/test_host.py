@@ -110,8 +110,8 @@ class Line:
         seen = len(self.of(VideoPacket))
         return self.until(lambda line: len(line.of(VideoPacket)) >= seen + count)
 
-    def until_closed(self) -> "Line":
-        deadline = time.monotonic() + TIMEOUT_S
+    def until_closed(self, timeout_s: float = TIMEOUT_S) -> "Line":
+        deadline = time.monotonic() + timeout_s
         while self._read(deadline):
             pass
         self.socket.close()
@@ -282,9 +282,8 @@ def test_a_stream_that_hangs_says_so_and_is_there_until_its_thread_has_ended(hos
     bad.until(lambda line: line.of(WorkerBroken))
     assert "the worker's collect thread hangs" in bad.of(WorkerBroken)[0].reason
     good.frames(10)
-    bad.socket.settimeout(0.5)
     with pytest.raises(TimeoutError):
-        bad.socket.recv(1)
+        bad.until_closed(0.5)
     release.set()
     bad.until_closed()
 
@@ -349,3 +348,24 @@ def test_who_waits_for_an_engine_hears_how_far_it_is_and_gets_its_failure():
     assert failures == ["lost", "lost"]
     engine = bicubic_engine(32, 32, 2)
     assert engines.get("key", lambda say: engine, lambda _: None) is engine, "the next one tries again"
+
+
+def test_each_stream_joins_the_same_shared_engine():
+    class Seat(BicubicEngine):
+        def __init__(self, shared: "Counted") -> None:
+            super().__init__(shared.engine.spec)
+            self.shared = shared
+
+    class Counted:
+        def __init__(self, engine: Engine) -> None:
+            self.engine = engine
+            self.joined = 0
+
+        def join(self) -> Seat:
+            self.joined += 1
+            return Seat(self)
+
+    engines = SharedEngines(Counted)
+    seats = [engines.get("key", lambda say: bicubic_engine(32, 32, 2), lambda _: None) for _ in range(3)]
+    assert len({id(seat.shared) for seat in seats}) == 1
+    assert seats[0].shared.joined == 3
