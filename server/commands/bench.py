@@ -16,6 +16,8 @@ from engine.measure.gpu_report import render
 from engine.measure.profile import describe as describe_profile
 from engine.measure.profile import profile_model
 from server.offline.bench_pipeline import bench_pipeline, describe
+from server.offline.bench_sharing import bench_sharing, to_dicts
+from server.offline.bench_sharing import describe as describe_sharing
 from server.settings import PipelineOptions
 from server.wire.logs import log_to_stderr
 from server.worker.ingest.open import DEMO_CLIP
@@ -43,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="in turns with a whole stream around the engine: decode, lanes, encode, socket",
     )
     parser.add_argument(
+        "--sharing",
+        type=int,
+        metavar="STREAMS",
+        help="so many whole streams, each in a worker process of its own and all in one, in turns",
+    )
+    parser.add_argument(
         "--profile",
         action="store_true",
         help="share of time and of the machine's peak by layer and type, from OpenVINO's counters",
@@ -65,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
         return _write_gpu_report(args.gpu_report)
     if args.pipeline:
         return _run_pipeline(args)
+    if args.sharing is not None:
+        return _run_sharing(args)
     if args.profile:
         return _run_profile(args)
     if args.against not in (None, "reference"):
@@ -81,6 +91,17 @@ def run(args: argparse.Namespace) -> int:
         against_reference=args.against is not None,
     )
     print(json.dumps(result.to_dict()) if args.json else _describe(result))
+    return 0
+
+
+def _run_sharing(args: argparse.Namespace) -> int:
+    if args.sharing < 2:
+        raise ValueError(f"--sharing {args.sharing}: must be at least 2 streams")
+    width, height = args.size
+    results = bench_sharing(
+        args.model, width=width, height=height, streams=args.sharing, seconds=args.seconds
+    )
+    print(json.dumps(to_dicts(results)) if args.json else describe_sharing(results))
     return 0
 
 
