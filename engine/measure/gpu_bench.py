@@ -32,7 +32,6 @@ from engine.trials import FPS, most_streams, noise_frame, run_bursts, run_trial
 
 PAPER_MODELS = ("awsrn-s-x2", "awsrn-m-x2", "awsrn-x2")  # on random weights: they do not ship
 SIZES = ((640, 360), (960, 540), (1280, 720), (1920, 1080))
-_STAGES: tuple[Stage, ...] = ("copy in", "compute", "copy out")
 _COLOUR = Colour()
 _TRACED_FRAMES = 40
 log = logging.getLogger(__name__)
@@ -114,8 +113,8 @@ class _TracedDevice(CudaDevice):
     """Puts an event before and behind all work of its streams."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._streams: list[_TracedStream] = []
+        super().__init__()
 
     def stream(self) -> CudaStream:
         stream = _TracedStream(self.torch_device)
@@ -123,16 +122,16 @@ class _TracedDevice(CudaDevice):
         return stream
 
     def spans(self) -> list[Span]:
-        """Times of all work so far, which must be done. A lane takes its streams in the order of its
-        stages."""
+        """Times of all work so far, which must be done."""
         origin = self._streams[0].marks[0][0]
+        stages: dict[CudaStream, Stage] = {self.copy_in: "copy in", self.copy_out: "copy out"}
         return [
             Span(
-                stage=_STAGES[index % len(_STAGES)],
+                stage=stages.get(stream, "compute"),
                 start_ms=origin.elapsed_time(start),
                 end_ms=origin.elapsed_time(end),
             )
-            for index, stream in enumerate(self._streams)
+            for stream in self._streams
             for start, end in stream.marks
         ]
 
