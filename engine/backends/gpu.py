@@ -20,7 +20,7 @@ from engine.backends.tensorrt.store import (
     find_fitting_artifact,
     set_parity,
 )
-from engine.frame import Colour, EngineSpec, GpuEngine
+from engine.frame import Colour, Engine, EngineSpec, GpuEngine
 
 if TYPE_CHECKING:
     from engine.backends.cuda.engine import CudaEngine
@@ -85,13 +85,18 @@ def open_engine(
 
 def measure_parity(engine: GpuEngine, checkpoint: "Checkpoint", colour: Colour) -> float:
     """PSNR in dB against the float32 reference on the same GPU. Raises DeviceFailed."""
+
+    def reference(width: int, height: int) -> Engine:
+        spec = replace(engine.spec, width=width, height=height)
+        return ReferenceEngine(checkpoint, colour, spec, "cuda")
+
     import torch
 
     from engine.backends.cuda.device import device_errors
     from engine.backends.reference import ReferenceEngine
 
     with device_errors("while parity was measured"):
-        parity = measure(engine, ReferenceEngine(checkpoint, colour, engine.spec, "cuda"))
+        parity = measure(engine, reference, checkpoint.config.reach)
         torch.cuda.empty_cache()  # float32 needs several times what the engine does
     return parity
 

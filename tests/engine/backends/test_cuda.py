@@ -12,9 +12,10 @@ import torch
 from engine.backends.cuda.device import device_errors
 from engine.backends.gate import measure, passed, repeated
 from engine.errors import BackendUnavailable, DeviceFailed, EngineError, ParityError
-from engine.frame import YuvFrame
+from engine.frame import Engine, YuvFrame
 from engine.load import choose, load_engine
 from engine.machine import Gpu, nvidia_gpus
+from engine.network.checkpoint import load_checkpoint
 from server.__main__ import main
 
 LISTING = """\
@@ -202,13 +203,31 @@ def test_a_failed_gpu_is_no_failed_model(error: Exception, said: str) -> None:
 
 
 def test_the_gate_lets_pass_what_is_close_and_says_how_close(checkpoint: Path) -> None:
-    reference = load_engine(checkpoint, width=340, height=44, backend="reference")
     close = load_engine(checkpoint, width=340, height=44, precision="bf16")
-    parity = measure(close, reference)
+    parity = measure(close, reference_for(checkpoint), load_checkpoint(checkpoint).config.reach)
     assert 40 < parity < 100
     assert passed(close.spec, 57.123).parity_db == 57.12
     with pytest.raises(ParityError, match=r"luma in bf16 on openvino is 54\.9 dB .* must be at least 55 dB"):
         passed(close.spec, 54.9)
+
+
+def reference_for(checkpoint: Path) -> Callable[[int, int], Engine]:
+    return lambda width, height: load_engine(checkpoint, width=width, height=height, backend="reference")
+
+
+def test_the_reference_computes_no_more_of_a_large_frame_than_it_has_memory_for(checkpoint: Path) -> None:
+    """And what is compared is as if it had computed all: of a window's cut nothing is seen."""
+    asked = []
+
+    def reference(width: int, height: int) -> Engine:
+        asked.append((width, height))
+        return reference_for(checkpoint)(width, height)
+
+    whole = reference_for(checkpoint)(200, 140)
+    reach = load_checkpoint(checkpoint).config.reach
+    assert measure(whole, reference, reach, most=(72, 64)) > 90, "float32 itself, but for its rounding"
+    assert asked == [(72, 64)]
+    assert measure(whole, reference, -4, most=(72, 64)) < 80, "control: the cut of a window is seen"
 
 
 def test_a_small_picture_fills_a_large_frame(noise: Callable[..., YuvFrame]) -> None:
