@@ -9,18 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.backends.cuda.choose_lanes import choose_lanes
-from engine.backends.gate import measure, passed
+from engine.backends.gate import passed
 from engine.backends.require_gpu import require_gpu
-from engine.backends.tensorrt.builds import ensure_artifact
+from engine.backends.tensorrt.builds import load_artifact
 from engine.backends.tensorrt.request import BuildRequest, Sizes
-from engine.backends.tensorrt.store import (
-    TensorRtArtifact,
-    artifacts_folder,
-    find_fitting_artifact,
-    set_parity,
-)
-from engine.frame import Colour, Engine, EngineSpec, GpuEngine
+from engine.backends.tensorrt.store import TensorRtArtifact, artifacts_folder
+from engine.frame import Colour, EngineSpec, GpuEngine
 
 if TYPE_CHECKING:
     from engine.backends.cuda.engine import CudaEngine
@@ -29,6 +23,7 @@ if TYPE_CHECKING:
 
 # A large network for a large frame takes minutes; one that takes this long hangs.
 BUILD_TIMEOUT_S = 1800.0
+_UNMEASURED_LANES = 2  # the fewest that hide one frame's copies behind another's network
 log = logging.getLogger(__name__)
 
 
@@ -42,16 +37,21 @@ def load_gpu_engine(
     lanes: int,
     on_progress: Callable[[str], None],
 ) -> GpuEngine:
-    """Loads an engine and checks its output against the reference. `lanes` = 0: as many as are measured to be
-    best. The rest, and what is raised, as for `open_engine`; also ParityError."""
-    engine, artifact = open_engine(backend, checkpoint, path, colour, spec, on_progress=on_progress)
-    parity: float | None = None if artifact is None else artifact.manifest["parity_db"]
-    if parity is None:
-        parity = measure_parity(engine, checkpoint, colour)
-        if artifact is not None:
-            set_parity(artifact, parity)
-    engine.spec = passed(spec, parity)
-    engine.spec = replace(engine.spec, lanes=lanes or choose_lanes(engine))
+    """Loads an engine whose output was compared with the reference's. `lanes` = 0: as many as were measured
+    to be best when it was built; PyTorch's isn't built, and has two. The rest, and what is raised, as for
+    `open_engine`; also ParityError."""
+    engine = open_engine(backend, checkpoint, path, colour, spec, on_progress=on_progress)
+    performance = engine.spec.performance
+    if performance is None:
+        # Imported inside: torch.
+        from engine.backends.cuda.measure import measure_parity
+
+        engine.spec = passed(engine.spec, measure_parity(engine, checkpoint, colour))
+        best = on_surfaces = _UNMEASURED_LANES
+    else:
+        engine.spec = passed(engine.spec, performance.parity_db)
+        best, on_surfaces = performance.host.best, performance.surface.best
+    engine.spec = replace(engine.spec, lanes=lanes or best, surface_lanes=lanes or on_surfaces)
     return engine
 
 
@@ -63,42 +63,28 @@ def open_engine(
     spec: EngineSpec,
     *,
     on_progress: Callable[[str], None],
-) -> "tuple[CudaEngine | TensorRtEngine, TensorRtArtifact | None]":
-    """An engine that nobody has compared with the reference, and what it was deserialised from. `path` is the
+) -> "CudaEngine | TensorRtEngine":
+    """An engine whose parity nobody has judged; a built one's spec has what was measured of it. `path` is the
     checkpoint's. Building a TensorRT engine for the first time takes minutes; `on_progress` hears in words
     how far it is. Raises EngineError, DeviceFailed."""
     require_gpu(backend)
     if backend == "cuda":
         from engine.backends.cuda.engine import CudaEngine
 
-        return CudaEngine(checkpoint, colour, spec), None
+        return CudaEngine(checkpoint, colour, spec)
     from engine.backends.tensorrt.engine import TensorRtEngine
 
-    request, folder = _build_request(checkpoint, path, colour, spec), artifacts_folder()
-    artifact = find_fitting_artifact(request, folder)
-    if artifact is None:
-        artifact = ensure_artifact(
-            request, folder, timeout_s=BUILD_TIMEOUT_S, on_progress=_stages(on_progress)
-        )
-    return TensorRtEngine(artifact, spec), artifact
+    def load(artifact: TensorRtArtifact) -> TensorRtEngine:
+        measured = replace(spec, performance=artifact.performance(spec.width, spec.height))
+        return TensorRtEngine(artifact.path.read_bytes(), measured, name=str(artifact.path))
 
-
-def measure_parity(engine: GpuEngine, checkpoint: "Checkpoint", colour: Colour) -> float:
-    """PSNR in dB against the float32 reference on the same GPU. Raises DeviceFailed."""
-
-    def reference(width: int, height: int) -> Engine:
-        spec = replace(engine.spec, width=width, height=height)
-        return ReferenceEngine(checkpoint, colour, spec, "cuda")
-
-    import torch
-
-    from engine.backends.cuda.device import device_errors
-    from engine.backends.reference import ReferenceEngine
-
-    with device_errors("while parity was measured"):
-        parity = measure(engine, reference, checkpoint.config.reach)
-        torch.cuda.empty_cache()  # float32 needs several times what the engine does
-    return parity
+    return load_artifact(
+        _build_request(checkpoint, path, colour, spec),
+        artifacts_folder(),
+        load,
+        timeout_s=BUILD_TIMEOUT_S,
+        on_progress=_stages(on_progress),
+    )
 
 
 def _build_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: EngineSpec) -> BuildRequest:

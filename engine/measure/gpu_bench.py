@@ -16,7 +16,8 @@ from engine.backends.cuda.choose_lanes import MOST
 from engine.backends.cuda.device import CudaDevice, CudaStream, device_errors, planes
 from engine.backends.cuda.engine import CudaEngine
 from engine.backends.cuda.lanes import Work
-from engine.backends.gpu import measure_parity, open_engine
+from engine.backends.cuda.measure import measure_parity
+from engine.backends.gpu import open_engine
 from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.backends.tensorrt.engine import TensorRtEngine
 from engine.errors import DeviceFailed, EngineError
@@ -92,7 +93,7 @@ def _engine(
     """Parity, and a row for each number of lanes. No gate: random weights are no picture."""
     choice = Choice(name=path.stem, source=checkpoint, path=path, backend=backend, precision="fp16", why="")
     spec = choice.spec(width, height)
-    engine, _ = open_engine(backend, checkpoint, path, _COLOUR, spec, on_progress=lambda _: None)
+    engine = open_engine(backend, checkpoint, path, _COLOUR, spec, on_progress=lambda _: None)
     parity_db = measure_parity(engine, checkpoint, _COLOUR)
     rows = [_row(engine, count) for count in range(1, MOST + 1)]
     return parity_db, rows

@@ -12,25 +12,29 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from engine.backends.cuda.measure import measure_performance
+from engine.backends.tensorrt.engine import TensorRtEngine, load_tensorrt
 from engine.backends.tensorrt.export import compile_graph, export_graph, half_frame_net
 from engine.backends.tensorrt.request import BuildRequest
 from engine.backends.tensorrt.store import (
     TensorRtArtifact,
+    add_to_timing_cache,
     read_timing_cache,
     save_artifact,
     staging,
-    write_timing_cache,
 )
 from engine.backends.tensorrt.target import current_target
-from engine.errors import BuildFailed, EngineError
-from engine.network.checkpoint import load_checkpoint
+from engine.errors import BuildFailed, DeviceFailed, EngineError
+from engine.frame import network_spec
+from engine.network.checkpoint import Checkpoint, load_checkpoint
 
 Say = Callable[[str], None]
 
 
 def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage: None) -> TensorRtArtifact:
-    """Compiles on this process's GPU. Raises BuildFailed where GPU, libraries or checkpoint are not those of
-    the request, BackendUnavailable, and what `load_checkpoint` raises."""
+    """Compiles and measures on this process's GPU. An engine that is too far from the reference is kept, too:
+    who loads it refuses it, and nobody builds it again. Raises BuildFailed where GPU, libraries or checkpoint
+    are not those of the request, BackendUnavailable, DeviceFailed, and what `load_checkpoint` raises."""
     here = current_target()
     if here != request.target:
         raise BuildFailed(f"the engine is asked for on {request.target}; here is {here}")
@@ -45,34 +49,48 @@ def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage:
     with staging(request, folder) as partial:
         timing_cache = partial / "timing.bin"
         timing_cache.write_bytes(read_timing_cache(request.target, folder))
-        engine = compile_graph(graph, request.sizes, request.batch, timing_cache)
-        write_timing_cache(request.target, folder, timing_cache.read_bytes())
+        plan = compile_graph(graph, request.sizes, request.batch, timing_cache)
+        add_to_timing_cache(request.target, folder, timing_cache.read_bytes(), merge_timing_caches)
     build_s = time.monotonic() - start
-    say("saving the engine")
+    say("measuring: parity, lanes, latency, memory")
     facts = {
         "config": checkpoint.config.to_dict(),
         "provenance": checkpoint.provenance,
         "build_s": round(build_s, 1),
-        **_facts(engine),
+        **_measured(plan, request, checkpoint),
     }
-    return save_artifact(request, folder, engine, facts)
+    say("saving the engine")
+    return save_artifact(request, folder, plan, facts)
 
 
-def _facts(engine: bytes) -> dict[str, Any]:
-    """What the engine says of itself to TensorRT's own runtime, which will run it."""
-    import tensorrt
+def merge_timing_caches(kept: bytes, measured: bytes) -> bytes:
+    """Both as one, by TensorRT; the later one where it can't combine them."""
+    trt = load_tensorrt()
+    config = trt.Builder(trt.Logger(trt.Logger.WARNING)).create_builder_config()
+    merged, other = config.create_timing_cache(measured), config.create_timing_cache(kept)
+    if merged is None or other is None or not merged.combine(other, False):
+        return measured
+    return bytes(memoryview(merged.serialize()))
 
-    runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
-    loaded = runtime.deserialize_cuda_engine(engine)
-    if loaded is None:
-        raise BuildFailed("TensorRT refuses the engine that it has just built")
-    tensors = {}
-    for i in range(loaded.num_io_tensors):
-        name = loaded.get_tensor_name(i)
-        way = "in" if loaded.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT else "out"
-        plane = "y" if loaded.get_tensor_shape(name)[1] == 1 else "uv"
-        tensors[f"{plane}_{way}"] = name
-    return {"tensors": tensors, "layers": loaded.num_layers}
+
+def _measured(plan: bytes, request: BuildRequest, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the plan is and does in the runtime that will run it. Raises PlanRefused, DeviceFailed."""
+    performance = {}
+    for width, height in dict.fromkeys(
+        (request.sizes.typical, request.sizes.smallest, request.sizes.largest)
+    ):
+        spec = network_spec(
+            checkpoint.config,
+            model=request.checkpoint.stem,
+            backend="tensorrt",
+            precision="fp16",
+            checkpoint_sha256=checkpoint.sha256,
+            width=width,
+            height=height,
+        )
+        engine = TensorRtEngine(plan, spec, name="the plan that it has just built")
+        performance[f"{width}x{height}"] = measure_performance(engine, checkpoint, request.colour).to_dict()
+    return {"layers": engine.layers, "performance": performance}
 
 
 def main() -> int:
@@ -82,7 +100,7 @@ def main() -> int:
     os.nice(10)
     try:
         build_artifact(BuildRequest.from_json(sys.stdin.read()), folder, say)
-    except EngineError as exc:
+    except (EngineError, DeviceFailed) as exc:
         print(exc, file=sys.stderr)
         return 2
     return 0

@@ -10,7 +10,7 @@ from engine.frame import Colour, Engine
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import LoadState
-from server.worker.process.lanes import PictureLane, picture_lane
+from server.worker.process.lanes import PictureLane, lane_count, picture_lane
 from server.worker.process.picture import Picture
 
 # An engine for planes of this width, height and colour.
@@ -199,7 +199,7 @@ class EngineSupply:
         wanted = request.wanted
         engine = load(wanted.width, wanted.height, wanted.colour)
         free: queue.SimpleQueue[PictureLane] = queue.SimpleQueue()
-        for _ in range(self._lanes or engine.spec.lanes):
+        for _ in range(self._lanes or lane_count(engine, on_gpu=wanted.on_gpu)):
             free.put(picture_lane(engine, on_gpu=wanted.on_gpu))
         return LoadedEngine(engine=engine, free=free)
 

@@ -1,9 +1,11 @@
 """The GPU backends on a machine without a GPU: what is said, and what of them can run anyway."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from engine.backends.cuda.device import device_errors
 from engine.backends.gate import measure, passed, repeated
+from engine.backends.tensorrt.engine import Context
 from engine.errors import BackendUnavailable, DeviceFailed, EngineError, ParityError
 from engine.frame import Engine, YuvFrame
 from engine.load import choose, load_engine
@@ -247,3 +250,48 @@ def test_doctor_says_of_each_engine_why_it_does_not_run(
     assert "NVIDIA L4, 22 GiB, compute capability 8.9, driver 580.95.05; NVIDIA A10" in report["GPU"]
     assert "does not work: backend='tensorrt' needs tensorrt, which is not installed" in report["tensorrt"]
     assert "the NVIDIA GPU is not used: backend='cuda' needs CUDA" in report["awsrn-live-x2"]
+
+
+class ScriptedContext:
+    """TensorRT's execution context, as far as memory goes: it needs 100 bytes for each pixel of its luma."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.given: list[tuple[int, int]] = []
+        self.frames = 0
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes[name] = shape
+        return True
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        return address != 0
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self.shapes.keys() == {"y_in", "uv_in"}, "it does not know its frames yet"
+        return 100 * math.prod(self.shapes["y_in"])
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert address
+        self.given.append((address, size))
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert self.given, "it has no memory"
+        self.frames += 1
+        return True
+
+
+def test_a_lane_takes_memory_for_its_own_frames_not_for_the_plans_largest(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan up to 1920×1080 would take nine times as much for each lane of a 640×360 stream."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
+    spec = choose(checkpoint, "reference", None).spec(64, 48)
+    scripted = ScriptedContext()
+    context = Context(scripted, spec, {name: name for name in ("y_in", "uv_in", "y_out", "uv_out")}, None)
+    frame = torch.zeros(1, 1, 48, 64, dtype=torch.uint8), torch.zeros(1, 2, 24, 32, dtype=torch.uint8)
+    for _ in range(2):
+        y, uv = context(*frame)
+        assert (y.shape, uv.shape) == ((1, 1, 96, 128), (1, 2, 48, 64))
+    ((_, size),) = scripted.given
+    assert (size, scripted.frames) == (100 * 64 * 48, 2)
