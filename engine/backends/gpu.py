@@ -38,8 +38,8 @@ def load_gpu_engine(
     on_progress: Callable[[str], None],
 ) -> GpuEngine:
     """Loads an engine whose output was compared with the reference's. `lanes` = 0: as many as were measured
-    to be best when it was built; PyTorch's isn't built, and has two. The rest, and what is raised, as for
-    `open_engine`; also ParityError."""
+    to be best when it was built; two where that was on another GPU or, by PyTorch, never. The rest, and what
+    is raised, as for `open_engine`; also ParityError."""
     engine = open_engine(backend, checkpoint, path, colour, spec, on_progress=on_progress)
     performance = engine.spec.performance
     if performance is None:
@@ -74,12 +74,16 @@ def open_engine(
         return CudaEngine(checkpoint, colour, spec)
     from engine.backends.tensorrt.engine import TensorRtEngine
 
+    request = _build_request(checkpoint, path, colour, spec)
+
     def load(artifact: TensorRtArtifact) -> TensorRtEngine:
-        measured = replace(spec, performance=artifact.performance(spec.width, spec.height))
-        return TensorRtEngine(artifact.path.read_bytes(), measured, name=str(artifact.path))
+        measured_here = artifact.manifest["gpu"] == request.target.gpu
+        performance = artifact.performance(spec.width, spec.height) if measured_here else None
+        loaded = replace(spec, performance=performance)
+        return TensorRtEngine(artifact.path.read_bytes(), loaded, name=str(artifact.path))
 
     return load_artifact(
-        _build_request(checkpoint, path, colour, spec),
+        request,
         artifacts_folder(),
         load,
         timeout_s=BUILD_TIMEOUT_S,

@@ -12,7 +12,7 @@ if os.environ.get("TENSORRT_CHECK") != "1":
     pytest.skip("`make tensorrt-check` runs these, in an environment of their own", allow_module_level=True)
 
 from engine.backends.tensorrt import export
-from engine.backends.tensorrt.request import Sizes
+from engine.backends.tensorrt.request import ANY_SIZE, Sizes
 from engine.config import AwsrnConfig, live_config, paper_config
 from engine.errors import BuildFailed
 from engine.frame import Colour
@@ -31,7 +31,6 @@ pytestmark = [
 ]
 
 SMALL = Sizes.only(48, 32)
-DYNAMIC = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1080))
 
 
 def rgb_config(scale: int) -> AwsrnConfig:
@@ -99,7 +98,7 @@ def test_a_frame_graph_becomes_one_engine_in_half(network: Awsrn, colour: Colour
 @pytest.mark.parametrize("config", [live_config(), rgb_config(2)], ids=["y", "rgb"])
 def test_one_engine_takes_every_size(config: AwsrnConfig) -> None:
     net = half(make_network(config))
-    built = compile_offline(net, DYNAMIC)
+    built = compile_offline(net, ANY_SIZE)
     assert_whole_and_half(built)
     for width, height in ((64, 64), (70, 66)):
         assert_lowering_changed_nothing(net, built, 1, width, height)
@@ -113,6 +112,14 @@ def test_an_engine_takes_several_frames_at_once(config: AwsrnConfig) -> None:
     assert_whole_and_half(built)
     assert_lowering_changed_nothing(net, built, 3, 48, 32)
     assert built.outputs[0].shape == (3, 1, 64, 96)
+
+
+def test_an_engine_for_every_gpu_is_asked_for_as_such() -> None:
+    """torch-tensorrt swallows what it doesn't know. What it does with this is TensorRT's: its offline builder
+    builds for several GPUs by itself."""
+    net = half(make_network(live_config()))
+    assert not compile_offline(net, SMALL).any_gpu
+    assert compile_offline(net, SMALL, any_gpu=True).any_gpu
 
 
 def test_the_papers_network_becomes_one_engine_at_its_real_size() -> None:

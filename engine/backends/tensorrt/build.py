@@ -36,7 +36,7 @@ def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage:
     who loads it refuses it, and nobody builds it again. Raises BuildFailed where GPU, libraries or checkpoint
     are not those of the request, BackendUnavailable, DeviceFailed, and what `load_checkpoint` raises."""
     here = current_target()
-    if here != request.target:
+    if request.target not in (here, here.any_gpu()):
         raise BuildFailed(f"the engine is asked for on {request.target}; here is {here}")
     checkpoint = load_checkpoint(request.checkpoint)
     if checkpoint.sha256 != request.checkpoint_sha256:
@@ -49,7 +49,9 @@ def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage:
     with staging(request, folder) as partial:
         timing_cache = partial / "timing.bin"
         timing_cache.write_bytes(read_timing_cache(request.target, folder))
-        plan = compile_graph(graph, request.sizes, request.batch, timing_cache)
+        plan = compile_graph(
+            graph, request.sizes, request.batch, timing_cache, any_gpu=request.target.portable
+        )
         add_to_timing_cache(request.target, folder, timing_cache.read_bytes(), merge_timing_caches)
     build_s = time.monotonic() - start
     say("measuring: parity, lanes, latency, memory")
@@ -57,6 +59,7 @@ def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage:
         "config": checkpoint.config.to_dict(),
         "provenance": checkpoint.provenance,
         "build_s": round(build_s, 1),
+        "gpu": here.gpu,
         **_measured(plan, request, checkpoint),
     }
     say("saving the engine")

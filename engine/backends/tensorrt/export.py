@@ -50,15 +50,22 @@ def export_graph(net: FrameNet, sizes: Sizes, batch: int) -> ExportedProgram:
     return export(net, planes, dynamic_shapes={"y": y, "uv": uv})
 
 
-def compile_graph(graph: ExportedProgram, sizes: Sizes, batch: int, timing_cache: Path) -> bytes:
-    """The serialized engine, for the current CUDA device. TensorRT reads `timing_cache` where it exists, and
+def compile_graph(
+    graph: ExportedProgram, sizes: Sizes, batch: int, timing_cache: Path, *, any_gpu: bool = False
+) -> bytes:
+    """The serialized engine, for the current CUDA device, or with `any_gpu` for every GPU from Ampere on: one
+    file for a mixed fleet, of kernels that suit none best. TensorRT reads `timing_cache` where it exists, and
     writes to it what it measures. Raises BuildFailed."""
     from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
 
     _register_uint8_cast()
     try:
         engine: bytes = convert_exported_program_to_serialized_trt_engine(
-            graph, inputs=_inputs(sizes, batch), timing_cache_path=str(timing_cache), **OPTIONS
+            graph,
+            inputs=_inputs(sizes, batch),
+            timing_cache_path=str(timing_cache),
+            hardware_compatible=any_gpu,
+            **OPTIONS,
         )
     except RuntimeError as exc:  # its text is the whole graph; that of its cause is a sentence
         reason = str(exc.__cause__ or exc).strip().partition("\n")[0]

@@ -3,7 +3,7 @@ that follows from it. Free of torch, so that a service can look for an engine wi
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from engine.frame import Colour
 
 Size = tuple[int, int]  # width, height of the LR frame in pixels
 MAX_BATCH = 8
+_FROM_AMPERE = "any GPU from Ampere on"
 
 # What the graph is made by: a change of any makes every engine another one.
 _ENGINE = Path(__file__).parents[2]
@@ -71,15 +72,31 @@ class Sizes:
         return ":".join(_text(size) for size in sizes)
 
 
+# Nearly every source's, upright ones too.
+ANY_SIZE = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1920))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The GPU and the libraries that an engine is compiled for; it runs on no other."""
+    """The GPU and the libraries that an engine is compiled for; it runs on no other. That GPU may be any that
+    is Ampere or newer."""
 
     gpu: str  # as the driver calls it
     compute_capability: str
     tensorrt: str
     torch: str
     torch_tensorrt: str
+
+    @property
+    def portable(self) -> bool:
+        return self.gpu == _FROM_AMPERE
+
+    def any_gpu(self) -> Self | None:
+        """The same libraries on every GPU from Ampere on; None where this one is older, whose engines run on
+        their own kind only."""
+        if not self.portable and float(self.compute_capability) < 8.0:
+            return None
+        return replace(self, gpu=_FROM_AMPERE, compute_capability="8.0 or higher")
 
     @property
     def digest(self) -> str:

@@ -39,8 +39,9 @@ class TensorRtArtifact:
     sha256, bytes: of the file;
     config: the network's, as `AwsrnConfig.to_dict()`;  provenance: the checkpoint's;
     layers: how many the engine has;  build_s: how long TensorRT took;
-    performance: by size ("640x360"), `Performance.to_dict()` as measured on the GPU that built it. A plan for
-    one size has it for that size, one for several for the smallest, the typical and the largest.
+    gpu: where it was built and measured;
+    performance: by size ("640x360"), `Performance.to_dict()` as measured there. A plan for one size has it
+    for that size, one for several for the smallest, the typical and the largest.
     """
 
     path: Path
@@ -78,7 +79,14 @@ def find_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | Non
 
 
 def find_fitting_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
-    """The request's artifact, or else one for several sizes that takes the request's."""
+    """The request's artifact, or else one for several sizes that takes the request's; a GPU's own before one
+    that runs on any."""
+    target = request.target.any_gpu()
+    own = _find_for_target(request, folder)
+    return own if own or target is None else _find_for_target(replace(request, target=target), folder)
+
+
+def _find_for_target(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
     if (artifact := find_artifact(request, folder)) is not None:
         return artifact
     for manifest in _manifests(folder):
@@ -131,10 +139,10 @@ def known_performance(
     folder: Path, *, checkpoint_sha256: str, gpu: str, width: int, height: int
 ) -> Performance | None:
     """What the folder says of a network on a GPU of that name (`machine.Gpu.name`), before anything is
-    loaded; None where no plan for that size is there. Of several colours and batches the first."""
+    loaded; None where no plan for that size was measured there. Of several colours and batches the first."""
     for manifest in _manifests(folder):
         request = manifest["request"]
-        found = request["checkpoint_sha256"], request["target"]["gpu"]
+        found = request["checkpoint_sha256"], manifest["gpu"]
         if found == (checkpoint_sha256, gpu) and Sizes.parse(request["sizes"]).takes(width, height):
             return performance_at(manifest, width, height)
     return None
@@ -205,6 +213,7 @@ def _manifests(folder: Path) -> Iterator[dict[str, Any]]:
             manifest = json.loads(path.read_text())
             Sizes.parse(manifest["request"]["sizes"])
             performance_at(manifest, 0, 0)
+            manifest["gpu"], manifest["request"]["checkpoint_sha256"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         if manifest.get("format") == FORMAT:
@@ -228,6 +237,7 @@ def _verified(entry: Path, request: BuildRequest) -> TensorRtArtifact:
         raise _Unfit(f"the SHA-256 of {ENGINE} is not that of its manifest")
     try:
         performance_at(manifest, 0, 0)
+        manifest["gpu"]
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise _Unfit(f"{MANIFEST} does not say what it was measured to do: {exc!r}") from exc
     return TensorRtArtifact(path=entry / ENGINE, manifest=manifest)

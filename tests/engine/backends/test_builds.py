@@ -57,7 +57,10 @@ def performance(lanes: int = 2) -> Performance:
 
 def measured(**by_size: int) -> dict[str, Any]:
     """What a builder found out, and the lanes that it found best by size."""
-    return {"performance": {size.strip("_"): performance(lanes).to_dict() for size, lanes in by_size.items()}}
+    return {
+        "gpu": TARGET.gpu,
+        "performance": {size.strip("_"): performance(lanes).to_dict() for size, lanes in by_size.items()},
+    }
 
 
 FACTS = measured(_640x360=2)
@@ -403,6 +406,25 @@ def test_what_was_measured_is_known_before_anything_is_loaded(folder: Path) -> N
         assert known_performance(folder, **of, width=width, height=height) == performance(lanes)
     assert known_performance(folder, **of, width=1920, height=1080) is None
     assert known_performance(folder, **of | {"gpu": "Tesla T4"}, width=640, height=360) is None
+
+
+def test_an_engine_for_every_gpu_serves_where_the_gpu_has_none_of_its_own(folder: Path) -> None:
+    target = TARGET.any_gpu()
+    assert target is not None
+    assert target.portable
+    portable = save_artifact(replace(REQUEST, target=target), folder, b"portable", FACTS)
+    other = replace(TARGET, gpu="NVIDIA A10", compute_capability="8.6")
+    turing = replace(TARGET, gpu="Tesla T4", compute_capability="7.5")
+    assert turing.any_gpu() is None
+    for request in (REQUEST, replace(REQUEST, target=other)):
+        assert find_fitting_artifact(request, folder) == portable
+    assert find_fitting_artifact(replace(REQUEST, target=turing), folder) is None
+    assert find_fitting_artifact(replace(REQUEST, target=replace(TARGET, torch="2.14")), folder) is None
+    of = {"checkpoint_sha256": REQUEST.checkpoint_sha256, "width": 640, "height": 360}
+    assert known_performance(folder, gpu=TARGET.gpu, **of) == performance()
+    assert known_performance(folder, gpu=other.gpu, **of) is None, "it was measured elsewhere"
+    own = save_artifact(REQUEST, folder, b"own", FACTS)
+    assert find_fitting_artifact(REQUEST, folder) == own
 
 
 class Runtime:
