@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 
@@ -13,9 +13,13 @@ class LanePerformance:
     stream; `lane_bytes` is what each takes of the GPU's memory."""
 
     best: int
-    frame_ms: dict[int, float]
-    p99_ms: dict[int, float]
+    frame_ms: dict[int, float] = field(hash=False)
+    p99_ms: dict[int, float] = field(hash=False)
     lane_bytes: int
+
+    @property
+    def fastest_ms(self) -> float:
+        return self.frame_ms[self.best]
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:

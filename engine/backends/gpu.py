@@ -13,7 +13,7 @@ from engine.backends.gate import passed
 from engine.backends.require_gpu import require_gpu
 from engine.backends.tensorrt.builds import load_artifact
 from engine.backends.tensorrt.request import BuildRequest, Sizes
-from engine.backends.tensorrt.store import TensorRtArtifact, artifacts_folder
+from engine.backends.tensorrt.store import TensorRtArtifact, artifacts_folder, prefers_int8
 from engine.frame import Colour, EngineSpec, GpuEngine
 
 if TYPE_CHECKING:
@@ -35,12 +35,15 @@ def load_gpu_engine(
     spec: EngineSpec,
     *,
     lanes: int,
+    int8_where_faster: bool,
     on_progress: Callable[[str], None],
 ) -> GpuEngine:
     """Loads an engine whose output was compared with the reference's. `lanes` = 0: as many as were measured
     to be best when it was built; two where that was on another GPU or, by PyTorch, never. The rest, and what
     is raised, as for `open_engine`; also ParityError."""
-    engine = open_engine(backend, checkpoint, path, colour, spec, on_progress=on_progress)
+    engine = open_engine(
+        backend, checkpoint, path, colour, spec, int8_where_faster=int8_where_faster, on_progress=on_progress
+    )
     performance = engine.spec.performance
     if performance is None:
         # Imported inside: torch.
@@ -62,11 +65,13 @@ def open_engine(
     colour: Colour,
     spec: EngineSpec,
     *,
+    int8_where_faster: bool = False,
     on_progress: Callable[[str], None],
 ) -> "CudaEngine | TensorRtEngine":
     """An engine whose parity nobody has judged; a built one's spec has what was measured of it. `path` is the
     checkpoint's. Building a TensorRT engine for the first time takes minutes; `on_progress` hears in words
-    how far it is. Raises EngineError, DeviceFailed."""
+    how far it is. `int8_where_faster`: one that was built in INT8 in place of FP16's. Raises EngineError,
+    DeviceFailed."""
     require_gpu(backend)
     if backend == "cuda":
         from engine.backends.cuda.engine import CudaEngine
@@ -74,7 +79,9 @@ def open_engine(
         return CudaEngine(checkpoint, colour, spec)
     from engine.backends.tensorrt.engine import TensorRtEngine
 
-    request = _build_request(checkpoint, path, colour, spec)
+    request, folder = _build_request(checkpoint, path, colour, spec), artifacts_folder()
+    if int8_where_faster and spec.precision == "fp16" and prefers_int8(request, folder):
+        request, spec = replace(request, precision="int8"), replace(spec, precision="int8")
 
     def load(artifact: TensorRtArtifact) -> TensorRtEngine:
         measured_here = artifact.manifest["gpu"] == request.target.gpu
@@ -84,7 +91,7 @@ def open_engine(
 
     return load_artifact(
         request,
-        artifacts_folder(),
+        folder,
         load,
         timeout_s=BUILD_TIMEOUT_S,
         on_progress=_stages(on_progress),
@@ -100,6 +107,7 @@ def _build_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: E
         kind=checkpoint.config.colour,
         colour=colour,
         sizes=Sizes.only(spec.width, spec.height),
+        precision=spec.precision or "fp16",
         target=current_target(),
     )
 

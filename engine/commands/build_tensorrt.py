@@ -10,7 +10,7 @@ from typing import Any
 from engine.artifact import colours
 from engine.backends.require_gpu import require_gpu
 from engine.backends.tensorrt.builds import ensure_artifact
-from engine.backends.tensorrt.request import ANY_SIZE, BuildRequest, Sizes, Target
+from engine.backends.tensorrt.request import ANY_SIZE, PRECISIONS, BuildRequest, Sizes, Target
 from engine.backends.tensorrt.store import TensorRtArtifact, artifacts_folder
 from engine.backends.tensorrt.target import current_target
 from engine.errors import BackendUnavailable, ParityError
@@ -51,8 +51,9 @@ def add_arguments(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.precision not in (None, "fp16"):
-        raise BackendUnavailable(f"backend='tensorrt' runs in fp16, not in {args.precision}")
+    precision = args.precision or "fp16"
+    if precision not in PRECISIONS:
+        raise BackendUnavailable(f"backend='tensorrt' runs in {' or '.join(PRECISIONS)}, not in {precision}")
     if args.all == (args.checkpoint is not None or args.out is not None):
         raise ValueError(
             "build --backend tensorrt needs either --all or a checkpoint and the folder to write"
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for artifact in artifacts:
             print("\n".join(described(artifact)))
-    lowest_db = LOWEST_DB["fp16"]
+    lowest_db = LOWEST_DB[precision]
     if refused := [str(built.path) for built in artifacts if lowest_parity_db(built) < lowest_db]:
         raise ParityError(f"not used, being less than {lowest_db:.0f} dB from float32: {', '.join(refused)}")
     return 0
@@ -116,6 +117,7 @@ def requests(args: argparse.Namespace, target: Target) -> Iterator[BuildRequest]
                     colour=colour,
                     sizes=sizes,
                     batch=args.batch,
+                    precision=args.precision or "fp16",
                     target=target,
                 )
 

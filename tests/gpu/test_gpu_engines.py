@@ -198,6 +198,16 @@ def test_a_gpu_that_is_full_says_so(load: Load, little_memory: None) -> None:
 
 
 @pytest.mark.parametrize("load", ["tensorrt"], indirect=True)
+def test_the_body_in_int8_keeps_the_picture(load: Load, frames: list[YuvFrame]) -> None:
+    """Whether TensorRT's INT8 kernels do what the arithmetic on the CPU promises: round half to even, clip at
+    -128 and 127, and sum up exactly."""
+    engine = load(WIDTH, HEIGHT, precision="int8")
+    reference = load_engine("awsrn-live-x2", width=WIDTH, height=HEIGHT, backend="reference")
+    assert parity_db(engine, reference, frames[1::2]) >= LOWEST_DB["int8"]
+    assert engine.spec.precision == "int8"
+
+
+@pytest.mark.parametrize("load", ["tensorrt"], indirect=True)
 def test_a_plan_of_noise_is_refused(load: Load) -> None:
     from engine.backends.tensorrt.engine import TensorRtEngine
     from engine.errors import PlanRefused

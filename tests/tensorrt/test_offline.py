@@ -2,8 +2,10 @@
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from engine.backends.tensorrt.request import ANY_SIZE, Sizes
 from engine.config import AwsrnConfig, live_config, paper_config
 from engine.errors import BuildFailed
 from engine.frame import Colour
+from engine.net import Batch
 from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import Checkpoint, load_checkpoint
 from engine.network.fold import fold
@@ -120,6 +123,37 @@ def test_an_engine_for_every_gpu_is_asked_for_as_such() -> None:
     net = half(make_network(live_config()))
     assert not compile_offline(net, SMALL).any_gpu
     assert compile_offline(net, SMALL, any_gpu=True).any_gpu
+
+
+def frames_for(config: AwsrnConfig) -> list[Batch]:
+    rng = np.random.default_rng(0)
+    return [rng.uniform(0, 255, (1, config.channels, 32, 48)).astype(np.float32) for _ in range(2)]
+
+
+def int8(network: Awsrn) -> FrameNet:
+    state = Checkpoint(config=network.config, state=network.state_dict(), provenance={})
+    return export.half_frame_net(state, Colour(), frames_for(network.config))
+
+
+@pytest.mark.parametrize("sizes", [SMALL, ANY_SIZE], ids=["one size", "any size"])
+@pytest.mark.parametrize("config", [live_config(), rgb_config(2)], ids=["y", "rgb"])
+def test_the_body_becomes_int8_and_the_rest_stays_half(config: AwsrnConfig, sizes: Sizes) -> None:
+    """Each convolution of the body is given integers, of its input and of its weights; no other is."""
+    net = int8(make_network(config))
+    built = compile_offline(net, sizes)
+    assert not built.missing
+    assert built.partitions == (1, 0)
+    assert_lowering_changed_nothing(net, built, 1, 48 if sizes is SMALL else 64, 32 if sizes is SMALL else 64)
+    convolutions = sum(1 for layer in built.layers if layer.kind == "CONVOLUTION")
+    body = config.lfbs * (2 * config.awrus + 1)
+    kinds = Counter(layer.kind for layer in built.layers)
+    assert (kinds["QUANTIZE"], kinds["DEQUANTIZE"]) == (body, 2 * body)
+    assert convolutions > body
+    scales = {"FLOAT"}  # of quantisers; nothing else is in it
+    for layer in built.float32_layers:
+        assert layer.kind in ("QUANTIZE", "DEQUANTIZE", "CONSTANT"), layer
+        assert set(layer.outputs) <= scales | {"INT8", "HALF"}
+    assert built.engine
 
 
 def test_the_papers_network_becomes_one_engine_at_its_real_size() -> None:

@@ -27,6 +27,7 @@ from engine.backends.tensorrt.target import current_target
 from engine.errors import BuildFailed, DeviceFailed, EngineError
 from engine.frame import network_spec
 from engine.network.checkpoint import Checkpoint, load_checkpoint
+from engine.sample_frames import DEFAULT, sample_frames
 
 Say = Callable[[str], None]
 
@@ -42,7 +43,10 @@ def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage:
     if checkpoint.sha256 != request.checkpoint_sha256:
         raise BuildFailed(f"{request.checkpoint} is another file than the one that was asked for")
     say("exporting the graph")
-    net = half_frame_net(checkpoint, request.colour)
+    calibration = []
+    if request.precision == "int8":  # the other half of the frames measures parity of artifacts for the CPU
+        calibration = [frame.net_input(checkpoint.config.colour) for frame in sample_frames(DEFAULT)[::2]]
+    net = half_frame_net(checkpoint, request.colour, calibration)
     graph = export_graph(net, request.sizes, request.batch)
     say("compiling: TensorRT times its kernels on the GPU")
     start = time.monotonic()
@@ -86,7 +90,7 @@ def _measured(plan: bytes, request: BuildRequest, checkpoint: Checkpoint) -> dic
             checkpoint.config,
             model=request.checkpoint.stem,
             backend="tensorrt",
-            precision="fp16",
+            precision=request.precision,
             checkpoint_sha256=checkpoint.sha256,
             width=width,
             height=height,

@@ -2,6 +2,8 @@
 network without a fallback to PyTorch.
 
 TensorRT computes in the types that the graph has, so the graph is half throughout; only its planes are uint8.
+Where the body is INT8, each of its convolutions is given a quantised and dequantised input and weight, which
+TensorRT takes together for one INT8 kernel.
 """
 
 from collections.abc import Sequence
@@ -15,9 +17,11 @@ from torch.export import Dim, ExportedProgram, export
 from engine.backends.tensorrt.request import Sizes
 from engine.errors import BuildFailed
 from engine.frame import Colour
+from engine.net import Batch
 from engine.network.checkpoint import Checkpoint
 from engine.network.fold import fold
 from engine.network.frame_net import FrameNet, frame_net
+from engine.network.quantise import quantise
 
 # Keywords that torch-tensorrt does not know it swallows without a word: a test compares these with its
 # signature.
@@ -29,8 +33,12 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def half_frame_net(checkpoint: Checkpoint, colour: Colour) -> FrameNet:
-    return frame_net(fold(checkpoint.network()), checkpoint.config, colour, torch.float16)
+def half_frame_net(checkpoint: Checkpoint, colour: Colour, calibration: Sequence[Batch] = ()) -> FrameNet:
+    """`calibration`: inputs of the bare network; where there are any, its body computes in INT8."""
+    net = fold(checkpoint.network())
+    if calibration:
+        net = quantise(net, calibration)
+    return frame_net(net, checkpoint.config, colour, torch.float16)
 
 
 def export_graph(net: FrameNet, sizes: Sizes, batch: int) -> ExportedProgram:
@@ -59,6 +67,7 @@ def compile_graph(
     from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
 
     _register_uint8_cast()
+    _register_int8_conv()
     try:
         engine: bytes = convert_exported_program_to_serialized_trt_engine(
             graph,
@@ -108,3 +117,37 @@ def _register_uint8_cast() -> None:
         operator, capability_validator=to_uint8, supports_dynamic_shapes=True
     )
     register(cast)
+
+
+@cache
+def _register_int8_conv() -> None:
+    import tensorrt
+    from torch_tensorrt.dynamo.conversion import dynamo_tensorrt_converter
+
+    def constant(ctx: Any, values: torch.Tensor, name: str) -> Any:
+        array = values.detach().cpu().contiguous().numpy()
+        ctx.kept = [*getattr(ctx, "kept", []), array]  # TensorRT reads it when it builds, and does not own it
+        layer = ctx.net.add_constant(tuple(array.shape), tensorrt.Weights(array))
+        layer.name = name
+        return layer.get_output(0)
+
+    def convert(ctx: Any, target: Any, args: Any, kwargs: Any, name: str) -> Any:
+        x, weight, bias, input_scale, weight_scales, padding = args
+        scale = constant(ctx, torch.tensor(input_scale, dtype=torch.float32), f"{name} input scale")
+        levels = ctx.net.add_quantize(x, scale, tensorrt.int8)
+        x = ctx.net.add_dequantize(levels.get_output(0), scale, x.dtype)
+        scales = constant(ctx, torch.tensor(weight_scales, dtype=torch.float32), f"{name} weight scales")
+        kernel = ctx.net.add_dequantize(constant(ctx, weight, f"{name} weight"), scales, tensorrt.float16)
+        kernel.axis = 0
+        conv = ctx.net.add_convolution_nd(
+            x.get_output(0), weight.shape[0], tuple(weight.shape[2:]), tensorrt.Weights(), tensorrt.Weights()
+        )
+        conv.set_input(1, kernel.get_output(0))
+        conv.set_input(2, constant(ctx, bias.half(), f"{name} bias"))
+        conv.padding_nd = (padding, padding)
+        for layer, what in ((levels, "quantise"), (x, "dequantise"), (kernel, "kernel"), (conv, "conv")):
+            layer.name = f"{what} - [{name}]"
+        return conv.get_output(0)
+
+    operator = torch.ops.livesr.int8_conv.default
+    dynamo_tensorrt_converter(operator, supports_dynamic_shapes=True)(convert)

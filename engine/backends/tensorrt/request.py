@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from engine.config import ColourKind
-from engine.frame import Colour
+from engine.frame import Colour, Precision
 
 Size = tuple[int, int]  # width, height of the LR frame in pixels
 MAX_BATCH = 8
+PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 _FROM_AMPERE = "any GPU from Ampere on"
 
 # What the graph is made by: a change of any makes every engine another one.
@@ -24,8 +25,10 @@ _GRAPH_SOURCES = (
     "network/checkpoint.py",
     "network/fold.py",
     "network/frame_net.py",
+    "network/quantise.py",
     "backends/tensorrt/export.py",
 )
+_CALIBRATION = _ENGINE / "zoo" / "calibration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +116,12 @@ class BuildRequest:
     colour: Colour
     sizes: Sizes
     batch: int = 1
+    precision: Precision = "fp16"
     target: Target
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
         if not 1 <= self.batch <= MAX_BATCH:
             raise ValueError(f"batch={self.batch} must be 1 to {MAX_BATCH}")
 
@@ -128,6 +134,8 @@ class BuildRequest:
             "colour": None if self.kind == "y" else asdict(self.colour),
             "sizes": str(self.sizes),
             "batch": self.batch,
+            "precision": self.precision,
+            "calibration_sha256": calibration_sha256() if self.precision == "int8" else None,
             "target": asdict(self.target),
         }
 
@@ -152,7 +160,8 @@ class BuildRequest:
 
     def __str__(self) -> str:
         batch = f", batch {self.batch}" if self.batch > 1 else ""
-        return f"{self.checkpoint.stem} at {self.sizes}{batch} on {self.target.gpu}"
+        precision = " in int8" if self.precision == "int8" else ""
+        return f"{self.checkpoint.stem}{precision} at {self.sizes}{batch} on {self.target.gpu}"
 
 
 @cache
@@ -161,6 +170,15 @@ def graph_sha256() -> str:
     digest = hashlib.sha256()
     for name in _GRAPH_SOURCES:
         digest.update((_ENGINE / name).read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def calibration_sha256() -> str:
+    """Hash of the frames that INT8 takes its ranges from."""
+    digest = hashlib.sha256()
+    for path in sorted(_CALIBRATION.iterdir()):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from engine.backends.tensorrt.request import BuildRequest, Sizes, Target
+from engine.backends.tensorrt.request import PRECISIONS, BuildRequest, Sizes, Target
 from engine.files import replace_file
+from engine.parity import LOWEST_DB
 from engine.performance import Performance
 
 FORMAT = "livesr-tensorrt-2"
@@ -96,6 +97,22 @@ def _find_for_target(request: BuildRequest, folder: Path) -> TensorRtArtifact | 
             if manifest["request"] == other.key() and (artifact := find_artifact(other, folder)) is not None:
                 return artifact
     return None
+
+
+def prefers_int8(request: BuildRequest, folder: Path) -> bool:
+    """Whether somebody has built the FP16 request in INT8, too, on this kind of GPU, close enough to the
+    reference and faster at these sizes. No stream has anything built in INT8."""
+    size = request.sizes.largest
+    half, whole = (
+        find_fitting_artifact(replace(request, precision=precision), folder) for precision in PRECISIONS
+    )
+    if whole is None or whole.manifest["gpu"] != request.target.gpu:
+        return False
+    ours = whole.performance(*size)
+    if ours.parity_db < LOWEST_DB["int8"]:
+        log.warning("the INT8 engine %s is not used: %.1f dB", whole.path, ours.parity_db)
+        return False
+    return half is None or ours.surface.fastest_ms < half.performance(*size).surface.fastest_ms
 
 
 def save_artifact(

@@ -13,7 +13,7 @@ import torch
 
 from engine.backends.tensorrt.builds import ensure_artifact
 from engine.backends.tensorrt.request import BuildRequest, Sizes, Target
-from engine.commands import build_tensorrt
+from engine.commands import build, build_tensorrt
 from engine.errors import BuildFailed
 from engine.frame import Colour, Matrix
 from engine.load import ZOO, zoo
@@ -82,7 +82,7 @@ def test_all_leaves_nothing_to_be_built_at_the_first_stream() -> None:
         gpu="NVIDIA L4", compute_capability="8.9", tensorrt="11", torch="2.13", torch_tensorrt="2.13"
     )
     parser = argparse.ArgumentParser()
-    build_tensorrt.add_arguments(parser)
+    build.add_arguments(parser)
     built = list(build_tensorrt.requests(parser.parse_args(["--all"]), target))
     for name in zoo():
         checkpoint = load_checkpoint(ZOO / f"{name}.safetensors")
@@ -116,7 +116,7 @@ def test_all_leaves_nothing_to_be_built_at_the_first_stream() -> None:
             "either --all or a checkpoint and the folder to write",
         ),
         (["a.safetensors", "--backend", "tensorrt", "--size", "64x48"], "needs the folder to write"),
-        (["--all", "--size", "64x48", "--precision", "int8"], "runs in fp16, not in int8"),
+        (["--all", "--size", "64x48", "--precision", "bf16"], "runs in fp16 or int8, not in bf16"),
         (["a.safetensors"], "needs a checkpoint and the folder to write"),
     ],
 )

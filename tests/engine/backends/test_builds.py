@@ -25,6 +25,7 @@ from engine.backends.tensorrt.store import (
     find_artifact,
     find_fitting_artifact,
     known_performance,
+    prefers_int8,
     read_timing_cache,
     remove_artifact,
     save_artifact,
@@ -334,6 +335,7 @@ def test_every_fact_that_decides_an_engine_is_in_its_key() -> None:
         REQUEST,
         replace(REQUEST, checkpoint_sha256="cd" * 32),
         replace(REQUEST, batch=2),
+        replace(REQUEST, precision="int8"),
         replace(REQUEST, sizes=Sizes.only(640, 480)),
         replace(REQUEST, sizes=Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1080))),
         *(replace(REQUEST, target=replace(TARGET, **{name: "other"})) for name in TARGET.__slots__),
@@ -356,6 +358,7 @@ def test_every_fact_that_decides_an_engine_is_in_its_key() -> None:
             "64x64 is larger than 32x64",
         ),
         (lambda: replace(REQUEST, batch=9), "batch=9 must be 1 to 8"),
+        (lambda: replace(REQUEST, precision="bf16"), "precision='bf16' must be one of fp16, int8"),
         (lambda: Sizes.parse("640x360:"), "size '' must be WIDTHxHEIGHT"),
         (lambda: Sizes.parse("64x64:96x96"), "must be WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST"),
     ],
@@ -406,6 +409,30 @@ def test_what_was_measured_is_known_before_anything_is_loaded(folder: Path) -> N
         assert known_performance(folder, **of, width=width, height=height) == performance(lanes)
     assert known_performance(folder, **of, width=1920, height=1080) is None
     assert known_performance(folder, **of | {"gpu": "Tesla T4"}, width=640, height=360) is None
+
+
+@pytest.mark.parametrize(
+    ("parity_db", "frame_ms", "fp16_is_there", "preferred"),
+    [
+        (55.0, 3.0, True, True),
+        (55.0, 5.0, True, False),  # it is slower
+        (49.9, 3.0, True, False),  # it is another picture
+        (55.0, 5.0, False, True),
+    ],
+)
+def test_int8_runs_where_it_was_built_and_is_faster(
+    folder: Path, parity_db: float, frame_ms: float, fp16_is_there: bool, preferred: bool
+) -> None:
+    assert not prefers_int8(REQUEST, folder)
+    if fp16_is_there:
+        save_artifact(REQUEST, folder, b"half", FACTS)
+    assert not prefers_int8(REQUEST, folder)
+    usual = performance()
+    driven = replace(usual.surface, frame_ms=usual.surface.frame_ms | {2: frame_ms})
+    found = replace(usual, parity_db=parity_db, surface=driven).to_dict()
+    facts = {"gpu": TARGET.gpu, "performance": {"640x360": found}}
+    save_artifact(replace(REQUEST, precision="int8"), folder, b"int8", facts)
+    assert prefers_int8(REQUEST, folder) == preferred
 
 
 def test_an_engine_for_every_gpu_serves_where_the_gpu_has_none_of_its_own(folder: Path) -> None:
