@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import BackendUnavailable, DeviceFailed
+from engine.errors import DeviceFailed
 from engine.frame import Colour, DeviceFrame, GpuEngine, YuvFrame
 from engine.load import load_engine
 from engine.parity import LOWEST_DB, parity_db
 from engine.sample_frames import DEFAULT, HEIGHT, WIDTH, sample_frames
-from tests.conftest import missing_gpu
+from tests.conftest import not_done
+from tests.gpu.conftest import gpu_problem
 
 pytestmark = pytest.mark.gpu
 Load = Callable[..., GpuEngine]
@@ -133,16 +134,13 @@ def test_the_number_of_lanes_is_the_manifests(load: Load) -> None:
 
 def test_a_lane_of_a_plan_for_many_sizes_takes_memory_for_its_own(artifacts: Path) -> None:
     """By itself TensorRT gives each context what the largest frames need: here eight times as much."""
-    from engine.backends.require_gpu import require_gpu
     from engine.backends.tensorrt.builds import ensure_artifact
     from engine.backends.tensorrt.request import BuildRequest, Sizes
     from engine.backends.tensorrt.target import current_target
     from engine.load import choose
 
-    try:
-        require_gpu("tensorrt")
-    except BackendUnavailable as exc:
-        missing_gpu(str(exc))
+    if problem := gpu_problem("tensorrt"):
+        not_done(problem)
     choice = choose("awsrn-live-x2", "tensorrt", None)
     request = BuildRequest(
         checkpoint=choice.path,
