@@ -13,7 +13,8 @@ from engine.backends.gate import passed
 from engine.backends.require_gpu import require_gpu
 from engine.backends.tensorrt.builds import load_artifact
 from engine.backends.tensorrt.request import BuildRequest, Sizes
-from engine.backends.tensorrt.store import TensorRtArtifact, artifacts_folder, prefers_int8
+from engine.backends.tensorrt.store import TensorRtArtifact, artifacts_folder, faster_int8
+from engine.errors import PlanRefused
 from engine.frame import Colour, EngineSpec, GpuEngine
 
 if TYPE_CHECKING:
@@ -80,15 +81,19 @@ def open_engine(
     from engine.backends.tensorrt.engine import TensorRtEngine
 
     request, folder = _build_request(checkpoint, path, colour, spec), artifacts_folder()
-    if int8_where_faster and spec.precision == "fp16" and prefers_int8(request, folder):
-        request, spec = replace(request, precision="int8"), replace(spec, precision="int8")
 
     def load(artifact: TensorRtArtifact) -> TensorRtEngine:
         measured_here = artifact.manifest["gpu"] == request.target.gpu
         performance = artifact.performance(spec.width, spec.height) if measured_here else None
-        loaded = replace(spec, performance=performance)
+        precision = artifact.manifest["request"]["precision"]
+        loaded = replace(spec, precision=precision, performance=performance)
         return TensorRtEngine(artifact.path.read_bytes(), loaded, name=str(artifact.path))
 
+    if int8_where_faster and (int8 := faster_int8(request, folder)) is not None:
+        try:
+            return load(int8)
+        except PlanRefused as exc:
+            log.warning("%s is not used, FP16 runs: %s", int8.path, exc)
     return load_artifact(
         request,
         folder,

@@ -227,6 +227,12 @@ def test_control_an_operator_without_a_converter_is_refused() -> None:
         compile_offline(net, SMALL)
 
 
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_timing_caches_are_merged_by_calls_that_tensorrt_has() -> None:
+    """The offline builder times nothing, so that there is nothing to merge."""
+    assert export.merge_timing_caches(b"", b"").startswith(b"ptrt")
+
+
 def test_torch_tensorrt_knows_every_option_that_it_is_given() -> None:
     """It would take any other without a word, and ignore it."""
     from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine as convert

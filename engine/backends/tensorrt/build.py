@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.cuda.measure import measure_performance
-from engine.backends.tensorrt.engine import TensorRtEngine, load_tensorrt
-from engine.backends.tensorrt.export import compile_graph, export_graph, half_frame_net
+from engine.backends.tensorrt.engine import TensorRtEngine
+from engine.backends.tensorrt.export import compile_graph, export_graph, half_frame_net, merge_timing_caches
 from engine.backends.tensorrt.request import BuildRequest
 from engine.backends.tensorrt.store import (
     TensorRtArtifact,
@@ -68,16 +68,6 @@ def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage:
     }
     say("saving the engine")
     return save_artifact(request, folder, plan, facts)
-
-
-def merge_timing_caches(kept: bytes, measured: bytes) -> bytes:
-    """Both as one, by TensorRT; the later one where it can't combine them."""
-    trt = load_tensorrt()
-    config = trt.Builder(trt.Logger(trt.Logger.WARNING)).create_builder_config()
-    merged, other = config.create_timing_cache(measured), config.create_timing_cache(kept)
-    if merged is None or other is None or not merged.combine(other, False):
-        return measured
-    return bytes(memoryview(merged.serialize()))
 
 
 def _measured(plan: bytes, request: BuildRequest, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -82,6 +82,16 @@ def compile_graph(
     return engine
 
 
+def merge_timing_caches(kept: bytes, measured: bytes) -> bytes:
+    """Both as one, by TensorRT; the later one where it can't combine them."""
+    import tensorrt
+
+    builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
+    config = builder.create_builder_config()
+    merged, other = config.create_timing_cache(measured), config.create_timing_cache(kept)
+    return bytes(memoryview(merged.serialize())) if merged.combine(other, False) else measured
+
+
 def _inputs(sizes: Sizes, batch: int) -> list[Any]:
     import torch_tensorrt
 

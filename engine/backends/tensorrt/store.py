@@ -99,20 +99,23 @@ def _find_for_target(request: BuildRequest, folder: Path) -> TensorRtArtifact | 
     return None
 
 
-def prefers_int8(request: BuildRequest, folder: Path) -> bool:
-    """Whether somebody has built the FP16 request in INT8, too, on this kind of GPU, close enough to the
-    reference and faster at these sizes. No stream has anything built in INT8."""
+def faster_int8(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
+    """The FP16 request's artifact in INT8 if somebody has built that, too, on this kind of GPU, and it is
+    close enough to the reference and faster at the request's largest size. No stream has anything built in
+    INT8."""
     size = request.sizes.largest
-    half, whole = (
+    half, int8 = (
         find_fitting_artifact(replace(request, precision=precision), folder) for precision in PRECISIONS
     )
-    if whole is None or whole.manifest["gpu"] != request.target.gpu:
-        return False
-    ours = whole.performance(*size)
+    if request.precision != "fp16" or int8 is None or int8.manifest["gpu"] != request.target.gpu:
+        return None
+    ours = int8.performance(*size)
     if ours.parity_db < LOWEST_DB["int8"]:
-        log.warning("the INT8 engine %s is not used: %.1f dB", whole.path, ours.parity_db)
-        return False
-    return half is None or ours.surface.fastest_ms < half.performance(*size).surface.fastest_ms
+        log.warning("the INT8 engine %s is not used: %.1f dB", int8.path, ours.parity_db)
+        return None
+    if half is None or ours.surface.fastest_ms < half.performance(*size).surface.fastest_ms:
+        return int8
+    return None
 
 
 def save_artifact(

@@ -22,10 +22,10 @@ from engine.backends.tensorrt.store import (
     TensorRtArtifact,
     add_to_timing_cache,
     artifacts_folder,
+    faster_int8,
     find_artifact,
     find_fitting_artifact,
     known_performance,
-    prefers_int8,
     read_timing_cache,
     remove_artifact,
     save_artifact,
@@ -423,16 +423,17 @@ def test_what_was_measured_is_known_before_anything_is_loaded(folder: Path) -> N
 def test_int8_runs_where_it_was_built_and_is_faster(
     folder: Path, parity_db: float, frame_ms: float, fp16_is_there: bool, preferred: bool
 ) -> None:
-    assert not prefers_int8(REQUEST, folder)
+    assert faster_int8(REQUEST, folder) is None
     if fp16_is_there:
         save_artifact(REQUEST, folder, b"half", FACTS)
-    assert not prefers_int8(REQUEST, folder)
+    assert faster_int8(REQUEST, folder) is None
     usual = performance()
     driven = replace(usual.surface, frame_ms=usual.surface.frame_ms | {2: frame_ms})
     found = replace(usual, parity_db=parity_db, surface=driven).to_dict()
     facts = {"gpu": TARGET.gpu, "performance": {"640x360": found}}
-    save_artifact(replace(REQUEST, precision="int8"), folder, b"int8", facts)
-    assert prefers_int8(REQUEST, folder) == preferred
+    int8 = save_artifact(replace(REQUEST, precision="int8"), folder, b"int8", facts)
+    assert faster_int8(REQUEST, folder) == (int8 if preferred else None)
+    assert find_fitting_artifact(REQUEST, folder) != int8
 
 
 def test_an_engine_for_every_gpu_serves_where_the_gpu_has_none_of_its_own(folder: Path) -> None:
