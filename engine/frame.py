@@ -6,7 +6,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import ColourKind
+from engine.config import AwsrnConfig, ColourKind
+from engine.performance import Performance
 
 Plane = NDArray[np.uint8]
 Precision = Literal["float32", "bf16", "fp16", "int8"]
@@ -84,7 +85,8 @@ class EngineSpec:
     """What a loaded engine is. Sizes are of the LR frame, in pixels; precision is None where no network
     computes; parity is PSNR in dB against the float32 reference, None for the reference itself and where
     nothing was built to measure; `lanes` is how many frames in flight it was loaded for, or does best with
-    where that was left to it."""
+    where that was left to it, and `surface_lanes` the same of frames that lie on the GPU; `performance` is
+    what was measured of it when it was built for this GPU."""
 
     model: str
     backend: str
@@ -97,6 +99,34 @@ class EngineSpec:
     parity_db: float | None
     checkpoint_sha256: str
     lanes: int = 1
+    surface_lanes: int = 1
+    performance: Performance | None = None
+
+
+def network_spec(
+    config: AwsrnConfig,
+    *,
+    model: str,
+    backend: str,
+    precision: Precision,
+    checkpoint_sha256: str,
+    width: int,
+    height: int,
+    parity_db: float | None = None,
+) -> EngineSpec:
+    """The spec of an engine that runs a network of that configuration."""
+    return EngineSpec(
+        model=model,
+        backend=backend,
+        precision=precision,
+        colour=config.colour,
+        scale=config.scale,
+        width=width,
+        height=height,
+        macs_per_frame=config.folded_macs_per_lr_pixel * width * height,
+        parity_db=parity_db,
+        checkpoint_sha256=checkpoint_sha256,
+    )
 
 
 class Lane(Protocol):

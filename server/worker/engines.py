@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Hashable
 
+from msgspec.structs import replace
+
 from engine.backends.require_gpu import GPU_BACKENDS
 from engine.errors import EngineError
 from engine.frame import Colour, Engine
@@ -57,12 +59,23 @@ def lower_models(job: WorkerJob) -> list[str]:
 
 
 def bicubic_loader(job: WorkerJob) -> LoadEngine:
-    """What stands in for the job's engine: of the same scale."""
+    """What stands in for the job's engine at once: of the same scale."""
 
     def load(width: int, height: int, colour: Colour) -> Engine:
         return bicubic_engine(width, height, choose(job.model, job.backend, None).config.scale)
 
     return load
+
+
+def torch_loader(job: WorkerJob) -> LoadEngine | None:
+    """What stands in for a TensorRT engine, which takes minutes to build: the same network by PyTorch, which
+    is there within seconds. None where no TensorRT engine is wanted."""
+    try:
+        if choose(job.model, job.backend, None).backend != "tensorrt":
+            return None
+    except EngineError:  # loading says so, and fails the stream
+        return None
+    return engine_loader(replace(job, backend="cuda"), lambda _: None)
 
 
 def stays_on_gpu(job: WorkerJob, encoder: str, log: Log) -> bool:

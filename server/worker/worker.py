@@ -31,7 +31,7 @@ from server.worker.cost import Account, FrameCost, work_of
 from server.worker.drops import Drops
 from server.worker.encode.slate import Slate, load_image
 from server.worker.encode.video import IDLE_S, VideoPublisher
-from server.worker.engines import LoadBy, bicubic_loader, lower_models, stays_on_gpu
+from server.worker.engines import LoadBy, bicubic_loader, lower_models, stays_on_gpu, torch_loader
 from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceError
@@ -134,7 +134,9 @@ class Worker:
             consume=self._publish,
             on_drop=self._on_drop,
             log=log,
-            stand_in=StandIn(load=bicubic_loader(job), patience_s=job.engine_patience_s),
+            stand_in=StandIn(
+                load=bicubic_loader(job), better=torch_loader(job), patience_s=job.engine_patience_s
+            ),
             lower=[
                 bicubic_loader(job)
                 if model == BICUBIC

@@ -97,6 +97,7 @@ class Built:
     layers: tuple[Layer, ...] = field(repr=False)
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
+    any_gpu: bool
     engine: bytes = field(repr=False)
 
     @property
@@ -104,7 +105,7 @@ class Built:
         return [layer for layer in self.layers if "FLOAT" in layer.inputs + layer.outputs]
 
 
-def compile_offline(net: FrameNet, sizes: Sizes, batch: int = 1) -> Built:
+def compile_offline(net: FrameNet, sizes: Sizes, batch: int = 1, *, any_gpu: bool = False) -> Built:
     """Through `export_graph` and `compile_graph`, as on a GPU. Raises what they raise."""
     built: list[Built] = []
 
@@ -120,7 +121,8 @@ def compile_offline(net: FrameNet, sizes: Sizes, batch: int = 1) -> Built:
     try:
         with tempfile.TemporaryDirectory() as folder:
             graph = export.export_graph(net, sizes, batch)
-            engine = export.compile_graph(graph, sizes, batch, Path(folder) / "timing.bin")
+            timing_cache = Path(folder) / "timing.bin"
+            engine = export.compile_graph(graph, sizes, batch, timing_cache, any_gpu=any_gpu)
     finally:
         _conversion.TRTInterpreter = TRTInterpreter
     assert engine == built[0].engine
@@ -149,6 +151,7 @@ def _build(interpreter: Any) -> Built:
         layers=tuple(_layer(network.get_layer(i)) for i in range(network.num_layers)),
         inputs=_bindings(network.get_input(i) for i in range(network.num_inputs)),
         outputs=_bindings(network.get_output(i) for i in range(network.num_outputs)),
+        any_gpu=interpreter.compilation_settings.hardware_compatible,
         engine=bytes(plan),
     )
 

@@ -7,6 +7,7 @@ calls, and nothing is allocated on the frame path once there are surfaces enough
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -58,8 +59,8 @@ class CudaEvent:
 
 
 class CudaStream:
-    def __init__(self, device: torch.device) -> None:
-        self.raw = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    def __init__(self, device: torch.device, *, priority: int = 0) -> None:
+        self.raw = torch.cuda.Stream(device, priority=priority)  # type: ignore[no-untyped-call]
 
     def enqueue(self, work: Work) -> None:
         with device_errors("when it was given work"), torch.cuda.stream(self.raw), torch.no_grad():
@@ -83,10 +84,11 @@ class _ForeignStream(CudaStream):
 
 
 class CudaDevice:
-    """The GPU that is PyTorch's current one when it is made."""
+    """The GPU that is PyTorch's current one when it is made, for the lanes of one engine."""
 
     def __init__(self) -> None:
         self.torch_device = torch.device("cuda", torch.cuda.current_device())
+        self.copy_in, self.copy_out = self.stream(), self.stream()
 
     def stream(self) -> CudaStream:
         return CudaStream(self.torch_device)
@@ -185,7 +187,7 @@ def host_frame(y: Tensor, uv: Tensor) -> YuvFrame:
 
 
 def _capture(run: Callable[[], Planes], device: CudaDevice) -> tuple[torch.cuda.CUDAGraph, Planes]:
-    stream = CudaStream(device.torch_device).raw
+    stream = _capture_stream(device.torch_device).raw
     stream.wait_stream(torch.cuda.current_stream())  # on which weights may still be on their way
     with _capturing:
         with torch.cuda.stream(stream):
@@ -197,6 +199,13 @@ def _capture(run: Callable[[], Planes], device: CudaDevice) -> tuple[torch.cuda.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = run()
     return graph, result
+
+
+@cache
+def _capture_stream(device: torch.device) -> CudaStream:
+    """The one stream that graphs are captured on. Of a priority that no lane's stream has: PyTorch hands out
+    the streams of a priority in turns, and a lane that had this one would put its frame into the graph."""
+    return CudaStream(device, priority=-1)
 
 
 def _first_line(exc: BaseException) -> str:

@@ -27,6 +27,7 @@ class CudaEngine:
         self.spec = spec
         self.device = CudaDevice()
         net = frame_net(fold(checkpoint.network()), checkpoint.config, colour, torch.float16)
+        self.weight_bytes = sum(weight.nbytes for weight in (*net.parameters(), *net.buffers()))
         with device_errors("while the network was loaded"):
             net.to(self.device.torch_device)
             self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

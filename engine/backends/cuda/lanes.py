@@ -1,9 +1,11 @@
-"""The lane of every GPU engine: copy in, compute, copy out, each on a stream of its own, joined by events.
+"""The lane of every GPU engine: copy in, compute, copy out, each on another stream, joined by events.
 
     submit: planes ─► pinned memory ─► copy-in stream ─► compute stream ─► copy-out stream ─► wait
 
-With several lanes one frame is copied while another is computed. The host waits in `wait` alone, and there
-only for the lane's own last event. What the device is stands behind `Device` and `Program`.
+With several lanes one frame is copied while another is computed. A lane computes on a stream of its own; the
+lanes of an engine share its two copy streams: a GPU copies one frame at a time in each direction, and PyTorch
+has no more than 32 streams, of which it hands out the same again once all are taken. The host waits in `wait`
+alone, and there only for the lane's own last event. What the device is stands behind `Device` and `Program`.
 """
 
 from collections.abc import Callable
@@ -44,6 +46,16 @@ class Stream(Protocol[EventT_contra]):
 
 
 class Device(Protocol[EventT]):
+    """What the lanes of one engine run on."""
+
+    @property
+    def copy_in(self) -> Stream[EventT]:
+        """Where frames of all lanes come in, in the order of their submission."""
+        ...
+
+    @property
+    def copy_out(self) -> Stream[EventT]: ...
+
     def stream(self) -> Stream[EventT]: ...
 
     def event(self) -> EventT: ...
@@ -83,7 +95,7 @@ class DeviceLane(Generic[Output_co]):
         self._device = device
         self._program = program
         self._spec = spec
-        self._copy_in, self._compute, self._copy_out = (device.stream() for _ in range(3))
+        self._copy_in, self._compute, self._copy_out = device.copy_in, device.stream(), device.copy_out
         self._uploaded, self._computed, self._done = (device.event() for _ in range(3))
         self._written = device.event()
         self._in_flight = False

@@ -2,6 +2,8 @@
 network without a fallback to PyTorch.
 
 TensorRT computes in the types that the graph has, so the graph is half throughout; only its planes are uint8.
+Where the body is INT8, each of its convolutions is given a quantised and dequantised input and weight, which
+TensorRT takes together for one INT8 kernel.
 """
 
 from collections.abc import Sequence
@@ -15,9 +17,11 @@ from torch.export import Dim, ExportedProgram, export
 from engine.backends.tensorrt.request import Sizes
 from engine.errors import BuildFailed
 from engine.frame import Colour
+from engine.net import Batch
 from engine.network.checkpoint import Checkpoint
 from engine.network.fold import fold
 from engine.network.frame_net import FrameNet, frame_net
+from engine.network.quantise import quantise
 
 # Keywords that torch-tensorrt does not know it swallows without a word: a test compares these with its
 # signature.
@@ -29,8 +33,12 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def half_frame_net(checkpoint: Checkpoint, colour: Colour) -> FrameNet:
-    return frame_net(fold(checkpoint.network()), checkpoint.config, colour, torch.float16)
+def half_frame_net(checkpoint: Checkpoint, colour: Colour, calibration: Sequence[Batch] = ()) -> FrameNet:
+    """`calibration`: inputs of the bare network; where there are any, its body computes in INT8."""
+    net = fold(checkpoint.network())
+    if calibration:
+        net = quantise(net, calibration)
+    return frame_net(net, checkpoint.config, colour, torch.float16)
 
 
 def export_graph(net: FrameNet, sizes: Sizes, batch: int) -> ExportedProgram:
@@ -50,20 +58,38 @@ def export_graph(net: FrameNet, sizes: Sizes, batch: int) -> ExportedProgram:
     return export(net, planes, dynamic_shapes={"y": y, "uv": uv})
 
 
-def compile_graph(graph: ExportedProgram, sizes: Sizes, batch: int, timing_cache: Path) -> bytes:
-    """The serialized engine, for the current CUDA device. TensorRT reads `timing_cache` where it exists, and
+def compile_graph(
+    graph: ExportedProgram, sizes: Sizes, batch: int, timing_cache: Path, *, any_gpu: bool = False
+) -> bytes:
+    """The serialized engine, for the current CUDA device, or with `any_gpu` for every GPU from Ampere on: one
+    file for a mixed fleet, of kernels that suit none best. TensorRT reads `timing_cache` where it exists, and
     writes to it what it measures. Raises BuildFailed."""
     from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
 
     _register_uint8_cast()
+    _register_int8_conv()
     try:
         engine: bytes = convert_exported_program_to_serialized_trt_engine(
-            graph, inputs=_inputs(sizes, batch), timing_cache_path=str(timing_cache), **OPTIONS
+            graph,
+            inputs=_inputs(sizes, batch),
+            timing_cache_path=str(timing_cache),
+            hardware_compatible=any_gpu,
+            **OPTIONS,
         )
     except RuntimeError as exc:  # its text is the whole graph; that of its cause is a sentence
         reason = str(exc.__cause__ or exc).strip().partition("\n")[0]
         raise BuildFailed(f"torch-tensorrt can't compile the graph: {reason}") from exc
     return engine
+
+
+def merge_timing_caches(kept: bytes, measured: bytes) -> bytes:
+    """Both as one, by TensorRT; the later one where it can't combine them."""
+    import tensorrt
+
+    builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
+    config = builder.create_builder_config()
+    merged, other = config.create_timing_cache(measured), config.create_timing_cache(kept)
+    return bytes(memoryview(merged.serialize())) if merged.combine(other, False) else measured
 
 
 def _inputs(sizes: Sizes, batch: int) -> list[Any]:
@@ -101,3 +127,37 @@ def _register_uint8_cast() -> None:
         operator, capability_validator=to_uint8, supports_dynamic_shapes=True
     )
     register(cast)
+
+
+@cache
+def _register_int8_conv() -> None:
+    import tensorrt
+    from torch_tensorrt.dynamo.conversion import dynamo_tensorrt_converter
+
+    def constant(ctx: Any, values: torch.Tensor, name: str) -> Any:
+        array = values.detach().cpu().contiguous().numpy()
+        ctx.kept = [*getattr(ctx, "kept", []), array]  # TensorRT reads it when it builds, and does not own it
+        layer = ctx.net.add_constant(tuple(array.shape), tensorrt.Weights(array))
+        layer.name = name
+        return layer.get_output(0)
+
+    def convert(ctx: Any, target: Any, args: Any, kwargs: Any, name: str) -> Any:
+        x, weight, bias, input_scale, weight_scales, padding = args
+        scale = constant(ctx, torch.tensor(input_scale, dtype=torch.float32), f"{name} input scale")
+        levels = ctx.net.add_quantize(x, scale, tensorrt.int8)
+        x = ctx.net.add_dequantize(levels.get_output(0), scale, x.dtype)
+        scales = constant(ctx, torch.tensor(weight_scales, dtype=torch.float32), f"{name} weight scales")
+        kernel = ctx.net.add_dequantize(constant(ctx, weight, f"{name} weight"), scales, tensorrt.float16)
+        kernel.axis = 0
+        conv = ctx.net.add_convolution_nd(
+            x.get_output(0), weight.shape[0], tuple(weight.shape[2:]), tensorrt.Weights(), tensorrt.Weights()
+        )
+        conv.set_input(1, kernel.get_output(0))
+        conv.set_input(2, constant(ctx, bias.half(), f"{name} bias"))
+        conv.padding_nd = (padding, padding)
+        for layer, what in ((levels, "quantise"), (x, "dequantise"), (kernel, "kernel"), (conv, "conv")):
+            layer.name = f"{what} - [{name}]"
+        return conv.get_output(0)
+
+    operator = torch.ops.livesr.int8_conv.default
+    dynamo_tensorrt_converter(operator, supports_dynamic_shapes=True)(convert)

@@ -3,16 +3,18 @@ that follows from it. Free of torch, so that a service can look for an engine wi
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from engine.config import ColourKind
-from engine.frame import Colour
+from engine.frame import Colour, Precision
 
 Size = tuple[int, int]  # width, height of the LR frame in pixels
 MAX_BATCH = 8
+PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+_FROM_AMPERE = "any GPU from Ampere on"
 
 # What the graph is made by: a change of any makes every engine another one.
 _ENGINE = Path(__file__).parents[2]
@@ -23,8 +25,10 @@ _GRAPH_SOURCES = (
     "network/checkpoint.py",
     "network/fold.py",
     "network/frame_net.py",
+    "network/quantise.py",
     "backends/tensorrt/export.py",
 )
+_CALIBRATION = _ENGINE / "zoo" / "calibration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +75,31 @@ class Sizes:
         return ":".join(_text(size) for size in sizes)
 
 
+# Nearly every source's, upright ones too.
+ANY_SIZE = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1920))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The GPU and the libraries that an engine is compiled for; it runs on no other."""
+    """The GPU and the libraries that an engine is compiled for; it runs on no other. That GPU may be any that
+    is Ampere or newer."""
 
     gpu: str  # as the driver calls it
     compute_capability: str
     tensorrt: str
     torch: str
     torch_tensorrt: str
+
+    @property
+    def portable(self) -> bool:
+        return self.gpu == _FROM_AMPERE
+
+    def any_gpu(self) -> Self | None:
+        """The same libraries on every GPU from Ampere on; None where this one is older, whose engines run on
+        their own kind only."""
+        if not self.portable and float(self.compute_capability) < 8.0:
+            return None
+        return replace(self, gpu=_FROM_AMPERE, compute_capability="8.0 or higher")
 
     @property
     def digest(self) -> str:
@@ -96,9 +116,12 @@ class BuildRequest:
     colour: Colour
     sizes: Sizes
     batch: int = 1
+    precision: Precision = "fp16"
     target: Target
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
         if not 1 <= self.batch <= MAX_BATCH:
             raise ValueError(f"batch={self.batch} must be 1 to {MAX_BATCH}")
 
@@ -111,6 +134,8 @@ class BuildRequest:
             "colour": None if self.kind == "y" else asdict(self.colour),
             "sizes": str(self.sizes),
             "batch": self.batch,
+            "precision": self.precision,
+            "calibration_sha256": calibration_sha256() if self.precision == "int8" else None,
             "target": asdict(self.target),
         }
 
@@ -135,7 +160,8 @@ class BuildRequest:
 
     def __str__(self) -> str:
         batch = f", batch {self.batch}" if self.batch > 1 else ""
-        return f"{self.checkpoint.stem} at {self.sizes}{batch} on {self.target.gpu}"
+        precision = " in int8" if self.precision == "int8" else ""
+        return f"{self.checkpoint.stem}{precision} at {self.sizes}{batch} on {self.target.gpu}"
 
 
 @cache
@@ -144,6 +170,15 @@ def graph_sha256() -> str:
     digest = hashlib.sha256()
     for name in _GRAPH_SOURCES:
         digest.update((_ENGINE / name).read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def calibration_sha256() -> str:
+    """Hash of the frames that INT8 takes its ranges from."""
+    digest = hashlib.sha256()
+    for path in sorted(_CALIBRATION.iterdir()):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

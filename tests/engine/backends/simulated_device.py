@@ -94,8 +94,9 @@ class SimulatedDevice:
         self._fails_at, self._refuses_at = fails_at, refuses_at
         self._stream_pool, self._handed_out = stream_pool, 0
         self._enqueued = self._done = 0
-        self._streams: list[SimulatedStream] = []
+        self.streams: list[SimulatedStream] = []
         self._producers: dict[int, SimulatedStream] = {}
+        self.copy_in, self.copy_out = self.stream(), self.stream()
         self._waiting = 0
         self._failure: str | None = None
         self._closed = False
@@ -116,9 +117,9 @@ class SimulatedDevice:
     def stream(self) -> SimulatedStream:
         self._handed_out += 1
         if self._handed_out > self._stream_pool:
-            return self._streams[(self._handed_out - 1) % self._stream_pool]
+            return self.streams[(self._handed_out - 1) % self._stream_pool]
         stream = SimulatedStream(self)
-        self._streams.append(stream)
+        self.streams.append(stream)
         return stream
 
     def event(self) -> SimulatedEvent:
@@ -127,7 +128,7 @@ class SimulatedDevice:
     def producer(self, handle: int) -> SimulatedStream:
         if handle not in self._producers:
             self._producers[handle] = SimulatedStream(self)
-            self._streams.append(self._producers[handle])
+            self.streams.append(self._producers[handle])
         return self._producers[handle]
 
     def hold(self, stream: SimulatedStream, held: bool = True) -> None:
@@ -175,7 +176,7 @@ class SimulatedDevice:
     def _execute(self) -> None:
         with self._changed:
             while not self._closed:
-                ready = [s for s in self._streams if s.ready]
+                ready = [s for s in self.streams if s.ready]
                 if self._failure is None and ready and self._goes_on():
                     self._step(self._random.choice(ready))
                 else:

@@ -117,6 +117,15 @@ def test_a_lane_out_of_step_is_our_bug() -> None:
             lane.submit(noise(1))
 
 
+def test_no_two_lanes_compute_on_one_stream() -> None:
+    """PyTorch has 32 streams, and gives out the first again as the 33rd."""
+    with SimulatedDevice(0) as device:
+        engine = SimulatedEngine(device, WIDTH, HEIGHT)
+        lanes = [engine.lane() for _ in range(16)]  # as many as the settings allow
+        assert len(device.streams) <= 32
+        in_turns(lanes, frames=20)
+
+
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> Picture:
     planes = noise(number, width, height)
     return Picture(
@@ -254,7 +263,7 @@ class _Deaf(SimulatedStream):
 class _DeafDevice(SimulatedDevice):
     def stream(self) -> SimulatedStream:
         stream = _Deaf(self)
-        self._streams.append(stream)
+        self.streams.append(stream)
         return stream
 
 
