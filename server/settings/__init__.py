@@ -43,7 +43,7 @@ __all__ = [
 
 
 class GpuSharing(Table):
-    slots: int = Field(default=4, ge=1, le=64)  # streams that share one GPU
+    slots: int = Field(default=0, ge=0, le=64)  # streams that share one GPU; 0: as many as measured to fit
 
 
 class Workers(Table):

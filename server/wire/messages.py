@@ -237,6 +237,14 @@ class Opened(Message, frozen=True):
     audio: AudioFormat | None
 
 
+class GpuUse(_Part, frozen=True):
+    """What a stream takes of its GPU, as measured when its engine was built."""
+
+    frame_s: Seconds  # of the GPU's time for each frame
+    engine_bytes: Annotated[int, Meta(ge=0)]  # of its memory, for all streams of the engine
+    lane_bytes: Annotated[int, Meta(ge=0)]  # for the lanes of this one
+
+
 class EngineLoad(Message, frozen=True):
     """Worker → gateway: how far the engine for the source's pictures is, as it changes, and with each
     heartbeat while it loads. What upscales meanwhile is in `Opened`."""
@@ -249,6 +257,7 @@ class EngineLoad(Message, frozen=True):
     detail: Text  # what is being done, or why it failed; "" where nobody says
     matrix: Matrix = "bt709"
     full_range: bool = False
+    gpu: GpuUse | None = None  # where the engine is ready, and was measured on a GPU like this
 
 
 class Trace(_Part, frozen=True):

@@ -6,11 +6,11 @@ from msgspec.structs import replace
 
 from engine.backends.require_gpu import GPU_BACKENDS
 from engine.errors import EngineError
-from engine.frame import Colour, Engine
+from engine.frame import Colour, Engine, EngineSpec
 from engine.load import choose, load_engine, smaller_models
 from engine.machine import nvidia_gpus
 from server.wire.logs import Log
-from server.wire.messages import BICUBIC, Prepare, WorkerJob
+from server.wire.messages import BICUBIC, GpuUse, Prepare, WorkerJob
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.supply import LoadEngine
 
@@ -67,7 +67,7 @@ def bicubic_loader(job: WorkerJob) -> LoadEngine:
     return load
 
 
-def torch_loader(job: WorkerJob) -> LoadEngine | None:
+def torch_loader(job: WorkerJob, load_by: LoadBy) -> LoadEngine | None:
     """What stands in for a TensorRT engine, which takes minutes to build: the same network by PyTorch, which
     is there within seconds. None where no TensorRT engine is wanted."""
     try:
@@ -75,7 +75,21 @@ def torch_loader(job: WorkerJob) -> LoadEngine | None:
             return None
     except EngineError:  # loading says so, and fails the stream
         return None
-    return engine_loader(replace(job, backend="cuda"), lambda _: None)
+    return load_by(replace(job, backend="cuda"), lambda _: None)
+
+
+def gpu_use(spec: EngineSpec, *, lanes: int, on_gpu: bool) -> GpuUse | None:
+    """What one stream takes by such an engine; None where that was not measured. `lanes`: 0 for as many as
+    suit it."""
+    if spec.performance is None:
+        return None
+    measured = spec.performance.surface if on_gpu else spec.performance.host
+    lanes = lanes or measured.best
+    return GpuUse(
+        frame_s=measured.frame_ms[measured.best] / 1e3,
+        engine_bytes=spec.performance.engine_bytes,
+        lane_bytes=lanes * measured.lane_bytes,
+    )
 
 
 def stays_on_gpu(job: WorkerJob, encoder: str, log: Log) -> bool:

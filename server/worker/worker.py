@@ -31,7 +31,7 @@ from server.worker.cost import Account, FrameCost, work_of
 from server.worker.drops import Drops
 from server.worker.encode.slate import Slate, load_image
 from server.worker.encode.video import IDLE_S, VideoPublisher
-from server.worker.engines import LoadBy, bicubic_loader, lower_models, stays_on_gpu, torch_loader
+from server.worker.engines import LoadBy, bicubic_loader, gpu_use, lower_models, stays_on_gpu, torch_loader
 from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceError
@@ -135,7 +135,7 @@ class Worker:
             on_drop=self._on_drop,
             log=log,
             stand_in=StandIn(
-                load=bicubic_loader(job), better=torch_loader(job), patience_s=job.engine_patience_s
+                load=bicubic_loader(job), better=torch_loader(job, load_by), patience_s=job.engine_patience_s
             ),
             lower=[
                 bicubic_loader(job)
@@ -263,6 +263,7 @@ class Worker:
             matrix=status.colour.matrix,
             full_range=status.colour.full_range,
             detail=self._progress if status.state == "loading" else status.reason,
+            gpu=gpu_use(status.spec, lanes=self._job.lanes, on_gpu=status.on_gpu) if status.spec else None,
         )
 
 

@@ -91,7 +91,10 @@ class Metrics:
             registry=registry,
         )
         self.gpu_slots = Gauge(
-            "livesr_gpu_slots", "Streams that may share the GPU", ("gpu",), registry=registry
+            "livesr_gpu_slots",
+            "Streams on the GPU, and further usual ones that fit",
+            ("gpu",),
+            registry=registry,
         )
         self.gpu_slots_used = Gauge(
             "livesr_gpu_slots_used", "Streams with a worker on the GPU", ("gpu",), registry=registry
@@ -107,7 +110,7 @@ class Metrics:
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
         """`slots` gives the same GPUs each time."""
         for place, use in enumerate(slots()):
-            self.gpu_slots.labels(use.gpu.number).set(use.slots)
+            self.gpu_slots.labels(use.gpu.number).set_function(partial(_slots, slots, place))
             self.gpu_slots_used.labels(use.gpu.number).set_function(partial(_used, slots, place))
 
     def watch_capacity(
@@ -121,6 +124,10 @@ class Metrics:
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _slots(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
+    return slots()[place].slots
 
 
 def _used(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:

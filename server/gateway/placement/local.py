@@ -12,10 +12,10 @@ from engine.backends.require_gpu import GPU_BACKENDS
 from engine.machine import Gpu
 from server.gateway.placement import SlotUse, WorkerHandle
 from server.gateway.placement.process import HostProcess, LocalWorkerHandle, start_process
-from server.gateway.placement.slots import GpuSlots
+from server.gateway.placement.slots import GpuSlots, Seat
 from server.gateway.placement.standby import Standbys
 from server.gateway.placement.suspects import Suspects
-from server.wire.messages import EngineLoad, WorkerJob
+from server.wire.messages import EngineLoad, Opened, WorkerJob
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +30,15 @@ class LocalPlacement:
 
     def __init__(
         self,
-        gpus: Sequence[Gpu] = (),
-        slots_per_gpu: int = 1,
+        slots: GpuSlots | None = None,
         *,
         standby: int = 0,
         streams_per_worker: int = 1,
         module: str = "server.worker.main",
     ) -> None:
-        """`streams_per_worker`: of those on the CPU."""
-        self._slots = GpuSlots(gpus, slots_per_gpu)
+        """`slots` of the machine's GPUs, None where it has none; `streams_per_worker`: of those on the
+        CPU."""
+        self._slots = slots
         self._module = module
         self._streams_per_worker = streams_per_worker
         self._standbys = Standbys(standby, self._start_standby)
@@ -47,24 +47,26 @@ class LocalPlacement:
         self._placing = asyncio.Lock()  # two streams that come at once find the same process
 
     def gpu_slots(self) -> Sequence[SlotUse]:
-        return self._slots.usage()
+        return self._slots.usage() if self._slots is not None else ()
 
     async def close(self) -> None:
         await self._standbys.close()
 
     async def start(self, job: WorkerJob) -> WorkerHandle:
-        gpu = self._slots.take() if self.gpu_slots() and _may_use_gpu(job) else None
+        seat = self._slots.take(job) if self._slots is not None and _may_use_gpu(job) else None
+        gpu = seat.gpu if seat is not None else None
         try:
             async with self._placing:
                 worker = await self._place(job, gpu)
         except BaseException:
-            self._give_back(gpu)
+            if seat is not None:
+                seat.leave()
             raise
         worker.source_timeout_s = job.source_timeout_s
-        worker.left.add_done_callback(lambda _: self._give_back(gpu))
-        if gpu is not None:
-            log.info("stream %s: its worker is on GPU %s, %s", job.stream, gpu.number, gpu.name)
-        self._stand_by_for(worker, job, gpu)
+        if seat is not None:
+            worker.left.add_done_callback(lambda _: seat.leave())
+            log.info("stream %s: its worker is on GPU %s, %s", job.stream, seat.gpu.number, seat.gpu.name)
+        self._follow(worker, job, seat)
         worker.send(replace(job, gpu="" if gpu is None else gpu.uuid))
         return worker
 
@@ -108,24 +110,23 @@ class LocalPlacement:
             host.kill()
             raise
 
-    def _give_back(self, gpu: Gpu | None) -> None:
-        if gpu is not None:
-            self._slots.give_back(gpu)
+    def _follow(self, worker: LocalWorkerHandle, job: WorkerJob, seat: Seat | None) -> None:
+        """Hears what the stream takes of its GPU, and has standbys prepared for the engine that it has
+        loaded. Not beside it: it is in a hurry."""
 
-    def _stand_by_for(self, worker: LocalWorkerHandle, job: WorkerJob, gpu: Gpu | None) -> None:
-        """Has standbys prepared for the engine that the worker will load. Not beside it: it is in a hurry."""
-
-        def on_engine(load: EngineLoad) -> None:
-            if load.state == "loading" or worker.left.done():
+        def on_facts(facts: EngineLoad | Opened) -> None:
+            if seat is not None:
+                seat.hear(facts)
+            if isinstance(facts, Opened) or facts.state == "loading" or worker.left.done():
                 return
             # A standby has no GPU, until it is known which one.
-            ready = load.state == "ready" and gpu is None
+            ready = facts.state == "ready" and seat is None
             engine = job.engine(
-                width=load.width, height=load.height, matrix=load.matrix, full_range=load.full_range
+                width=facts.width, height=facts.height, matrix=facts.matrix, full_range=facts.full_range
             )
             self._standbys.needed_for(worker, engine if ready else None)
 
-        worker.on_engine = on_engine
+        worker.on_facts = on_facts
         worker.left.add_done_callback(lambda _: self._standbys.forget(worker))
 
 

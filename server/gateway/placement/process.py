@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from engine.machine import Gpu
 from server.wire import threads
 from server.wire.codec import Decoder, encode
-from server.wire.messages import EngineLoad, Message, PublishedData, Stop
+from server.wire.messages import EngineLoad, Message, Opened, PublishedData, Stop
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,8 @@ class LocalWorkerHandle:
         self.stream = stream
         self.source_timeout_s = 0.0
         self.given_up = self.asked_to_end = False  # the latter: rather than that the process has ended it
-        self.on_engine: Callable[[EngineLoad], None] = lambda load: None  # hears what the worker says of that
+        # Hears what the worker says of its engine and its source.
+        self.on_facts: Callable[[EngineLoad | Opened], None] = lambda facts: None
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = loop.create_future()  # nothing of it is left in the process
         self.left: asyncio.Future[None] = loop.create_future()  # or nobody waits for that any longer
@@ -185,8 +186,8 @@ class LocalWorkerHandle:
         decoder = Decoder()
         async for data in self._received():
             for message in decoder.feed(data):
-                if isinstance(message, EngineLoad):
-                    self.on_engine(message)
+                if isinstance(message, EngineLoad | Opened):
+                    self.on_facts(message)
                 yield message
 
     async def _received(self) -> AsyncIterator[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.errors import BuildFailed, DeviceFailed, EngineError, ParityError
-from engine.frame import Colour, Engine
+from engine.frame import Colour, Engine, EngineSpec
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import LoadState
@@ -33,7 +33,8 @@ class StandIn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadStatus:
-    """How far the engine for the present pictures is; `reason` says why it failed."""
+    """How far the engine for the present pictures is; `spec` is known once it is ready, and `reason` says why
+    it failed. `on_gpu`: its pictures stay in the GPU's memory."""
 
     state: LoadState
     width: int
@@ -41,6 +42,8 @@ class LoadStatus:
     colour: Colour
     elapsed_s: float
     reason: str
+    spec: EngineSpec | None
+    on_gpu: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,6 +116,8 @@ class EngineSupply:
             colour=request.wanted.colour,
             elapsed_s=elapsed_s,
             reason=reason,
+            spec=request.loaded.engine.spec if request.loaded is not None else None,
+            on_gpu=request.wanted.on_gpu,
         )
 
     def engine_for(self, picture: Picture, alive: Callable[[], None]) -> LoadedEngine:

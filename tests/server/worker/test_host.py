@@ -1,5 +1,6 @@
 """Several streams in one process: what they share, and that none takes another along."""
 
+import dataclasses
 import os
 import resource
 import socket
@@ -14,8 +15,11 @@ from msgspec.structs import replace
 
 from engine.errors import DeviceFailed
 from engine.frame import Engine
+from engine.performance import LanePerformance, Performance
 from server.wire.codec import Decoder, encode
 from server.wire.messages import (
+    EngineLoad,
+    GpuUse,
     Heartbeat,
     JobImpossible,
     Message,
@@ -296,6 +300,30 @@ def test_what_the_process_takes_is_divided_among_its_streams(host):
     parts = [line.of(Heartbeat)[-1] for line in (first, second)]
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     assert sum(beat.rss_bytes for beat in parts) == pytest.approx(resident, rel=0.2)
+
+
+def test_the_gateway_hears_what_a_stream_takes_of_a_gpu_where_that_was_measured(host):
+    def measured(lane_bytes: int) -> LanePerformance:
+        return LanePerformance(
+            best=2, frame_ms={1: 5.0, 2: 4.0}, p99_ms={1: 5.0, 2: 8.0}, lane_bytes=lane_bytes
+        )
+
+    def load_by(job, on_progress):
+        def load(width, height, colour):
+            engine = bicubic_engine(width, height, 2)
+            kinds = {"host": measured(100), "surface": measured(50)}
+            performance = Performance(parity_db=60.0, engine_bytes=1000, **kinds)
+            engine.spec = dataclasses.replace(engine.spec, performance=performance)
+            return engine
+
+        return load
+
+    process = host(load_by)
+    for lanes, taken in ((0, 200), (3, 300)):
+        line = process.stream(f"{lanes} lanes", lanes=lanes)
+        line.until(lambda line: [load for load in line.of(EngineLoad) if load.state == "ready"])
+        use = line.of(EngineLoad)[-1].gpu
+        assert use == GpuUse(frame_s=0.004, engine_bytes=1000, lane_bytes=taken)
 
 
 def test_an_account_divides_cpu_time_by_work_and_loses_none():

@@ -223,7 +223,7 @@ def test_pytorch_stands_in_for_tensorrt_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engines, "load_engine", lambda model, **options: asked.append(options["backend"]))
     for backend, stands_in in {"tensorrt": True, "cuda": False, "openvino": False}.items():
         monkeypatch.setattr(engines, "choose", lambda *_, backend=backend: SimpleNamespace(backend=backend))
-        load = engines.torch_loader(JOB)
+        load = engines.torch_loader(JOB, engines.engine_loader)
         assert (load is not None) == stands_in
         if load is not None:
             load(64, 48, Colour())
