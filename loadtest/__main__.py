@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from loadtest import faults, latency, overload, soak, viewers
+from loadtest import faults, latency, network, overload, soak, viewers
 from loadtest.http import use_token
 
 COMMANDS = {
     "viewers": (viewers, "N viewers at once: join time, frames per second, loss, server CPU per viewer"),
     "latency": (latency, "how late frames are, and how late the service says, by each protocol"),
+    "network": (network, "a viewer behind a bad network: frames, freezes, sizes of the picture"),
     "overload": (overload, "a busy machine: frames in time, steps between networks, the way back"),
     "faults": (
         faults,

@@ -15,6 +15,7 @@ from aiortc.exceptions import InvalidStateError, OperationError
 from aiortc.rtp import RtpPacket
 
 from loadtest.http import ServerError, request
+from loadtest.relay import Relay
 
 JOIN_TIMEOUT_S = 15.0
 _IDR, _NAL_TYPE = 5, 0x1F
@@ -38,6 +39,7 @@ class ViewerReport:
 
 
 OnFrame = Callable[[bytes, float], None]  # Annex B of a whole frame, when its last packet came
+_OnVideo = Callable[[bytes, int, float], None]  # with its RTP timestamp
 
 
 class _EncodedFrames(queue.Queue[Any]):
@@ -47,7 +49,7 @@ class _EncodedFrames(queue.Queue[Any]):
     begins; its time here is that of its own last packet. This is the one place that reaches into aiortc.
     """
 
-    def __init__(self, receiver: RTCRtpReceiver, on_frame: OnFrame) -> None:
+    def __init__(self, receiver: RTCRtpReceiver, on_frame: _OnVideo) -> None:
         super().__init__()
         self._on_frame = on_frame
         self._handle = receiver._handle_rtp_packet
@@ -65,14 +67,19 @@ class _EncodedFrames(queue.Queue[Any]):
             super().put(None, block, timeout)
         else:
             _codec, frame = item
-            self._on_frame(frame.data, self._last_marker_s)
+            self._on_frame(frame.data, frame.timestamp, self._last_marker_s)
 
 
 class Viewer:
     """Joins one stream, watches, leaves. Owned by one task; `on_frame` gets frames from a key frame on."""
 
-    def __init__(self, base: str, stream: str, on_frame: OnFrame | None = None) -> None:
+    def __init__(
+        self, base: str, stream: str, on_frame: OnFrame | None = None, *, relay: Relay | None = None
+    ) -> None:
+        """`relay`: the network between."""
         self._on_frame = on_frame
+        self._relay = relay
+        self.timestamps: list[int] = []  # of whole frames
         self._url = urljoin(base, f"whep/{quote(stream, safe='')}")
         self._resource: str | None = None
         self._arrivals_s: list[float] = []  # of whole frames, the first being a key frame
@@ -85,20 +92,23 @@ class Viewer:
         self._video.setCodecPreferences([c for c in codecs if c.name == "H264"])
         audio = self._peer.addTransceiver("audio", direction="recvonly")
         _EncodedFrames(self._video.receiver, self._on_video)
-        _EncodedFrames(audio.receiver, lambda data, at_s: None)
+        _EncodedFrames(audio.receiver, lambda data, timestamp, at_s: None)
         self.join_s: float | None = None
 
     async def join(self) -> None:
         """Returns when the first picture is there; raises ServerError where none comes."""
         await self._peer.setLocalDescription(await self._peer.createOffer())
-        offer = self._peer.localDescription.sdp.encode()
+        offer = self._peer.localDescription.sdp
+        if self._relay is not None:
+            offer = self._relay.offer(offer)
         posted_s = time.monotonic()
-        answer = await asyncio.to_thread(request, "POST", self._url, offer, "application/sdp")
+        answer = await asyncio.to_thread(request, "POST", self._url, offer.encode(), "application/sdp")
         if answer.status != 201 or "location" not in answer.headers:
             raise ServerError(f"{self._url} answered {answer.reason()}")
         self._resource = urljoin(self._url, answer.headers["location"])
         try:
-            await self._peer.setRemoteDescription(RTCSessionDescription(sdp=answer.text, type="answer"))
+            sdp = answer.text if self._relay is None else self._relay.answer(answer.text)
+            await self._peer.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="answer"))
         except (ValueError, OperationError, InvalidStateError) as exc:
             raise ServerError(f"{self._url} gave an answer that doesn't fit the offer: {exc}") from exc
         try:
@@ -136,10 +146,11 @@ class Viewer:
             packets_lost=lost,
         )
 
-    def _on_video(self, data: bytes, at_s: float) -> None:
+    def _on_video(self, data: bytes, timestamp: int, at_s: float) -> None:
         if not self._arrivals_s and not is_key_frame(data):
             return
         self._arrivals_s.append(at_s)
+        self.timestamps.append(timestamp)
         if not self._picture.done():
             self._picture.set_result(None)
         if self._on_frame is not None:

@@ -148,6 +148,11 @@ class Reader(Generic[P]):
         self._changed.set()
         return lost
 
+    @property
+    def ready(self) -> bool:
+        """Whether `next` returns at once."""
+        return bool(self._ring)
+
     async def next(self) -> P:
         """Raises ReaderClosed at the end."""
         while not self._ring:
@@ -187,3 +192,42 @@ class Reader(Generic[P]):
         self._ring.clear()
         self._changed.set()
         self._fanout.leave(self)
+
+
+class SwitchingReader(Generic[P]):
+    """One sink's packets of one rendition after the other: the next one from its first keyframe on."""
+
+    def __init__(self, reader: Reader[P]) -> None:
+        self._reader = reader
+        self._next: Reader[P] | None = None
+
+    def switch(self, reader: Reader[P], *, at_once: bool) -> None:
+        """Goes on with that one; `at_once`, nothing comes of the present one until then."""
+        if self._next is not None:
+            self._next.close()
+        self._next = reader
+        if at_once:
+            self._reader.close()
+
+    async def next(self) -> P:
+        """Raises ReaderClosed at the end."""
+        if self._next is None or not self._next.ready:
+            try:
+                return await self._reader.next()
+            except ReaderClosed:
+                if self._next is None:
+                    raise
+        self._reader.close()
+        self._reader, self._next = self._next, None
+        return await self._reader.next()
+
+    def ask_keyframe(self) -> None:
+        self._reader.ask_keyframe()
+
+    def skip(self) -> None:
+        self._reader.skip()
+
+    def close(self) -> None:
+        for reader in (self._reader, self._next):
+            if reader is not None:
+                reader.close()

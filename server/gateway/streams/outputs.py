@@ -8,11 +8,12 @@ from server.gateway.hls.segments import Segments
 from server.gateway.webrtc.profile import ProfileLevel
 from server.gateway.webrtc.rtp import RtpFrame, h264_frame, opus_frame
 from server.settings import Hls
-from server.wire.messages import AudioPacket, Rendition, VideoPacket
+from server.wire.messages import VIDEO_CLOCK_HZ, AudioPacket, Rendition, VideoPacket
 
 # Two seconds: behind by more, a viewer sees the present sooner by skipping.
 RING_FRAMES = 64
 RING_AUDIO_PACKETS = 128
+_COUNTED = VIDEO_CLOCK_HZ  # ticks that a bitrate is measured over
 
 
 class VideoOutput:
@@ -35,13 +36,26 @@ class VideoOutput:
             on_readers=on_readers,
         )
         self.profile_level: ProfileLevel | None = None  # as of the last keyframe
+        self.bitrate_bps = 0.0  # of the last seconds; 0 before there were any
+        self._bytes, self._counted_since = 0, 0
 
     def publish(self, packet: VideoPacket) -> None:
         if packet.keyframe:
             self.keyframes.satisfied()
             self.profile_level = ProfileLevel.of(packet.payload) or self.profile_level
+        self._count(packet)
         if len(self.fanout):
             self.fanout.publish(h264_frame(packet))
+
+    def _count(self, packet: VideoPacket) -> None:
+        lasted = packet.pts - self._counted_since
+        if not 0 <= lasted <= 2 * _COUNTED:  # it was not made for a while
+            self._bytes, self._counted_since = 0, packet.pts
+        elif lasted > _COUNTED:
+            bitrate_bps = self._bytes * 8 * VIDEO_CLOCK_HZ / lasted
+            self.bitrate_bps = (self.bitrate_bps or bitrate_bps) * 0.5 + bitrate_bps * 0.5
+            self._bytes, self._counted_since = 0, packet.pts
+        self._bytes += len(packet.payload)
 
 
 class Outputs:
@@ -76,6 +90,9 @@ class Outputs:
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]:
         """A reader of this rendition; None is the sound."""
         return self.audio.join() if rendition is None else self._video(rendition).fanout.join()
+
+    def bitrate_bps(self, rendition: Rendition) -> float:
+        return self._video(rendition).bitrate_bps
 
     def profile_levels(self) -> dict[Rendition, ProfileLevel]:
         """What the renditions are encoded as, where that is known."""

@@ -10,6 +10,7 @@ from aiortc.rtcdtlstransport import RtpSender as AnySender
 from aiortc.rtp import RTCP_PSFB_FIR, AnyRtcpPacket, RtcpPsfbPacket
 
 from server.gateway.fanout.budget import Budget
+from server.gateway.webrtc.feedback import Arrivals, split_feedback
 
 # A packet full of NACKs takes 1.6 ms: 8 Mbit/s of them would be all that the gateway has time for. A viewer
 # that loses a fifth of 4 Mbit/s sends 4 kB/s.
@@ -18,19 +19,34 @@ FEEDBACK_BYTES_AT_ONCE = 16 << 10
 
 
 class ViewerTransport(RTCDtlsTransport):
-    """`on_refused` is told of each packet of feedback that is passed over."""
+    """`on_arrivals` hears of transport-wide feedback, `on_refused` of each packet that is passed over."""
 
-    def __init__(self, ice: RTCIceTransport, *, on_refused: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        ice: RTCIceTransport,
+        *,
+        on_arrivals: Callable[[Arrivals], None],
+        on_refused: Callable[[], None],
+    ) -> None:
         super().__init__(ice, [RTCCertificate.generateCertificate()])
         self._rtp_router = FeedbackRouter()
+        self._on_arrivals = on_arrivals
         self._on_refused = on_refused
         self._feedback = Budget(capacity=FEEDBACK_BYTES_AT_ONCE, per_s=FEEDBACK_BYTES_PER_S)
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
-        if self._feedback.take(len(data), time.monotonic()):
-            await super()._handle_rtcp_data(data)
-        else:
+        if not self._feedback.take(len(data), time.monotonic()):
             self._on_refused()
+            return
+        try:
+            feedback, rest = split_feedback(data)
+        except ValueError:
+            self._on_refused()
+            return
+        for arrivals in feedback:
+            self._on_arrivals(arrivals)
+        if rest:
+            await super()._handle_rtcp_data(rest)
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
         pass  # we only send

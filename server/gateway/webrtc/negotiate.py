@@ -16,12 +16,22 @@ from aiortc.sdp import (
 )
 
 from server.gateway.errors import InvalidOffer
+from server.gateway.webrtc.feedback import TRANSPORT_CC_URI
 from server.gateway.webrtc.profile import ProfileLevel
 from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, Rendition
 
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
+SEND_TIME_URI = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 MAX_LINES = 8
-_FEEDBACK = (RTCRtcpFeedback(type="nack"), RTCRtcpFeedback(type="nack", parameter="pli"))
+_FEEDBACK = (
+    RTCRtcpFeedback(type="nack"),
+    RTCRtcpFeedback(type="nack", parameter="pli"),
+    RTCRtcpFeedback(type="transport-cc"),
+    RTCRtcpFeedback(type="goog-remb"),
+)
+# Of pictures; sound has the mid alone.
+_VIDEO_EXTENSIONS = (TRANSPORT_CC_URI, SEND_TIME_URI, PLAYOUT_DELAY_URI)
 # Best first, where what is sent isn't known or nothing offered fits: whatever is answered, High is what every
 # decoder of the last decade plays.
 _H264_PROFILES = ("64", "4d", "42")
@@ -39,7 +49,7 @@ class Line:
     clock_hz: int
     codec: RTCRtpCodecParameters
     rtx: RTCRtpCodecParameters | None
-    mid_extension: int | None  # RFC 8843: the id under which packets carry their mid
+    extensions: Mapping[str, int]  # the ids of the header extensions that packets carry, by URI (RFC 8285)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +140,12 @@ def _lines(session: SessionDescription, sent: Mapping[Rendition, ProfileLevel]) 
             audio_taken = True
         if bundle is None:
             bundle = bundles if mid in bundles else [mid]
-        extensions = (e.id for e in media.rtp.headerExtensions if e.uri == MID_URI and 0 < e.id < 15)
+        known = (MID_URI, *_VIDEO_EXTENSIONS) if media.kind == "video" else (MID_URI,)
+        extensions = {
+            e.uri: e.id
+            for e in media.rtp.headerExtensions
+            if e.uri in known and 0 < e.id < 15 and (e.uri != MID_URI or len(mid.encode()) <= 16)
+        }
         yield Line(
             index=index,
             mid=mid,
@@ -139,7 +154,7 @@ def _lines(session: SessionDescription, sent: Mapping[Rendition, ProfileLevel]) 
             clock_hz=VIDEO_CLOCK_HZ if media.kind == "video" else AUDIO_CLOCK_HZ,
             codec=codec,
             rtx=_rtx(media, codec),
-            mid_extension=next(extensions, None) if len(mid.encode()) <= 16 else None,
+            extensions=extensions,
         )
 
 
@@ -242,8 +257,9 @@ def _accepted(line: Line, profile: str, sources: Sources) -> MediaDescription:
     media.rtcp_port, media.rtcp_host, media.rtcp_mux = 9, "0.0.0.0", True
     line.codec.rtcpFeedback = [f for f in line.codec.rtcpFeedback if f in _FEEDBACK]
     media.rtp.codecs = codecs
-    if line.mid_extension is not None:
-        media.rtp.headerExtensions = [RTCRtpHeaderExtensionParameters(id=line.mid_extension, uri=MID_URI)]
+    media.rtp.headerExtensions = [
+        RTCRtpHeaderExtensionParameters(id=number, uri=uri) for uri, number in line.extensions.items()
+    ]
     media.ssrc = [SsrcDescription(ssrc=sources.ssrc, cname=sources.cname)]
     if line.rtx is not None:
         media.ssrc.append(SsrcDescription(ssrc=sources.rtx_ssrc, cname=sources.cname))

@@ -7,6 +7,7 @@ and always over one transport.
 import asyncio
 import logging
 import secrets
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -14,12 +15,15 @@ from typing import Any, Protocol
 from aiortc import RTCIceTransport
 from aiortc.rtcicetransport import RTCIceCandidate
 
-from server.gateway.fanout.fanout import Reader, ReaderClosed
+from server.gateway.fanout.fanout import Reader, ReaderClosed, SwitchingReader
 from server.gateway.limits.refusals import Refusals
 from server.gateway.webrtc.candidates import RemoteCandidates
+from server.gateway.webrtc.choice import RenditionChoice
 from server.gateway.webrtc.dtls import ViewerTransport
+from server.gateway.webrtc.feedback import Arrivals
 from server.gateway.webrtc.ice import Network
 from server.gateway.webrtc.negotiate import Line, Offer, Sources, answer_sdp
+from server.gateway.webrtc.path import Path
 from server.gateway.webrtc.rtp import RtpFrame
 from server.gateway.webrtc.rtp_sender import RtpSender
 from server.settings import Limits
@@ -28,12 +32,17 @@ from server.wire.messages import Rendition
 log = logging.getLogger(__name__)
 
 DTLS_TIMEOUT_S = 10.0
+RENDITIONS: tuple[Rendition, ...] = ("upscaled", "plain")  # the largest first
 
 
 class Media(Protocol):
     """What a viewer is sent, line by line of the offer; None is the sound."""
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]: ...
+
+    def bitrate_bps(self, rendition: Rendition) -> float:
+        """What it takes of a network."""
+        ...
 
 
 class Peer:
@@ -61,7 +70,13 @@ class Peer:
         self._network = network
         self._gatherer = network.gatherer(self.id[:6], max_candidates=limits.max_candidates)
         self._ice = RTCIceTransport(self._gatherer)
-        self._dtls = ViewerTransport(self._ice, on_refused=lambda: refusals.add("feedback", address))
+        self._path = Path()
+        self._choice: RenditionChoice | None = None
+        self._dtls = ViewerTransport(
+            self._ice,
+            on_arrivals=self._on_arrivals,
+            on_refused=lambda: refusals.add("feedback", address),
+        )
         self._dtls._set_role(offer.dtls_role)
         cname = str(uuid.uuid4())
         self._sources = {
@@ -155,13 +170,51 @@ class Peer:
             await asyncio.wait(tasks)
 
     async def _send(self, line: Line) -> None:
+        reader = SwitchingReader(self._media.join(line.rendition))
         sender = RtpSender(
             line=line,
             sources=self._sources[line.mid],
             transport=self._dtls,
-            reader=self._media.join(line.rendition),
+            reader=reader,
+            path=self._path,
+            on_feedback=self._look,
         )
+        if line.rendition is not None and self._one_picture:
+            self._choice = self._choose(sender, reader)
         try:
             await sender.run()
         except (ConnectionError, ReaderClosed):
             self._ended.set()
+        finally:
+            if self._choice is not None:
+                self._choice.close()
+
+    @property
+    def _one_picture(self) -> bool:
+        """Not two renditions beside each other, each as it was asked for."""
+        return sum(line.rendition is not None for line in self._offer.lines) == 1
+
+    def _choose(self, sender: RtpSender, reader: SwitchingReader[RtpFrame]) -> RenditionChoice:
+        def switch(rendition: Rendition) -> None:
+            smaller = rendition != RENDITIONS[0]
+            log.info("viewer %s: %s, as %s", self.id[:6], rendition, choice.reason)
+            # What the network doesn't carry only makes its queue longer.
+            reader.switch(self._media.join(rendition), at_once=smaller)
+
+        choice = RenditionChoice(
+            RENDITIONS,
+            self._path,
+            bitrate_bps=self._media.bitrate_bps,
+            switch=switch,
+            pad=sender.pad,
+            clock=time.monotonic,
+        )
+        return choice
+
+    def _on_arrivals(self, arrivals: Arrivals) -> None:
+        self._path.heard(arrivals, time.monotonic())
+        self._look()
+
+    def _look(self) -> None:
+        if self._choice is not None:
+            self._choice.look()

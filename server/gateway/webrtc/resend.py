@@ -13,6 +13,8 @@ RESERVE_BYTES = (
     96 << 10
 )  # saved up for a burst of losses; also the most that one packet of feedback can cause
 _RTT_S = 0.1  # until the first report
+# From so much loss on, what is lost is sent again twice: else a tenth of it is lost again.
+_TWICE_LOSS = 0.02
 _RTT_MIN_S, _RTT_MAX_S = 0.02, 0.5  # the viewer's word decides within these
 
 
@@ -47,9 +49,10 @@ class Resends:
         # Half of the old one, as a queue that has just drained says little about the next.
         self._rtt_s = (self._rtt_s + min(max(rtt_s, _RTT_MIN_S), _RTT_MAX_S)) / 2
 
-    def lost(self, sequences: Iterable[int], now_s: float) -> list[Sent]:
-        """What to send again, each at most once per round trip; raises TooLossy."""
-        again = []
+    def lost(self, sequences: Iterable[int], now_s: float, loss: float = 0.0) -> list[Sent]:
+        """What to send again, each at most once per round trip, or twice at once where `loss`, the network's,
+        is high; raises TooLossy."""
+        again = list[Sent]()
         for sequence in sequences:
             packet = self._history[sequence % HISTORY_PACKETS]
             # aiortc counts on past 65,535 where a NACK's mask crosses it.
@@ -61,7 +64,21 @@ class Resends:
                 raise TooLossy
             packet.resent_s = now_s
             again.append(packet)
+        size = sum(len(packet.payload) for packet in again)
+        if loss >= _TWICE_LOSS and self._budget.has(2 * size, now_s):
+            self._budget.take(size, now_s)
+            again += again
         return again
+
+    def latest(self, size: int) -> list[Sent]:
+        """Packets sent last, of so many bytes together; none where nothing was sent."""
+        packets, taken = [], 0
+        for packet in sorted(filter(None, self._history), key=lambda packet: packet.sequence, reverse=True):
+            if taken >= size:
+                break
+            packets.append(packet)
+            taken += len(packet.payload)
+        return packets
 
     def start_over(self, keyframe_bytes: int) -> None:
         """Nothing sent so far is worth repairing. The key frame that follows is, once and whole."""

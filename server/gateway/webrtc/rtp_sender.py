@@ -10,32 +10,39 @@ import contextlib
 import random
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from aiortc.rtp import (
+    RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
     RTCP_PSFB_PLI,
     RTCP_RTPFB_NACK,
     AnyRtcpPacket,
     RtcpByePacket,
     RtcpPsfbPacket,
+    RtcpReceiverInfo,
     RtcpRrPacket,
     RtcpRtpfbPacket,
     RtcpSdesPacket,
     RtcpSenderInfo,
     RtcpSourceInfo,
     RtcpSrPacket,
+    unpack_remb_fci,
 )
 
-from server.gateway.fanout.fanout import Reader
+from server.gateway.fanout.fanout import Reader, SwitchingReader
+from server.gateway.webrtc.extensions import HeaderExtensions
 from server.gateway.webrtc.negotiate import Line, Sources
+from server.gateway.webrtc.path import Path
 from server.gateway.webrtc.resend import Resends, Sent, TooLossy
 from server.gateway.webrtc.rtp import RtpFrame
 
-BURST_PACKETS = 16
-BURST_PAUSE_S = 0.001  # a key frame in one burst would overflow a receiver's socket buffer
+# A frame of more than that goes out over half of the time until the next one: in one burst a key frame would
+# overflow the buffers on its way.
+BURST_PACKETS = 8
+_SPREAD, _LONGEST_FRAME_S = 0.5, 0.1
 _NTP_EPOCH_S = 2_208_988_800
 _CNAME = 1
 _HEADER = struct.Struct("!BBHII")
@@ -50,8 +57,11 @@ class RtpSender:
         line: Line,
         sources: Sources,
         transport: RTCDtlsTransport,
-        reader: Reader[RtpFrame],
+        reader: Reader[RtpFrame] | SwitchingReader[RtpFrame],
+        path: Path,
+        on_feedback: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_feedback`: something has been heard of the path."""
         self._line = line
         self._ssrc = sources.ssrc
         self._sources = sources
@@ -65,7 +75,10 @@ class RtpSender:
         self._timestamp_origin = random.getrandbits(32)
         self._packets = 0
         self._octets = 0
-        self._extension = _mid_extension(line)
+        self._path = path
+        self._on_feedback = on_feedback
+        self._extensions = HeaderExtensions(line)
+        self._last: tuple[int, int] | None = None  # the timestamps of the last frame, its own and as sent
 
     async def run(self) -> None:
         """Sends until the reader or the connection ends; raises ReaderClosed or ConnectionError."""
@@ -85,11 +98,11 @@ class RtpSender:
         if self._skipping:
             self._skipping = False
             self._resends.start_over(sum(map(len, frame.payloads)))
-        timestamp = (self._timestamp_origin + frame.timestamp) & 0xFFFFFFFF
+        timestamp, pause_s = self._timing(frame)
         last = len(frame.payloads) - 1
         for index, payload in enumerate(frame.payloads):
             if index and index % BURST_PACKETS == 0:
-                await asyncio.sleep(BURST_PAUSE_S)
+                await asyncio.sleep(pause_s)
                 if self._skipping:
                     return
             sent = Sent(sequence=self._sequence, timestamp=timestamp, marker=index == last, payload=payload)
@@ -98,6 +111,23 @@ class RtpSender:
             await self._transport._send_rtp(self._original(sent))
             self._packets += 1
             self._octets += len(payload)
+
+    def _timing(self, frame: RtpFrame) -> tuple[int, float]:
+        """The timestamp to send, and the pause between bursts."""
+        timestamp, interval_s = frame.timestamp, _LONGEST_FRAME_S
+        if self._last is not None:
+            before, sent = self._last
+            interval_s = min(max(frame.timestamp - before, 0) / self._line.clock_hz, _LONGEST_FRAME_S)
+            # Of two renditions the next may begin with the picture that the other one ended with.
+            timestamp = max(timestamp, sent + 1)
+        self._last = frame.timestamp, timestamp
+        bursts = -(-len(frame.payloads) // BURST_PACKETS)
+        return (self._timestamp_origin + timestamp) & 0xFFFFFFFF, _SPREAD * interval_s / bursts
+
+    async def pad(self, size: int) -> None:
+        """Sends so many bytes of what was sent last once more, to see whether the network carries them."""
+        for sent in self._resends.latest(size):
+            await self._transport._send_rtp(self._again(sent))
 
     def _original(self, sent: Sent) -> bytes:
         payload_type = self._line.codec.payloadType
@@ -109,9 +139,14 @@ class RtpSender:
         self, payload_type: int | None, marker: bool, sequence: int, timestamp: int, ssrc: int, payload: bytes
     ) -> bytes:
         assert payload_type is not None
-        first = 0x90 if self._extension else 0x80
+        extensions = self._extensions
+        first = 0x90 if extensions else 0x80
         header = _HEADER.pack(first, marker << 7 | payload_type, sequence, timestamp, ssrc)
-        return header + self._extension + payload
+        if not extensions:
+            return header + payload
+        now_s = time.monotonic()
+        number = self._path.sent(len(header) + len(payload), now_s) if extensions.numbered else 0
+        return header + extensions.of(number, now_s, self._path.hold_s) + payload
 
     async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
         match packet:
@@ -119,17 +154,28 @@ class RtpSender:
                 await self._on_lost(lost)
             case RtcpPsfbPacket(fmt=fmt) if fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
                 self._reader.ask_keyframe()
+            case RtcpPsfbPacket(fmt=fmt, fci=fci) if fmt == RTCP_PSFB_APP:
+                with contextlib.suppress(ValueError):  # not an estimate
+                    self._path.estimate_bps = float(unpack_remb_fci(fci)[0])
             case RtcpRrPacket(reports=reports):
                 for report in reports:
-                    if report.ssrc == self._ssrc and report.lsr:
-                        ticks = (_ntp(time.time()) >> 16) - report.lsr - report.dlsr + (1 << 31)
-                        self._resends.measured((ticks % (1 << 32) - (1 << 31)) / (1 << 16))
+                    if report.ssrc == self._ssrc:
+                        self._on_report(report)
+
+    def _on_report(self, report: RtcpReceiverInfo) -> None:
+        if report.lsr:
+            ticks = (_ntp(time.time()) >> 16) - report.lsr - report.dlsr + (1 << 31)
+            rtt_s = (ticks % (1 << 32) - (1 << 31)) / (1 << 16)
+            self._resends.measured(rtt_s)
+            self._path.measured(rtt_s)
+        self._path.reported_loss(report.fraction_lost / 256, time.monotonic())
+        self._on_feedback()
 
     async def _on_lost(self, sequences: Iterable[int]) -> None:
         if self._skipping:
             return
         try:
-            again = self._resends.lost(sequences, time.monotonic())
+            again = self._resends.lost(sequences, time.monotonic(), self._path.loss)
         except TooLossy:
             self._skipping = True
             self._reader.skip()
@@ -179,13 +225,3 @@ class RtpSender:
 def _ntp(unix_s: float) -> int:
     """NTP's 64 bits, of which reports give back the middle ones."""
     return int((unix_s + _NTP_EPOCH_S) * (1 << 32))
-
-
-def _mid_extension(line: Line) -> bytes:
-    """The one-byte header extension that names the line (RFC 8285), padded to 32 bits."""
-    if line.mid_extension is None:
-        return b""
-    mid = line.mid.encode()
-    element = bytes([line.mid_extension << 4 | len(mid) - 1]) + mid
-    element += bytes(-len(element) % 4)
-    return struct.pack("!HH", 0xBEDE, len(element) // 4) + element

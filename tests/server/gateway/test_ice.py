@@ -14,11 +14,11 @@ from aioice import stun
 from aiortc.sdp import SessionDescription
 from pydantic import ValidationError
 
+from loadtest.relay import Relay
 from server.gateway.webrtc.shared_port import SharedPorts
 from server.gateway.webrtc.turn import issue
 from server.settings import IceServer, WebRtc
 from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
-from tests.server.gateway.slow_link import SlowLink
 from tests.server.gateway.test_strangers import SDP, Sink, an_offer
 
 
@@ -159,7 +159,7 @@ class OutsideNat(Viewer):
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(gateway)
-        self.router = SlowLink(1e9)
+        self.router: Relay | None = None
 
     def to_gateway(self, offer: str) -> str:
         return re.sub(r"a=(candidate|end-of-candidates).*\r\n", "", offer)
@@ -168,15 +168,20 @@ class OutsideNat(Viewer):
         candidates = [c for m in SessionDescription.parse(answer).media for c in m.ice_candidates]
         assert {c.ip for c in candidates} == {"127.0.0.2"}
         port = candidates[0].port
-        await self.router.open(("127.0.0.1", port), at=("127.0.0.2", port))
+        self.router = Relay(at=("127.0.0.2", port)).__enter__()
+        self.router.connect(("127.0.0.1", port))
         return answer
+
+    async def __aexit__(self, *exc: object) -> None:
+        await super().__aexit__(*exc)
+        if self.router is not None:
+            self.router.__exit__(*exc)
 
 
 async def test_behind_nat_viewers_are_told_the_address_outside():
     webrtc = {"host_addresses": ["127.0.0.1"], "announced_addresses": ["127.0.0.2"]}
     async with gateway(webrtc=webrtc) as served, OutsideNat(served) as viewer:
         await viewer.sees(5)
-    viewer.router.close()
 
 
 async def test_a_viewer_may_have_ipv6_only(monkeypatch: pytest.MonkeyPatch):

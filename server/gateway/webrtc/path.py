@@ -1,0 +1,165 @@
+"""What one viewer's network carries, as its feedback tells: what arrives, waits on the way, is lost."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from server.gateway.webrtc.feedback import Arrivals
+
+_REMEMBERED = 4096  # packets sent
+_WINDOW_S = 1.0  # of the receiver's clock: what is delivered and lost
+_BASE_S = 10.0  # the least delay of the last ten to twenty seconds is that of an empty queue
+_CLOCK_S = (1 << 24) * 64e-3  # the receiver's clock wraps
+# A queue this long for so long, or so much lost: more is sent than the network carries. Wireless networks
+# lose a tenth and more by chance.
+_QUEUE_S, _QUEUED_FOR_S = 0.12, 0.25
+_LOSS, _LOSING_FOR_S = 0.25, 0.5
+# A viewer's own estimate is held down by how little it is sent, and counts only where something is lost.
+_ESTIMATED, _ESTIMATE_LOSS = 0.9, 0.05
+_COUNTED_S = 0.5
+# Shares of loss from which a frame's dozen of packets needs one round trip, and two, to be whole.
+_REPAIRED_IN = (0.005, 0.075)
+_LOSS_SAMPLES, _PICTURE_S, _LONGEST_HOLD_S, _HELD_FOR_S = 20, 0.06, 0.5, 20.0
+
+
+@dataclass(slots=True)
+class _Packet:
+    number: int
+    sent_s: float
+    size: int
+    arrived: bool | None = None  # None: the viewer hasn't said
+
+
+class Path:
+    """Times are of the monotonic clock, in seconds; rates are in bits a second."""
+
+    def __init__(self) -> None:
+        self.rtt_s = 0.1
+        self.loss = 0.0  # of the packets of the last second
+        self.queue_s = 0.0  # what a packet waits on the way
+        self.hold_s = (
+            0.0  # for so long a viewer should hold pictures back, so that what is lost comes in time
+        )
+        self._usual_loss = 0.0
+        self._held_s = float("-inf")  # when it last had to be for so long
+        self.estimate_bps: float | None = None  # the viewer's own (REMB), where it gives one
+        self.sent_bps = 0.0
+        self._sent_bytes, self._counted_since_s = 0, 0.0
+        self._number = 0
+        self._sent: list[_Packet | None] = [None] * _REMEMBERED
+        self._window: deque[_Packet] = deque()  # those that the viewer has spoken of
+        self._arrived: deque[tuple[float, int]] = deque()  # the receiver's clock, bytes
+        self._delays_s: deque[tuple[float, float]] = deque()  # least delay of each second
+        self._from_s = float("-inf")
+        self._turn_s = 0.0  # how often the receiver's clock has wrapped
+        self._clock_s: float | None = None
+        self._queued_since_s: float | None = None
+        self._losing_since_s: float | None = None
+
+    def sent(self, size: int, now_s: float) -> int:
+        """The number under which the packet goes, 16 bits."""
+        number = self._number
+        self._sent[number % _REMEMBERED] = _Packet(number, now_s, size)
+        self._number = (number + 1) & 0xFFFF
+        self._sent_bytes += size
+        lasted_s = now_s - self._counted_since_s
+        if lasted_s > _COUNTED_S:
+            self.sent_bps = self._sent_bytes * 8 / lasted_s if lasted_s < 2 * _COUNTED_S else 0.0
+            self._sent_bytes, self._counted_since_s = 0, now_s
+        return number
+
+    def measured(self, rtt_s: float) -> None:
+        self.rtt_s += (min(max(rtt_s, 0.001), 2.0) - self.rtt_s) / 4
+
+    def reported_loss(self, loss: float, now_s: float) -> None:
+        """Of a viewer whose feedback doesn't say more."""
+        if self._clock_s is None:
+            self.loss += (loss - self.loss) / 2
+            self._judge(now_s)
+            self._hold(now_s)
+
+    def heard(self, arrivals: Arrivals, now_s: float) -> None:
+        shortest_s = None
+        for offset, at_s in enumerate(arrivals.at_s):
+            number = arrivals.first + offset & 0xFFFF
+            packet = self._sent[number % _REMEMBERED]
+            if packet is None or packet.number != number or packet.sent_s < self._from_s:
+                continue
+            if packet.arrived is None:
+                self._window.append(packet)
+                packet.arrived = False
+            if at_s is None or packet.arrived:
+                continue  # it is spoken of again and again until it comes
+            packet.arrived = True
+            clock_s = self._unwrapped(at_s)
+            self._arrived.append((clock_s, packet.size))
+            delay_s = clock_s - packet.sent_s
+            shortest_s = delay_s if shortest_s is None else min(shortest_s, delay_s)
+        while self._window and self._window[0].sent_s < now_s - _WINDOW_S - self.rtt_s:
+            self._window.popleft()
+        while self._arrived and self._arrived[-1][0] - self._arrived[0][0] > _WINDOW_S:
+            self._arrived.popleft()
+        if shortest_s is not None:
+            self._delayed(shortest_s, now_s)
+        lost = sum(not packet.arrived for packet in self._window)
+        self.loss = lost / max(20, len(self._window))
+        self._judge(now_s)
+        self._hold(now_s)
+
+    def congested(self, now_s: float) -> bool:
+        """More is sent than the network carries, and has been for long enough to be sure."""
+        return (self._queued_since_s is not None and now_s - self._queued_since_s > _QUEUED_FOR_S) or (
+            self._losing_since_s is not None and now_s - self._losing_since_s > _LOSING_FOR_S
+        )
+
+    @property
+    def delivered_bps(self) -> float:
+        """Of the last second; 0 where the feedback doesn't say."""
+        if len(self._arrived) < 2:
+            return 0.0
+        lasted_s = max(self._arrived[-1][0] - self._arrived[0][0], 0.1)
+        return sum(size for _, size in self._arrived) * 8 / lasted_s
+
+    def _hold(self, now_s: float) -> None:
+        """It rises at once and falls late, as each change moves the picture."""
+        self._usual_loss += (self.loss - self._usual_loss) / _LOSS_SAMPLES
+        rounds = sum(self._usual_loss >= loss for loss in _REPAIRED_IN)
+        hold_s = min(rounds * 1.1 * self.rtt_s + _PICTURE_S, _LONGEST_HOLD_S) if rounds else 0.0
+        if hold_s > 1.2 * self.hold_s or now_s - self._held_s > _HELD_FOR_S:
+            self.hold_s = hold_s
+        if hold_s > 0.8 * self.hold_s:
+            self._held_s = now_s
+
+    def forget(self, now_s: float) -> None:
+        """What is sent from here on is something else."""
+        self._from_s = now_s
+        self._window.clear()
+        self._arrived.clear()
+        self._queued_since_s = self._losing_since_s = None
+
+    def _unwrapped(self, at_s: float) -> float:
+        clock_s = at_s + self._turn_s
+        if self._clock_s is not None and clock_s < self._clock_s - _CLOCK_S / 2:
+            self._turn_s += _CLOCK_S
+            clock_s += _CLOCK_S
+        self._clock_s = clock_s
+        return clock_s
+
+    def _delayed(self, delay_s: float, now_s: float) -> None:
+        if not self._delays_s or now_s - self._delays_s[-1][0] > 1.0:
+            self._delays_s.append((now_s, delay_s))
+            while now_s - self._delays_s[0][0] > _BASE_S:
+                self._delays_s.popleft()
+        elif delay_s < self._delays_s[-1][1]:
+            self._delays_s[-1] = self._delays_s[-1][0], delay_s
+        self.queue_s = delay_s - min(base_s for _, base_s in self._delays_s)
+
+    def _judge(self, now_s: float) -> None:
+        if self.queue_s < _QUEUE_S:
+            self._queued_since_s = None
+        elif self._queued_since_s is None:
+            self._queued_since_s = now_s
+        short = self.estimate_bps is not None and self.estimate_bps < _ESTIMATED * self.sent_bps
+        if self.loss < (_ESTIMATE_LOSS if short else _LOSS):
+            self._losing_since_s = None
+        elif self._losing_since_s is None:
+            self._losing_since_s = now_s

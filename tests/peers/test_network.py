@@ -1,0 +1,105 @@
+"""Chromium behind a bad network: what is lost comes in time, what doesn't fit gets smaller for a while."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from loadtest.relay import Relay
+from tests.peers.browser import Page, chromium
+from tests.peers.service import Service, until
+
+SOURCE = "synthetic:?size=320x180&fps=25"  # about 1.1 Mbit/s upscaled, half of that as it is
+LARGE, SMALL = 640, 320
+
+# The relay is in the server's place before the browser hears of that, and the server hears of no address.
+BEHIND = """
+const { fetch } = window;
+window.fetch = (url, options) => {
+  const { body } = options ?? {};
+  if (typeof body === "string") options.body = body.replace(/a=(candidate|end-of-cand).*\\r\\n/g, "");
+  return fetch(url, options);
+};
+const { setRemoteDescription } = RTCPeerConnection.prototype;
+RTCPeerConnection.prototype.setRemoteDescription = async function ({ type, sdp }) {
+  window.peer = this;
+  window.answer = sdp;
+  while (!window.relayed) await new Promise((resolve) => setTimeout(resolve, 20));
+  return setRemoteDescription.call(this, { type, sdp: window.relayed });
+};
+"""
+SEEN = """
+const done = arguments[0];
+window.peer.getStats().then((stats) => {
+  for (const entry of stats.values())
+    if (entry.type === "inbound-rtp" && entry.kind === "video") return done({ ...entry });
+  done({});
+});
+"""
+
+
+class Watched:
+    """A page that plays through a relay."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def seen(self) -> dict[str, Any]:
+        """What the browser's statistics say of the picture."""
+        return self._page.driver.execute_async_script(SEEN)
+
+    def plays(self, width: int, timeout_s: float) -> None:
+        """The picture is that wide, and moves."""
+        until(lambda: self.seen().get("frameWidth") == width, f"the picture is {width} wide", timeout_s)
+        frames = self.seen()["framesDecoded"]
+        until(lambda: self.seen()["framesDecoded"] > frames + 25, "it moves", timeout_s)
+
+
+@pytest.fixture(scope="module")
+def browser(service: Service, program: Callable[[str, str], str]) -> Iterator[Page]:
+    executable, driver = program("chromium", "chromium"), program("chromedriver", "chromium-driver")
+    with chromium(executable, driver, service.url) as page:
+        page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": BEHIND})
+        yield page
+
+
+@contextmanager
+def watching(service: Service, page: Page, relay: Relay, name: str) -> Iterator[Watched]:
+    with relay, service.stream(name, SOURCE):
+        service.wait_for(name, "running")
+        page.open(name)
+        answer = until(lambda: page.run("return window.answer"), "the server has answered")
+        page.run("window.relayed = arguments[0]", relay.answer(answer))
+        yield Watched(page)
+        page.open("none")
+
+
+def test_what_is_lost_comes_in_time(service: Service, browser: Page) -> None:
+    with watching(service, browser, Relay(loss=0.05, rtt_s=0.08), "lossy") as watched:
+        watched.plays(LARGE, 60)
+        # It takes the loss of a second or two to know how long pictures have to be held back.
+        until(lambda: watched.seen()["packetsLost"] > 10, "some have been lost")
+        before, made = watched.seen(), service.show("lossy")["frames"]["total"]
+        time.sleep(10)
+        after, made = watched.seen(), service.show("lossy")["frames"]["total"] - made
+        assert after["packetsLost"] > before["packetsLost"] + 10
+        assert after["framesDecoded"] - before["framesDecoded"] > 0.97 * made
+        assert after["freezeCount"] - before["freezeCount"] <= 1
+        assert after["frameWidth"] == LARGE, "chance is no reason for a smaller picture"
+
+
+def test_what_does_not_fit_gets_smaller_and_comes_back(service: Service, browser: Page) -> None:
+    relay = Relay(rtt_s=0.04)
+    with watching(service, browser, relay, "narrow") as watched:
+        watched.plays(LARGE, 60)
+        frozen = watched.seen()["freezeCount"]
+        relay.rate_bps = 800_000
+        watched.plays(SMALL, 20)
+        time.sleep(8)  # a trial or two, which must not be seen
+        assert watched.seen()["frameWidth"] == SMALL
+        assert watched.seen()["freezeCount"] - frozen <= 2
+        assert "plain, as" in service.log()
+        relay.rate_bps = 0.0
+        watched.plays(LARGE, 30)
