@@ -1,5 +1,6 @@
 """What travels through an engine: one 8-bit YUV 4:2:0 frame, and the seams `Engine` and `Lane`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -47,6 +48,12 @@ class YuvFrame:
         for name, plane in (("y", self.y), ("u", self.u), ("v", self.v)):
             if plane.dtype != np.uint8:
                 raise ValueError(f"{name}.dtype = {plane.dtype} must be uint8")
+
+
+def copy_planes(source: YuvFrame, target: YuvFrame) -> None:
+    """Fills the target with the source's top left. Rows of either may lie apart."""
+    for to, planes in ((target.y, source.y), (target.u, source.u), (target.v, source.v)):
+        np.copyto(to, planes[: to.shape[0], : to.shape[1]])
 
 
 class DlpackArray(Protocol):
@@ -129,6 +136,15 @@ def network_spec(
     )
 
 
+def empty_output(spec: EngineSpec) -> YuvFrame:
+    """Planes for what an engine gives out, not yet written."""
+    height, width = spec.scale * spec.height, spec.scale * spec.width
+    half = height // 2, width // 2
+    return YuvFrame(
+        y=np.empty((height, width), np.uint8), u=np.empty(half, np.uint8), v=np.empty(half, np.uint8)
+    )
+
+
 class Lane(Protocol):
     """One frame in flight: its own buffers, its own infer request or CUDA stream.
 
@@ -182,3 +198,62 @@ class GpuEngine(Engine, Protocol):
     def lane(self) -> DownloadLane: ...
 
     def surface_lane(self) -> GpuLane: ...
+
+
+class Slot(Protocol):
+    """Memory of one frame's own on both sides of an engine, for one frame at a time."""
+
+    def put(self, frame: YuvFrame | DeviceFrame) -> None:
+        """Copies what is needed of a frame on the host; one on the GPU is only lent until `take`. Raises
+        ValueError where the engine takes no such frame."""
+        ...
+
+
+class HostSlot(Slot, Protocol):
+    """One whose output lies on the host."""
+
+    def take_into(self, planes: YuvFrame) -> None:
+        """Fills the planes with the output's top left, once the batch is done. Rows may lie apart."""
+        ...
+
+
+class SurfaceSlot(Slot, Protocol):
+    """One whose output stays on the GPU."""
+
+    def take(self) -> DeviceFrame:
+        """The output, once the batch is done; the caller's own."""
+        ...
+
+
+class BatchLane(Protocol):
+    """One batch in flight: frames that are computed together, at most as many as the lane was made for."""
+
+    def submit(self, slots: Sequence[Any]) -> None:
+        """Returns at once. The slots are the engine's own, each with a frame in it."""
+        ...
+
+    def wait(self) -> None:
+        """Blocks until every slot of the batch has its output."""
+        ...
+
+
+@runtime_checkable
+class BatchEngine(Engine, Protocol):
+    """One that takes several frames at once. `batches` are the numbers that it is compiled for, ascending
+    from 1; a batch between two of them costs as much as the larger."""
+
+    @property
+    def batches(self) -> tuple[int, ...]: ...
+
+    def slot(self) -> HostSlot: ...
+
+    def batch_lane(self, most: int) -> BatchLane:
+        """A lane for at most so many frames, one of `batches`."""
+        ...
+
+
+@runtime_checkable
+class GpuBatchEngine(BatchEngine, Protocol):
+    """One whose frames may lie on the GPU on either side."""
+
+    def surface_slot(self) -> SurfaceSlot: ...

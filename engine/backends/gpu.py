@@ -111,7 +111,8 @@ def _build_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: E
         checkpoint_sha256=checkpoint.sha256,
         kind=checkpoint.config.colour,
         colour=colour,
-        sizes=Sizes.only(spec.width, spec.height),
+        sizes=(sizes := Sizes.only(spec.width, spec.height)),
+        batches=sizes.batches,
         precision=spec.precision or "fp16",
         target=current_target(),
     )

@@ -13,6 +13,7 @@ from engine.backends.tensorrt.builds import ensure_artifact
 from engine.backends.tensorrt.request import ANY_SIZE, PRECISIONS, BuildRequest, Sizes, Target
 from engine.backends.tensorrt.store import TensorRtArtifact, artifacts_folder
 from engine.backends.tensorrt.target import current_target
+from engine.batches import BATCHES
 from engine.errors import BackendUnavailable, ParityError
 from engine.frame import Colour
 from engine.load import ZOO, zoo
@@ -40,7 +41,13 @@ def add_arguments(group: Any) -> None:
         action="store_true",
         help="engines that run on every GPU from Ampere on, somewhat slower than a GPU's own",
     )
-    group.add_argument("--batch", type=int, default=1, help="frames at once, 1 to 8 (default: 1)")
+    group.add_argument(
+        "--batch",
+        type=int,
+        choices=BATCHES,
+        default=BATCHES[-1],
+        help="most frames at once; of large ones it is fewer (default: %(default)s)",
+    )
     group.add_argument(
         "--colour",
         choices=COLOURS,
@@ -116,7 +123,7 @@ def requests(args: argparse.Namespace, target: Target) -> Iterator[BuildRequest]
                     kind=kind,
                     colour=colour,
                     sizes=sizes,
-                    batch=args.batch,
+                    batches=tuple(batch for batch in sizes.batches if batch <= args.batch),
                     precision=args.precision or "fp16",
                     target=target,
                 )

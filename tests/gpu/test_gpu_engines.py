@@ -11,6 +11,7 @@ from engine.frame import Colour, DeviceFrame, GpuEngine, YuvFrame
 from engine.load import load_engine
 from engine.parity import LOWEST_DB, parity_db
 from engine.sample_frames import DEFAULT, HEIGHT, WIDTH, sample_frames
+from engine.share import SharedEngine
 from tests.conftest import not_done
 from tests.gpu.conftest import gpu_problem
 
@@ -58,6 +59,42 @@ def test_lanes_beside_each_other_give_what_one_gives(load: Load, frames: list[Yu
             assert same(lane.wait(), expected[(turn - count) % len(frames)])
         if turn < 20 * len(frames):
             lane.submit(frames[turn % len(frames)])
+
+
+@pytest.mark.parametrize("streams", [2, 3, 8])
+def test_frames_of_several_streams_in_a_batch_are_what_each_is_alone(
+    load: Load, frames: list[YuvFrame], streams: int
+) -> None:
+    """Within a level or two: another size of a batch may have another kernel. Would show graphs that share
+    memory while both are needed, a batch's rows mixed up, and a profile that is another batch's."""
+    engine = load(WIDTH, HEIGHT)
+    shared, expected = SharedEngine(engine), one_by_one(engine, frames)
+    lanes = [shared.join(10.0).lane() for _ in range(streams)]
+    for turn in range(5):
+        for number, lane in enumerate(lanes):
+            lane.submit(frames[(turn + number) % len(frames)])
+        for number, lane in enumerate(lanes):
+            wanted, got = expected[(turn + number) % len(frames)], lane.wait()
+            assert np.abs(got.y.astype(int) - wanted.y).max() <= 2
+            assert np.abs(got.u.astype(int) - wanted.u).max() <= 2
+
+
+def test_host_frames_and_surfaces_share_a_batch(load: Load, frames: list[YuvFrame]) -> None:
+    import torch
+
+    engine = load(WIDTH, HEIGHT)
+    shared, expected = SharedEngine(engine), one_by_one(engine, frames[:2])
+    host, other = shared.join(10.0).lane(), shared.join(10.0)
+    assert isinstance(other, GpuEngine)
+    surface_lane = other.surface_lane()
+    y = torch.from_numpy(frames[1].y).cuda()
+    uv = torch.from_numpy(np.stack([frames[1].u, frames[1].v], -1)).cuda()
+    host.submit(frames[0])
+    surface_lane.submit(DeviceFrame(y=y, uv=uv, width=WIDTH, height=HEIGHT))
+    assert np.abs(host.wait().y.astype(int) - expected[0].y).max() <= 2
+    surface = surface_lane.wait()
+    luma = torch.utils.dlpack.from_dlpack(surface.y.__dlpack__(stream=None)).cpu().numpy()
+    assert np.abs(luma.astype(int) - expected[1].y).max() <= 2
 
 
 def test_submitting_never_waits_for_the_gpu(load: Load, frames: list[YuvFrame]) -> None:

@@ -15,6 +15,7 @@ if os.environ.get("TENSORRT_CHECK") != "1":
 
 from engine.backends.tensorrt import export
 from engine.backends.tensorrt.request import ANY_SIZE, Sizes
+from engine.batches import BATCHES
 from engine.config import AwsrnConfig, live_config, paper_config
 from engine.errors import BuildFailed
 from engine.frame import Colour
@@ -109,12 +110,32 @@ def test_one_engine_takes_every_size(config: AwsrnConfig) -> None:
 
 
 @pytest.mark.parametrize("config", [live_config(), rgb_config(2)], ids=["y", "rgb"])
-def test_an_engine_takes_several_frames_at_once(config: AwsrnConfig) -> None:
+def test_one_engine_has_a_profile_for_each_batch(config: AwsrnConfig) -> None:
     net = half(make_network(config))
-    built = compile_offline(net, SMALL, batch=3)
+    built = compile_offline(net, SMALL, BATCHES)
     assert_whole_and_half(built)
-    assert_lowering_changed_nothing(net, built, 3, 48, 32)
-    assert built.outputs[0].shape == (3, 1, 64, 96)
+    for batch in (1, 3, 8):
+        assert_lowering_changed_nothing(net, built, batch, 48, 32)
+    assert [t.shape for t in built.inputs] == [(-1, 1, 32, 48), (-1, 2, 16, 24)]
+    y, uv = (tensor.name for tensor in built.inputs)
+    assert built.profiles == tuple(
+        {y: 3 * [(batch, 1, 32, 48)], uv: 3 * [(batch, 2, 16, 24)]} for batch in BATCHES
+    )
+
+
+def test_an_engine_for_every_size_takes_batches_of_small_ones() -> None:
+    net = half(make_network(live_config()))
+    built = compile_offline(net, ANY_SIZE, ANY_SIZE.batches)
+    assert_whole_and_half(built)
+    assert_lowering_changed_nothing(net, built, 2, 72, 64)
+    name = built.inputs[0].name
+    ranges = [(profile[name][0], profile[name][2]) for profile in built.profiles]
+    assert ranges == [
+        ((1, 1, 64, 64), (1, 1, 1920, 1920)),
+        ((2, 1, 64, 64), (2, 1, 1280, 1280)),
+        ((4, 1, 64, 64), (4, 1, 904, 904)),
+        ((8, 1, 64, 64), (8, 1, 640, 640)),
+    ]
 
 
 def test_an_engine_for_every_gpu_is_asked_for_as_such() -> None:

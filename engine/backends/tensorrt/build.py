@@ -47,14 +47,14 @@ def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage:
     if request.precision == "int8":  # the other half of the frames measures parity of artifacts for the CPU
         calibration = [frame.net_input(checkpoint.config.colour) for frame in sample_frames(DEFAULT)[::2]]
     net = half_frame_net(checkpoint, request.colour, calibration)
-    graph = export_graph(net, request.sizes, request.batch)
+    graph = export_graph(net, request.sizes, request.batches)
     say("compiling: TensorRT times its kernels on the GPU")
     start = time.monotonic()
     with staging(request, folder) as partial:
         timing_cache = partial / "timing.bin"
         timing_cache.write_bytes(read_timing_cache(request.target, folder))
         plan = compile_graph(
-            graph, request.sizes, request.batch, timing_cache, any_gpu=request.target.portable
+            graph, request.sizes, request.batches, timing_cache, any_gpu=request.target.portable
         )
         add_to_timing_cache(request.target, folder, timing_cache.read_bytes(), merge_timing_caches)
     build_s = time.monotonic() - start

@@ -80,8 +80,8 @@ def find_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | Non
 
 
 def find_fitting_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
-    """The request's artifact, or else one for several sizes that takes the request's; a GPU's own before one
-    that runs on any."""
+    """The request's artifact, or else one for several sizes that takes the request's, rather one that takes
+    many at once; a GPU's own before one that runs on any."""
     target = request.target.any_gpu()
     own = _find_for_target(request, folder)
     return own if own or target is None else _find_for_target(replace(request, target=target), folder)
@@ -90,12 +90,16 @@ def find_fitting_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifa
 def _find_for_target(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
     if (artifact := find_artifact(request, folder)) is not None:
         return artifact
+    fitting: list[BuildRequest] = []
     for manifest in _manifests(folder):
-        sizes = Sizes.parse(manifest["request"]["sizes"])
+        sizes, batches = Sizes.parse(manifest["request"]["sizes"]), tuple(manifest["request"]["batches"])
         if sizes.dynamic and sizes.takes(*request.sizes.smallest) and sizes.takes(*request.sizes.largest):
-            other = replace(request, sizes=sizes)
-            if manifest["request"] == other.key() and (artifact := find_artifact(other, folder)) is not None:
-                return artifact
+            other = replace(request, sizes=sizes, batches=batches)
+            if manifest["request"] == other.key():
+                fitting.append(other)
+    for other in sorted(fitting, key=lambda other: len(other.batches), reverse=True):
+        if (artifact := find_artifact(other, folder)) is not None:
+            return artifact
     return None
 
 

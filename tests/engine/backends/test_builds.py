@@ -334,7 +334,7 @@ def test_every_fact_that_decides_an_engine_is_in_its_key() -> None:
     others = [
         REQUEST,
         replace(REQUEST, checkpoint_sha256="cd" * 32),
-        replace(REQUEST, batch=2),
+        replace(REQUEST, batches=(1, 2)),
         replace(REQUEST, precision="int8"),
         replace(REQUEST, sizes=Sizes.only(640, 480)),
         replace(REQUEST, sizes=Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1080))),
@@ -357,7 +357,8 @@ def test_every_fact_that_decides_an_engine_is_in_its_key() -> None:
             lambda: Sizes(smallest=(64, 64), typical=(32, 64), largest=(96, 96)),
             "64x64 is larger than 32x64",
         ),
-        (lambda: replace(REQUEST, batch=9), "batch=9 must be 1 to 8"),
+        (lambda: replace(REQUEST, batches=(1, 3)), r"batches=\(1, 3\) must be the first of \(1, 2, 4, 8\)"),
+        (lambda: replace(REQUEST, batches=()), r"batches=\(\) must be the first of"),
         (lambda: replace(REQUEST, precision="bf16"), "precision='bf16' must be one of fp16, int8"),
         (lambda: Sizes.parse("640x360:"), "size '' must be WIDTHxHEIGHT"),
         (lambda: Sizes.parse("64x64:96x96"), "must be WIDTHxHEIGHT or SMALLEST:TYPICAL:LARGEST"),
@@ -383,7 +384,6 @@ def test_an_artifact_for_many_sizes_serves_each_that_has_none_of_its_own(folder:
     dynamic = save_artifact(
         replace(REQUEST, sizes=sizes), folder, b"dynamic", measured(_64x64=4, _640x360=2, _1280x720=1)
     )
-    save_artifact(replace(REQUEST, sizes=sizes, batch=4), folder, b"four at once", FACTS)
     (folder / "foreign").mkdir()
     (folder / "foreign" / MANIFEST).write_text("[]")
     assert find_fitting_artifact(REQUEST, folder) == dynamic
@@ -393,6 +393,8 @@ def test_an_artifact_for_many_sizes_serves_each_that_has_none_of_its_own(folder:
     assert find_fitting_artifact(REQUEST, folder) == own
     corrupt_engine(folder / REQUEST.digest)
     assert find_fitting_artifact(REQUEST, folder) == dynamic
+    two_at_once = save_artifact(replace(REQUEST, sizes=sizes, batches=(1, 2)), folder, b"two at once", FACTS)
+    assert find_fitting_artifact(REQUEST, folder) == two_at_once
 
 
 def test_what_was_measured_is_known_before_anything_is_loaded(folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from engine.backends.cuda.device import device_errors
 from engine.backends.gate import measure, passed, repeated
-from engine.backends.tensorrt.engine import Context
+from engine.backends.tensorrt.engine import Context, Memory, profiles
 from engine.errors import BackendUnavailable, DeviceFailed, EngineError, ParityError
 from engine.frame import Engine, YuvFrame
 from engine.load import choose, load_engine
@@ -287,7 +287,12 @@ class ScriptedContext:
     def __init__(self) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.given: list[tuple[int, int]] = []
+        self.profile = 0
         self.frames = 0
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self.profile = profile
+        return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shapes[name] = shape
@@ -317,10 +322,44 @@ def test_a_lane_takes_memory_for_its_own_frames_not_for_the_plans_largest(
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
     spec = choose(checkpoint, "reference", None).spec(64, 48)
     scripted = ScriptedContext()
-    context = Context(scripted, spec, {name: name for name in ("y_in", "uv_in", "y_out", "uv_out")}, None)
+    names = {name: name for name in ("y_in", "uv_in", "y_out", "uv_out")}
+    memory = Memory()
+    context = Context(scripted, spec, names, None, profile=0, memory=memory)
     frame = torch.zeros(1, 1, 48, 64, dtype=torch.uint8), torch.zeros(1, 2, 24, 32, dtype=torch.uint8)
     for _ in range(2):
         y, uv = context(*frame)
         assert (y.shape, uv.shape) == ((1, 1, 96, 128), (1, 2, 48, 64))
     ((_, size),) = scripted.given
     assert (size, scripted.frames) == (100 * 64 * 48, 2)
+
+
+def test_the_contexts_of_a_lane_share_what_the_largest_batch_needs(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
+    spec = choose(checkpoint, "reference", None).spec(64, 48)
+    names = {name: name for name in ("y_in", "uv_in", "y_out", "uv_out")}
+    memory, taken = Memory(), set()
+    for profile, count in ((2, 4), (1, 2), (0, 1)):
+        scripted = ScriptedContext()
+        context = Context(scripted, spec, names, None, profile=profile, memory=memory)
+        y, uv = (
+            torch.zeros(count, n, *size, dtype=torch.uint8) for n, size in ((1, (48, 64)), (2, (24, 32)))
+        )
+        assert [len(plane) for plane in context(y, uv)] == [count, count]
+        assert scripted.profile == profile
+        ((address, size),) = scripted.given
+        assert size == count * 100 * 64 * 48
+        taken.add(address)
+    assert len(taken) == 1
+
+
+def test_a_plan_says_which_profile_is_for_how_many_frames() -> None:
+    def plan(*batches: int) -> SimpleNamespace:
+        shapes = [3 * [(batch, 1, 48, 64)] for batch in batches]
+        return SimpleNamespace(
+            num_optimization_profiles=len(batches), get_tensor_profile_shape=lambda name, i: shapes[i]
+        )
+
+    assert profiles(plan(1, 2, 4), "y_in") == {1: 0, 2: 1, 4: 2}
+    assert profiles(plan(1), "y_in") == {1: 0}
