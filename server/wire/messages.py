@@ -64,6 +64,7 @@ class WorkerJob(Message, frozen=True):
     backend: Text | None  # None: the best of this machine
     lanes: int  # 0: as many as suit the engine
     engine_threads: int  # 0: every core
+    batch_wait_s: float  # on a GPU a frame waits so long for those of other streams
     encoder: Text  # "auto", "libx264" or "h264_nvenc"
     preset: Text
     bitrate_bps: int  # 0: chosen from the output's size and rate

@@ -19,7 +19,7 @@ from server.worker.ingest.source import SourceError
 from server.worker.memory import SharedBound, held_bytes, lacks_memory
 from server.worker.prepared import PreparedEngines
 from server.worker.process.supply import LoadEngine
-from server.worker.shared import AsItIs, Share, SharedEngines
+from server.worker.shared import SharedEngines
 from server.worker.worker import JobError, Worker, WorkerHung
 
 # When the process shall end: what a stream may take for its last words.
@@ -33,14 +33,12 @@ class Host:
         self,
         load_by: LoadBy = engine_loader,
         *,
-        share: Share = AsItIs,
         retire: Callable[[], None] = lambda: None,
     ) -> None:
-        """`share` makes of an engine what several streams use; `retire` tells the gateway to start no further
-        stream here."""
+        """`retire` tells the gateway to start no further stream here."""
         self._load_by = load_by
         self._retire = retire
-        self._engines = SharedEngines(share)
+        self._engines = SharedEngines()
         self._account = Account()
         self._bound = SharedBound()
         self._threads: set[threading.Thread] = set()
@@ -124,7 +122,7 @@ class Host:
                     return self._load_by(job, say)(width, height, colour)
 
                 try:
-                    return self._engines.get(engine_key(wanted), load, on_progress)
+                    return self._engines.get(engine_key(wanted), load, on_progress, wait_s=job.batch_wait_s)
                 finally:
                     prepared.let_go()
 

@@ -3,50 +3,34 @@
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 from engine.frame import Engine
+from engine.share import SharedEngine
 
 OnProgress = Callable[[str], None]
-
-
-class Shared(Protocol):
-    """An engine that several streams use."""
-
-    def join(self) -> Engine:
-        """The engine as one more stream uses it, until that has forgotten it and its lanes. If it is another
-        object than the engine, it keeps this one, which the next stream joins. For any thread."""
-        ...
-
-
-Share = Callable[[Engine], Shared]
-
-
-class AsItIs:
-    """One whose own lanes are for any stream."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def join(self) -> Engine:
-        return self._engine
 
 
 class SharedEngines:
     """`get` is for any thread. Streams hold the engines; here they are known only while somebody does."""
 
-    def __init__(self, share: Share = AsItIs) -> None:
-        """`share` is called for an engine that no stream uses yet."""
-        self._share = share
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._engines: WeakValueDictionary[Hashable, Engine] = WeakValueDictionary()
-        self._shared: WeakValueDictionary[Hashable, Shared] = WeakValueDictionary()
+        self._shared: WeakValueDictionary[Hashable, SharedEngine] = WeakValueDictionary()
         self._loading: dict[Hashable, _Loading] = {}
 
-    def get(self, key: Hashable, load: Callable[[OnProgress], Engine], on_progress: OnProgress) -> Engine:
-        """The engine of that key, by `load` where nobody has it. Who asks while it is being loaded waits for
-        that, hears how far it is, and gets what it raises."""
+    def get(
+        self,
+        key: Hashable,
+        load: Callable[[OnProgress], Engine],
+        on_progress: OnProgress,
+        *,
+        wait_s: float = 0.0,
+    ) -> Engine:
+        """The engine of that key for one more stream, by `load` where nobody has it. Who asks while it is
+        being loaded waits for that, hears how far it is, and gets what it raises. `wait_s`: how long a frame
+        of the stream may wait for those of others."""
         with self._lock:
             shared = self._known(key)
             loading = self._loading.get(key)
@@ -56,18 +40,18 @@ class SharedEngines:
                 loading.tell(on_progress)
         if shared is None:
             shared = loading.done.result() if loading is not None else self._load(key, begun, load)
-        return shared.join()
+        return shared.join(wait_s)
 
-    def _known(self, key: Hashable) -> Shared | None:
+    def _known(self, key: Hashable) -> SharedEngine | None:
         shared, engine = self._shared.get(key), self._engines.get(key)
         if shared is None and engine is not None:
-            self._shared[key] = shared = self._share(engine)
+            self._shared[key] = shared = SharedEngine(engine)
         return shared
 
-    def _load(self, key: Hashable, loading: "_Loading", load: Callable[[OnProgress], Engine]) -> Shared:
+    def _load(self, key: Hashable, loading: "_Loading", load: Callable[[OnProgress], Engine]) -> SharedEngine:
         try:
             engine = load(loading.say)
-            shared = self._share(engine)
+            shared = SharedEngine(engine)
         except BaseException as exc:
             with self._lock:
                 del self._loading[key]
@@ -84,7 +68,7 @@ class _Loading:
     """An engine on its way, and who hears how far it is."""
 
     def __init__(self, on_progress: OnProgress) -> None:
-        self.done: Future[Shared] = Future()
+        self.done: Future[SharedEngine] = Future()
         self._listeners = [on_progress]
         self._said = ""
 

@@ -1,6 +1,7 @@
 """Several streams in one process: what they share, and that none takes another along."""
 
 import dataclasses
+import gc
 import os
 import resource
 import socket
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from engine.errors import DeviceFailed
 from engine.frame import Engine
+from engine.load import load_engine
 from engine.performance import LanePerformance, Performance
 from server.wire.codec import Decoder, encode
 from server.wire.messages import (
@@ -379,21 +381,19 @@ def test_who_waits_for_an_engine_hears_how_far_it_is_and_gets_its_failure():
 
 
 def test_each_stream_joins_the_same_shared_engine():
-    class Seat(BicubicEngine):
-        def __init__(self, shared: "Counted") -> None:
-            super().__init__(shared.engine.spec)
-            self.shared = shared
+    engines, loaded = SharedEngines(), []
 
-    class Counted:
-        def __init__(self, engine: Engine) -> None:
-            self.engine = engine
-            self.joined = 0
+    def load(say):
+        loaded.append(engine := load_engine("awsrn-live-x2", width=32, height=32, backend="openvino"))
+        return engine
 
-        def join(self) -> Seat:
-            self.joined += 1
-            return Seat(self)
-
-    engines = SharedEngines(Counted)
-    seats = [engines.get("key", lambda say: bicubic_engine(32, 32, 2), lambda _: None) for _ in range(3)]
-    assert len({id(seat.shared) for seat in seats}) == 1
-    assert seats[0].shared.joined == 3
+    for _ in range(2):
+        streams = [engines.get("key", load, lambda _: None) for _ in range(3)]
+        assert len({id(stream) for stream in streams}) == 3
+        assert all(stream.spec is loaded[-1].spec for stream in streams)
+        del streams
+        gone = weakref.ref(loaded[-1])
+        loaded[-1] = None
+        gc.collect()
+        assert gone() is None
+    assert len(loaded) == 2, "once for all, and again once nobody has it"

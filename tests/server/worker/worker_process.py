@@ -30,6 +30,7 @@ JOB = WorkerJob(
     backend=None,
     lanes=2,
     engine_threads=1,
+    batch_wait_s=0.003,
     encoder="libx264",
     preset="ultrafast",
     bitrate_bps=0,
