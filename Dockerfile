@@ -48,9 +48,9 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video 
     LIVESR_ARTIFACTS=/var/cache/livesr/artifacts \
     PATH=/opt/livesr/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # TensorRT engines belong to one kind of GPU, so the image has none. A stream builds its own at its first start and
-# is upscaled by bicubic for those minutes; this builds them beforehand, for the sizes of your sources:
+# is upscaled by PyTorch for those minutes; this builds them beforehand, for sources of every size:
 #
-#   docker run --gpus all -v livesr-artifacts:/var/cache/livesr livesr:gpu build --all --size 640x360 --size 1280x720
+#   docker run --gpus all -v livesr-artifacts:/var/cache/livesr livesr:gpu build --all
 VOLUME /var/cache/livesr
 USER 1000
 EXPOSE 8080

@@ -78,6 +78,11 @@ class AwsrnConfig:
         return self.macs_per_lr_pixel - self.features * out * (branches - max(self.kernels) ** 2)
 
     @property
+    def reach(self) -> int:
+        """How far from a pixel the LR pixels lie that it depends on: along the most convolutions."""
+        return 1 + self.lfbs * (2 * self.awrus + 1) + max(self.kernels) // 2
+
+    @property
     def mult_adds(self) -> float:
         """The paper's Mult-Adds: for a 1280×720 output, LR pixels not rounded."""
         return self.macs_per_lr_pixel * 1280 * 720 / self.scale**2

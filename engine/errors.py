@@ -33,6 +33,10 @@ class BuildTimeout(BuildFailed):
     """A compiler that was stopped because it took longer than it was given."""
 
 
+class PlanRefused(BuildFailed):
+    """A runtime that does not take a plan, although it was built for this GPU and these libraries."""
+
+
 class DeviceFailed(RuntimeError):
     """A GPU that ran out of memory, was lost, or failed at its work; the message says which. Unlike an
     `EngineError` it says nothing about the model: the same stream may run in another process, or later."""

@@ -1,12 +1,14 @@
 """What travels through an engine: one 8-bit YUV 4:2:0 frame, and the seams `Engine` and `Lane`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import ColourKind
+from engine.config import AwsrnConfig, ColourKind
+from engine.performance import Performance
 
 Plane = NDArray[np.uint8]
 Precision = Literal["float32", "bf16", "fp16", "int8"]
@@ -48,6 +50,12 @@ class YuvFrame:
                 raise ValueError(f"{name}.dtype = {plane.dtype} must be uint8")
 
 
+def copy_planes(source: YuvFrame, target: YuvFrame) -> None:
+    """Fills the target with the source's top left. Rows of either may lie apart."""
+    for to, planes in ((target.y, source.y), (target.u, source.u), (target.v, source.v)):
+        np.copyto(to, planes[: to.shape[0], : to.shape[1]])
+
+
 class DlpackArray(Protocol):
     """An array that another library may use in place (DLPack, as in the Python array API standard)."""
 
@@ -84,7 +92,8 @@ class EngineSpec:
     """What a loaded engine is. Sizes are of the LR frame, in pixels; precision is None where no network
     computes; parity is PSNR in dB against the float32 reference, None for the reference itself and where
     nothing was built to measure; `lanes` is how many frames in flight it was loaded for, or does best with
-    where that was left to it."""
+    where that was left to it, and `surface_lanes` the same of frames that lie on the GPU; `performance` is
+    what was measured of it when it was built for this GPU."""
 
     model: str
     backend: str
@@ -97,6 +106,43 @@ class EngineSpec:
     parity_db: float | None
     checkpoint_sha256: str
     lanes: int = 1
+    surface_lanes: int = 1
+    performance: Performance | None = None
+
+
+def network_spec(
+    config: AwsrnConfig,
+    *,
+    model: str,
+    backend: str,
+    precision: Precision,
+    checkpoint_sha256: str,
+    width: int,
+    height: int,
+    parity_db: float | None = None,
+) -> EngineSpec:
+    """The spec of an engine that runs a network of that configuration."""
+    return EngineSpec(
+        model=model,
+        backend=backend,
+        precision=precision,
+        colour=config.colour,
+        scale=config.scale,
+        width=width,
+        height=height,
+        macs_per_frame=config.folded_macs_per_lr_pixel * width * height,
+        parity_db=parity_db,
+        checkpoint_sha256=checkpoint_sha256,
+    )
+
+
+def empty_output(spec: EngineSpec) -> YuvFrame:
+    """Planes for what an engine gives out, not yet written."""
+    height, width = spec.scale * spec.height, spec.scale * spec.width
+    half = height // 2, width // 2
+    return YuvFrame(
+        y=np.empty((height, width), np.uint8), u=np.empty(half, np.uint8), v=np.empty(half, np.uint8)
+    )
 
 
 class Lane(Protocol):
@@ -152,3 +198,62 @@ class GpuEngine(Engine, Protocol):
     def lane(self) -> DownloadLane: ...
 
     def surface_lane(self) -> GpuLane: ...
+
+
+class Slot(Protocol):
+    """Memory of one frame's own on both sides of an engine, for one frame at a time."""
+
+    def put(self, frame: YuvFrame | DeviceFrame) -> None:
+        """Copies what is needed of a frame on the host; one on the GPU is only lent until `take`. Raises
+        ValueError where the engine takes no such frame."""
+        ...
+
+
+class HostSlot(Slot, Protocol):
+    """One whose output lies on the host."""
+
+    def take_into(self, planes: YuvFrame) -> None:
+        """Fills the planes with the output's top left, once the batch is done. Rows may lie apart."""
+        ...
+
+
+class SurfaceSlot(Slot, Protocol):
+    """One whose output stays on the GPU."""
+
+    def take(self) -> DeviceFrame:
+        """The output, once the batch is done; the caller's own."""
+        ...
+
+
+class BatchLane(Protocol):
+    """One batch in flight: frames that are computed together, at most as many as the lane was made for."""
+
+    def submit(self, slots: Sequence[Any]) -> None:
+        """Returns at once. The slots are the engine's own, each with a frame in it."""
+        ...
+
+    def wait(self) -> None:
+        """Blocks until every slot of the batch has its output."""
+        ...
+
+
+@runtime_checkable
+class BatchEngine(Engine, Protocol):
+    """One that takes several frames at once. `batches` are the numbers that it is compiled for, ascending
+    from 1; a batch between two of them costs as much as the larger."""
+
+    @property
+    def batches(self) -> tuple[int, ...]: ...
+
+    def slot(self) -> HostSlot: ...
+
+    def batch_lane(self, most: int) -> BatchLane:
+        """A lane for at most so many frames, one of `batches`."""
+        ...
+
+
+@runtime_checkable
+class GpuBatchEngine(BatchEngine, Protocol):
+    """One whose frames may lie on the GPU on either side."""
+
+    def surface_slot(self) -> SurfaceSlot: ...

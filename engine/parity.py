@@ -20,12 +20,16 @@ def parity_db(engine: Engine, reference: Engine, frames: Sequence[YuvFrame]) -> 
     for frame in frames:
         ours.submit(frame)
         theirs.submit(frame)
-        errors.append(_mean_square(ours.wait().y, theirs.wait().y))
-    error = float(np.mean(errors))
-    if error == 0:
+        errors.append(mean_square(ours.wait().y, theirs.wait().y))
+    return psnr_db(float(np.mean(errors)))
+
+
+def psnr_db(mean_square: float) -> float:
+    """PSNR of 8-bit planes, at most 100 dB."""
+    if mean_square == 0:
         return IDENTICAL_DB
-    return min(IDENTICAL_DB, 10 * float(np.log10(255**2 / error)))
+    return min(IDENTICAL_DB, 10 * float(np.log10(255**2 / mean_square)))
 
 
-def _mean_square(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+def mean_square(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.mean((a.astype(np.float64) - b) ** 2))

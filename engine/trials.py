@@ -5,13 +5,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from engine.frame import Engine, Lane, YuvFrame
+from engine.frame import DeviceFrame, Engine, YuvFrame
 
 FPS = 30.0
 BUDGET_S = 1 / FPS  # a frame that takes longer makes the next one wait
+
+
+class DrivenLane(Protocol):
+    """A lane of whatever kind, of whose results only their time matters."""
+
+    def submit(self, frame: Any) -> None: ...
+
+    def wait(self) -> object: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +34,8 @@ class Trial:
 
 
 def run_trial(
-    lanes: Sequence[Lane],
-    frame: YuvFrame,
+    lanes: Sequence[DrivenLane],
+    frame: YuvFrame | DeviceFrame,
     *,
     seconds: float = 0.3,
     frames: int = 20,
@@ -34,9 +43,9 @@ def run_trial(
 ) -> Trial:
     """The lanes in turns, all in flight, for so long and at least so many frames. The first round, which
     starts all at once, does not count."""
-    flying: deque[tuple[Lane, float]] = deque()
+    flying: deque[tuple[DrivenLane, float]] = deque()
 
-    def submit(lane: Lane) -> None:
+    def submit(lane: DrivenLane) -> None:
         flying.append((lane, clock()))
         lane.submit(frame)
 
@@ -67,8 +76,8 @@ def run_trial(
 
 
 def run_bursts(
-    lanes: Sequence[Lane],
-    frame: YuvFrame,
+    lanes: Sequence[DrivenLane],
+    frame: YuvFrame | DeviceFrame,
     streams: int,
     *,
     fps: float = FPS,
@@ -79,9 +88,9 @@ def run_bursts(
     """Latency, p99 in seconds, when frames of so many streams arrive all at once, `fps` times a second: no
     arrangement of the streams is worse. From a frame's due time, so that falling behind shows."""
     latencies: list[float] = []
-    flying: deque[tuple[Lane, float]] = deque()
+    flying: deque[tuple[DrivenLane, float]] = deque()
 
-    def collect() -> Lane:
+    def collect() -> DrivenLane:
         lane, due = flying.popleft()
         lane.wait()
         latencies.append(clock() - due)

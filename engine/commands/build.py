@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", choices=("openvino", "tensorrt"), help="default: openvino")
     parser.add_argument(
-        "--precision", choices=get_args(Precision), help="default: int8; tensorrt has fp16 only"
+        "--precision", choices=get_args(Precision), help="default: int8; tensorrt: fp16, or int8 if asked for"
     )
     parser.add_argument(
         "--frames",

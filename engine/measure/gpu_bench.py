@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.backends.cuda.choose_lanes import MOST
+from engine.backends.cuda.choose_lanes import best, try_lanes
 from engine.backends.cuda.device import CudaDevice, CudaStream, device_errors, planes
 from engine.backends.cuda.engine import CudaEngine
 from engine.backends.cuda.lanes import Work
-from engine.backends.gpu import measure_parity, open_engine
+from engine.backends.cuda.measure import measure_parity, noise_surface
+from engine.backends.gpu import open_engine
 from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.backends.tensorrt.engine import TensorRtEngine
 from engine.errors import DeviceFailed, EngineError
@@ -24,15 +26,14 @@ from engine.frame import Colour
 from engine.load import ZOO, Choice, zoo
 from engine.machine import nvidia_gpus
 from engine.measure.bench import random_checkpoint
-from engine.measure.gpu_report import Case, GpuReport, Row, Span, Stage, overlap
+from engine.measure.gpu_report import Case, FramesOn, GpuReport, Row, Span, Stage, overlap
 from engine.network.checkpoint import Checkpoint, load_checkpoint
 from engine.network.fold import fold
 from engine.network.frame_net import frame_net
-from engine.trials import FPS, most_streams, noise_frame, run_bursts, run_trial
+from engine.trials import FPS, DrivenLane, most_streams, noise_frame, run_bursts, run_trial
 
 PAPER_MODELS = ("awsrn-s-x2", "awsrn-m-x2", "awsrn-x2")  # on random weights: they do not ship
 SIZES = ((640, 360), (960, 540), (1280, 720), (1920, 1080))
-_STAGES: tuple[Stage, ...] = ("copy in", "compute", "copy out")
 _COLOUR = Colour()
 _TRACED_FRAMES = 40
 log = logging.getLogger(__name__)
@@ -90,32 +91,41 @@ def _case(model: str, width: int, height: int) -> Case:
 def _engine(
     backend: str, checkpoint: Checkpoint, path: Path, width: int, height: int
 ) -> tuple[float, list[Row]]:
-    """Parity, and a row for each number of lanes. No gate: random weights are no picture."""
+    """Parity, and a row for each kind and number of lanes. No gate: random weights are no picture."""
     choice = Choice(name=path.stem, source=checkpoint, path=path, backend=backend, precision="fp16", why="")
     spec = choice.spec(width, height)
-    engine, _ = open_engine(backend, checkpoint, path, _COLOUR, spec, on_progress=lambda _: None)
+    engine = open_engine(backend, checkpoint, path, _COLOUR, spec, on_progress=lambda _: None)
     parity_db = measure_parity(engine, checkpoint, _COLOUR)
-    rows = [_row(engine, count) for count in range(1, MOST + 1)]
-    return parity_db, rows
+    return parity_db, [*_rows(engine, "host"), *_rows(engine, "surface")]
 
 
-def _row(engine: CudaEngine | TensorRtEngine, count: int) -> Row:
-    lanes, frame = [engine.lane() for _ in range(count)], noise_frame(engine)
-    trial = run_trial(lanes, frame, seconds=1.0)
-    limit = int(trial.frames_per_s / FPS)
-    streams = most_streams(limit, lambda streams: run_bursts(lanes, frame, streams))
-    with _traced(engine) as device:
-        run_trial([engine.lane() for _ in range(count)], frame, seconds=0.0, frames=_TRACED_FRAMES)
-        spans = device.spans()
-    return Row(backend=engine.spec.backend, trial=trial, streams=streams, overlap=overlap(spans))
+def _rows(engine: CudaEngine | TensorRtEngine, frames: FramesOn) -> Iterator[Row]:
+    """Each number of lanes. How many streams they carry is measured for the one that a service would run."""
+
+    def lane() -> DrivenLane:
+        return engine.lane() if frames == "host" else engine.surface_lane()
+
+    frame = noise_frame(engine) if frames == "host" else noise_surface(engine)
+    trials = try_lanes(lane, frame)
+    for trial in trials:
+        lanes, streams = [lane() for _ in range(trial.lanes)], None
+        if trial is best(trials):
+            limit = int(trial.frames_per_s / FPS)
+            streams = most_streams(limit, partial(run_bursts, lanes, frame))
+        with _traced(engine) as device:
+            run_trial([lane() for _ in range(trial.lanes)], frame, seconds=0.0, frames=_TRACED_FRAMES)
+            spans = device.spans()
+        yield Row(
+            backend=engine.spec.backend, frames=frames, trial=trial, streams=streams, overlap=overlap(spans)
+        )
 
 
 class _TracedDevice(CudaDevice):
     """Puts an event before and behind all work of its streams."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._streams: list[_TracedStream] = []
+        super().__init__()
 
     def stream(self) -> CudaStream:
         stream = _TracedStream(self.torch_device)
@@ -123,16 +133,16 @@ class _TracedDevice(CudaDevice):
         return stream
 
     def spans(self) -> list[Span]:
-        """Times of all work so far, which must be done. A lane takes its streams in the order of its
-        stages."""
+        """Times of all work so far, which must be done."""
         origin = self._streams[0].marks[0][0]
+        stages: dict[CudaStream, Stage] = {self.copy_in: "copy in", self.copy_out: "copy out"}
         return [
             Span(
-                stage=_STAGES[index % len(_STAGES)],
+                stage=stages.get(stream, "compute"),
                 start_ms=origin.elapsed_time(start),
                 end_ms=origin.elapsed_time(end),
             )
-            for index, stream in enumerate(self._streams)
+            for stream in self._streams
             for start, end in stream.marks
         ]
 

@@ -7,6 +7,7 @@ from typing import Literal
 from engine.trials import BUDGET_S, FPS, Trial
 
 Stage = Literal["copy in", "compute", "copy out"]
+FramesOn = Literal["host", "surface"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +21,15 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One engine with so many lanes. `streams`: how many at 30 fps, their frames due all at once, keep p99
-    within the budget; `overlap`: the share of the copies' time in which a network computed."""
+    """One engine with so many lanes, whose frames lie on the host or are surfaces of the GPU, in and out.
+    `streams`: how many at 30 fps, their frames due all at once, keep p99 within the budget, for the number of
+    lanes that a service would run, None for others; `overlap`: the share of the copies' time in which a
+    network computed."""
 
     backend: str
+    frames: FramesOn
     trial: Trial
-    streams: int
+    streams: int | None
     overlap: float
 
 
@@ -47,10 +51,11 @@ class Case:
 
     @property
     def best(self) -> Row | None:
-        """Carries the most streams, then frames, with the fewest lanes."""
+        """What a service with NVDEC and NVENC runs: surfaces, on the engine that carries the most streams,
+        then frames."""
         return max(
-            self.rows,
-            key=lambda row: (row.streams, row.trial.frames_per_s, -row.trial.lanes),
+            (row for row in self.rows if row.frames == "surface" and row.streams is not None),
+            key=lambda row: (row.streams, row.trial.frames_per_s),
             default=None,
         )
 
@@ -95,16 +100,29 @@ def render(report: GpuReport) -> str:
         "",
         f"Measured {report.date} by `make gpu-check` with {versions}.",
         "",
-        "A frame is host planes in to host planes out. p50 and p99: from handing it to a lane until it is "
-        f"back, all lanes in flight. Streams: how many at {FPS:.0f} fps keep p99 within "
-        f"{1e3 * BUDGET_S:.1f} ms although their frames are due all at once. Overlap: the share of the "
-        "copies' time in which a network computes. Eager: the authors' network in float32; compiled: the "
-        "folded FP16 frame graph by `torch.compile`; both on the GPU alone, without copies.",
+        "Frames lie on the host, or are NV12 surfaces of the GPU, as with NVDEC and NVENC; in and out alike. "
+        "p50 and p99: from handing a frame to a lane until it is back, all lanes in flight. Engine's "
+        f"streams: how many at {FPS:.0f} fps keep p99 within {1e3 * BUDGET_S:.1f} ms although their frames "
+        "are due all at once, with as many lanes as a service runs. A service carries no more than that: its "
+        "decoders and encoders aren't in it; `livesr bench --pipeline` measures one of each around it. "
+        "Overlap: the share of the copies' time in which a network computes. Eager: the authors' network in "
+        "float32; compiled: the folded FP16 frame graph by `torch.compile`; both on the GPU alone, without "
+        "copies.",
         "",
-        "## Best of each",
+        "## Surfaces, as a service runs them",
         "",
         *_table(
-            ("model", "size", "engine", "lanes", "frames/s", "p99 ms", "streams", "× eager", "× compiled"),
+            (
+                "model",
+                "size",
+                "engine",
+                "lanes",
+                "frames/s",
+                "p99 ms",
+                "engine's streams",
+                "× eager",
+                "× compiled",
+            ),
             [_best(case) for case in report.cases],
         ),
     ]
@@ -140,15 +158,16 @@ def _details(case: Case) -> Iterator[str]:
     if case.rows:
         yield ""
         yield from _table(
-            ("engine", "lanes", "p50 ms", "p99 ms", "frames/s", "streams", "overlap"),
+            ("engine", "frames", "lanes", "p50 ms", "p99 ms", "frames/s", "engine's streams", "overlap"),
             [
                 (
                     row.backend,
+                    row.frames,
                     str(row.trial.lanes),
                     f"{1e3 * row.trial.p50_s:.2f}",
                     f"{1e3 * row.trial.p99_s:.2f}",
                     f"{row.trial.frames_per_s:.1f}",
-                    str(row.streams),
+                    "–" if row.streams is None else str(row.streams),
                     f"{row.overlap:.0%}",
                 )
                 for row in case.rows

@@ -10,12 +10,16 @@ from engine.errors import BackendUnavailable
 from engine.frame import Precision
 from engine.load import BACKENDS
 from engine.measure.bench import Bench, bench_engine
+from engine.measure.bench_batching import bench_batching
+from engine.measure.bench_batching import describe as describe_batching
 from engine.measure.compare import compare
 from engine.measure.compare import describe as describe_comparison
 from engine.measure.gpu_report import render
 from engine.measure.profile import describe as describe_profile
 from engine.measure.profile import profile_model
 from server.offline.bench_pipeline import bench_pipeline, describe
+from server.offline.bench_sharing import bench_sharing, to_dicts
+from server.offline.bench_sharing import describe as describe_sharing
 from server.settings import PipelineOptions
 from server.wire.logs import log_to_stderr
 from server.worker.ingest.open import DEMO_CLIP
@@ -43,6 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="in turns with a whole stream around the engine: decode, lanes, encode, socket",
     )
     parser.add_argument(
+        "--batching",
+        type=int,
+        metavar="STREAMS",
+        help="so many streams through one engine, in batches and in turns, and one through it and past it",
+    )
+    parser.add_argument(
+        "--sharing",
+        type=int,
+        metavar="STREAMS",
+        help="so many whole streams, each in a worker process of its own and all in one, in turns",
+    )
+    parser.add_argument(
         "--profile",
         action="store_true",
         help="share of time and of the machine's peak by layer and type, from OpenVINO's counters",
@@ -65,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
         return _write_gpu_report(args.gpu_report)
     if args.pipeline:
         return _run_pipeline(args)
+    if args.batching is not None:
+        return _run_batching(args)
+    if args.sharing is not None:
+        return _run_sharing(args)
     if args.profile:
         return _run_profile(args)
     if args.against not in (None, "reference"):
@@ -81,6 +101,36 @@ def run(args: argparse.Namespace) -> int:
         against_reference=args.against is not None,
     )
     print(json.dumps(result.to_dict()) if args.json else _describe(result))
+    return 0
+
+
+def _run_batching(args: argparse.Namespace) -> int:
+    if args.batching < 1:
+        raise ValueError(f"--batching {args.batching}: must be at least 1 stream")
+    width, height = args.size
+    bench = bench_batching(
+        args.model,
+        streams=args.batching,
+        width=width,
+        height=height,
+        backend=args.backend,
+        precision=args.precision,
+        threads=args.threads,
+        wait_s=default("batch_wait_s"),
+        seconds=args.seconds,
+    )
+    print(json.dumps(bench.to_dict()) if args.json else describe_batching(bench))
+    return 0
+
+
+def _run_sharing(args: argparse.Namespace) -> int:
+    if args.sharing < 2:
+        raise ValueError(f"--sharing {args.sharing}: must be at least 2 streams")
+    width, height = args.size
+    results = bench_sharing(
+        args.model, width=width, height=height, streams=args.sharing, seconds=args.seconds
+    )
+    print(json.dumps(to_dicts(results)) if args.json else describe_sharing(results))
     return 0
 
 

@@ -14,7 +14,9 @@ from engine.backends.openvino.engine import devices
 from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.errors import EngineError
 from engine.load import choose, zoo
-from server.settings import PipelineOptions
+from engine.measure.gpu_costs import GpuCosts
+from server.gateway.placement.slots import usual_slots
+from server.settings import PipelineOptions, Settings
 from server.worker.encode.h264 import encoder_problem
 from server.worker.process.nvdec import open_nvdec
 
@@ -36,6 +38,7 @@ def examine() -> dict[str, Any]:
         "cpu": {"model": cpu.model, "cores": cpu.cores, "features": list(cpu.features)},
         "memory_bytes": machine.memory_bytes(),
         "gpus": [str(gpu) for gpu in machine.nvidia_gpus()],
+        "gpu_slots": _gpu_slots(),
         "openvino": {"version": version("openvino"), "devices": devices()},
         "torch": version("torch") if importlib.util.find_spec("torch") else None,
         "ffmpeg": av.ffmpeg_version_info,
@@ -63,6 +66,9 @@ def describe(report: dict[str, Any]) -> str:
         ("PyTorch", report["torch"] or "not installed (checkpoints can't be compiled; artifacts run)"),
         ("FFmpeg", report["ffmpeg"]),
     ]
+    for gpu, slots in report["gpu_slots"].items():
+        how = "as measured" if slots["measured"] else "until its model is measured there"
+        rows.append((f"GPU {gpu}", f"room for {slots['streams']} usual streams, {how}"))
     for name, part in (report["codecs"] | report["gpu_backends"]).items():
         rows.append((name, "works" if part["works"] else f"does not work: {part['reason']}"))
     for name, choice in report["models"].items():
@@ -79,6 +85,16 @@ def _choice(model: str) -> dict[str, Any]:
     except EngineError as exc:
         return {"error": str(exc)}
     return {"backend": choice.backend, "precision": choice.precision, "why": choice.why}
+
+
+def _gpu_slots() -> dict[str, dict[str, Any]]:
+    """How many streams of the default model and an assumed source each GPU takes where none runs."""
+    gpus, settings, costs = machine.nvidia_gpus(), Settings(), GpuCosts()
+    model = settings.defaults.model
+    return {
+        use.gpu.number: {"streams": use.slots, "measured": costs.of(use.gpu.name, model) is not None}
+        for use in usual_slots(gpus, settings, costs).usage()
+    }
 
 
 def _try_gpu(backend: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from engine.machine import Gpu, nvidia_gpus
+from engine.measure.gpu_costs import GpuCosts
 from server.gateway.app import Gateway, create_app
 from server.gateway.auth.first_token import first_token
 from server.gateway.figures.metrics import Metrics
@@ -25,6 +26,7 @@ from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
 from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.local import LocalPlacement
+from server.gateway.placement.slots import usual_slots
 from server.gateway.routes.health import metrics_app
 from server.gateway.streams.kept import CantBeKept, KeptStreams
 from server.settings import Server as ServerSettings
@@ -76,7 +78,11 @@ def run(args: argparse.Namespace) -> int:
     # Streams on GPUs are counted by slots.
     measured = settings.limits.usable_share > 0 and not gpus
     capacity = Capacity(settings.limits.usable_share) if measured else None
-    placement = LocalPlacement(gpus, settings.gpu.slots, standby=settings.workers.standby)
+    placement = LocalPlacement(
+        usual_slots(gpus, settings, GpuCosts()) if gpus else None,
+        standby=settings.workers.standby,
+        streams_per_worker=settings.workers.streams_per_worker,
+    )
     app = create_app(settings, placement, metrics, capacity, kept)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from engine.backends.openvino.peak import measure_peak
-from engine.frame import Engine, EngineSpec, Precision, YuvFrame
-from engine.load import load_engine
+from engine.backends.require_gpu import GPU_BACKENDS
+from engine.frame import Engine, EngineSpec, GpuEngine, Precision
+from engine.load import choose, load_engine
+from engine.trials import DrivenLane
 from server.offline.file_reader import WholeFile
 from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, VIDEO_CLOCK_HZ, Message
 from server.worker.connection import Connection
 from server.worker.encode.h264 import choose_encoder
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.open import DEMO_CLIP
+from server.worker.process.lanes import lane_count
 from server.worker.process.picture import Picture, host_planes
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.ring import Upscaled
@@ -48,6 +51,7 @@ class PipelineBench:
     spec: EngineSpec
     clip: str
     lanes: int
+    on_gpu: bool  # pictures stayed there from decoder to encoder
     encoder: str
     preset: str
     rounds: int
@@ -80,25 +84,29 @@ def bench_pipeline(
     seconds: float,
 ) -> PipelineBench:
     """Decode, lanes, encode and the socket to the gateway as fast as they go, nothing dropped, in turns with
-    the engine alone on the same pictures. Without sound, whose cost does not grow with the frame rate."""
+    the engine alone on the same pictures: in the GPU's memory where the service would keep them there.
+    Without sound, whose cost does not grow with the frame rate."""
+    encoder = choose_encoder(encoder, preset, _LOG)
+    on_gpu = encoder == "h264_nvenc" and choose(model, backend, precision).backend in GPU_BACKENDS
+    read = partial(decode, clip, on_gpu=on_gpu)
     pictures = list[Picture]()
-    decode(clip, pictures.append)
+    read(pictures.append)
     if len(pictures) < 2 * _WARM_UP_FRAMES:
         raise ValueError(f"{clip}: has {len(pictures)} pictures; at least {2 * _WARM_UP_FRAMES} are needed")
-    encoder = choose_encoder(encoder, preset, _LOG)
     first = pictures[0].format
     width, height = first.even_size
+    on_gpu = pictures[0].on_gpu  # NVDEC does not take every clip
     engine = load_engine(
         model, width=width, height=height, colour=first.colour,
         backend=backend, precision=precision, threads=threads, lanes=lanes,
     )  # fmt: skip
-    lanes = engine.spec.lanes
-    frames = [host_planes(picture) for picture in pictures]
+    lanes = lane_count(engine, on_gpu=on_gpu)
+    frames = [picture.planes if on_gpu else host_planes(picture) for picture in pictures]
     alone, whole = list[Rate](), list[Rate]()
     with Drain() as drain:
         end_s = time.monotonic() + seconds
         while not whole or time.monotonic() < end_s:
-            alone.append(measure_rate(partial(_run_engine, engine, frames, lanes)))
+            alone.append(measure_rate(partial(_run_engine, _lane_maker(engine, on_gpu), frames, lanes)))
             publisher = VideoPublisher(
                 encoder=encoder,
                 preset=preset,
@@ -108,16 +116,13 @@ def bench_pipeline(
                 audio_format=lambda: None,
                 log=_LOG,
             )
-            whole.append(
-                measure_rate(
-                    partial(run_pipeline, lambda *_: engine, partial(decode, clip), lanes, publisher)
-                )
-            )
+            whole.append(measure_rate(partial(run_pipeline, lambda *_: engine, read, lanes, publisher)))
             publisher.close()
     return PipelineBench(
         spec=engine.spec,
         clip=clip.name,
         lanes=lanes,
+        on_gpu=on_gpu,
         encoder=encoder,
         preset=preset,
         rounds=len(whole),
@@ -133,7 +138,7 @@ def describe(bench: PipelineBench) -> str:
     lines = [
         f"{spec.model} · {spec.backend} {spec.precision} · {spec.width}×{spec.height} → "
         f"{spec.width * spec.scale}×{spec.height * spec.scale} · {bench.clip} · {bench.rounds} rounds, "
-        f"{bench.lanes} lanes, {bench.encoder} {bench.preset}"
+        f"{bench.lanes} lanes, {bench.encoder} {bench.preset}" + (" · NVDEC to NVENC" if bench.on_gpu else "")
     ]
     for name, rate in (("engine alone", bench.engine), ("pipeline", bench.pipeline)):
         gmac_per_s = bench.gmac_per_s(rate)
@@ -151,9 +156,9 @@ def _peak_gmac_per_s(spec: EngineSpec, threads: int) -> float | None:
     return measure_peak(spec.precision, threads=threads) / 1e6  # from multiply-adds a millisecond
 
 
-def decode(clip: Path, put: Callable[[Picture], None]) -> None:
-    """Gives every picture of the clip."""
-    whole = WholeFile(clip, _LOG, time_base=Fraction(1, VIDEO_CLOCK_HZ))
+def decode(clip: Path, put: Callable[[Picture], None], *, on_gpu: bool = False) -> None:
+    """Gives every picture of the clip; `on_gpu`: as surfaces, where NVDEC takes it."""
+    whole = WholeFile(clip, _LOG, time_base=Fraction(1, VIDEO_CLOCK_HZ), on_gpu=on_gpu)
     try:
         whole.run(put)
     finally:
@@ -183,9 +188,15 @@ def _median(rates: Sequence[Rate]) -> Rate:
     )
 
 
-def _run_engine(engine: Engine, frames: list[YuvFrame], count: int, done: Callable[[], None]) -> None:
+def _lane_maker(engine: Engine, on_gpu: bool) -> Callable[[], DrivenLane]:
+    return engine.surface_lane if on_gpu and isinstance(engine, GpuEngine) else engine.lane
+
+
+def _run_engine(
+    make: Callable[[], DrivenLane], frames: Sequence[object], count: int, done: Callable[[], None]
+) -> None:
     """Runs the bare engine with `count` frames in flight."""
-    lanes = [engine.lane() for _ in range(count)]
+    lanes = [make() for _ in range(count)]
     for index in range(len(frames) + count):
         lane = lanes[index % count]
         if index >= count:

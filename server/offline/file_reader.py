@@ -31,6 +31,7 @@ class WholeFile:
         log: Log,
         *,
         time_base: Fraction | None = None,  # the file's own
+        on_gpu: bool = False,  # pictures stay there if NVDEC takes the file
     ) -> None:
         """Raises ValueError where it is no file with video in it."""
         if not path.is_file():
@@ -55,6 +56,7 @@ class WholeFile:
             stamp=self._stamp,
             on_drop=lambda reason: self.dropped.update([reason]),
             log=log,
+            on_gpu=on_gpu,
         )
 
     @property

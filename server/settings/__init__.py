@@ -43,11 +43,12 @@ __all__ = [
 
 
 class GpuSharing(Table):
-    slots: int = Field(default=4, ge=1, le=64)  # streams that share one GPU
+    slots: int = Field(default=0, ge=0, le=64)  # streams that share one GPU; 0: as many as measured to fit
 
 
 class Workers(Table):
     standby: int = Field(default=1, ge=0, le=16)  # processes that wait for a worker to die
+    streams_per_worker: int = Field(default=1, ge=1, le=64)  # of those on the CPU
 
 
 class Hls(Table):

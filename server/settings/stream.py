@@ -36,6 +36,12 @@ class PipelineOptions(Table):
     engine_threads: int = Field(
         default=0, ge=0, le=256, description="CPU threads of the engine; 0: every core"
     )
+    batch_wait_s: float = Field(
+        default=0.003,
+        ge=0,
+        le=0.05,
+        description="On a GPU a frame waits so long, at most, for those of other streams to be computed with",
+    )
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
     preset: str = Field(default="superfast", min_length=1, description="The encoder's own preset name")
     bitrate_bps: int = Field(

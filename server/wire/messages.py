@@ -1,4 +1,6 @@
-"""What crosses between a stream's worker and the gateway. `wire.codec` says how it lies on the socket."""
+"""What crosses between a stream's worker and the gateway. `wire.codec` says how it lies on the socket.
+
+A stream has a socket of its own, whichever process its worker shares with others."""
 
 from typing import Annotated, Literal
 
@@ -62,6 +64,7 @@ class WorkerJob(Message, frozen=True):
     backend: Text | None  # None: the best of this machine
     lanes: int  # 0: as many as suit the engine
     engine_threads: int  # 0: every core
+    batch_wait_s: float  # on a GPU a frame waits so long for those of other streams
     encoder: Text  # "auto", "libx264" or "h264_nvenc"
     preset: Text
     bitrate_bps: int  # 0: chosen from the output's size and rate
@@ -165,7 +168,7 @@ class PublisherGone(Message, frozen=True):
 
 
 class Stop(Message, frozen=True):
-    """Gateway → worker: finish and exit."""
+    """Gateway → worker: finish the stream. Once nothing is left of it the worker closes the socket."""
 
 
 class Alive(Message, frozen=True):
@@ -235,6 +238,14 @@ class Opened(Message, frozen=True):
     audio: AudioFormat | None
 
 
+class GpuUse(_Part, frozen=True):
+    """What a stream takes of its GPU, as measured when its engine was built."""
+
+    frame_s: Seconds  # of the GPU's time for each frame
+    engine_bytes: Annotated[int, Meta(ge=0)]  # of its memory, for all streams of the engine
+    lane_bytes: Annotated[int, Meta(ge=0)]  # for the lanes of this one
+
+
 class EngineLoad(Message, frozen=True):
     """Worker → gateway: how far the engine for the source's pictures is, as it changes, and with each
     heartbeat while it loads. What upscales meanwhile is in `Opened`."""
@@ -247,6 +258,7 @@ class EngineLoad(Message, frozen=True):
     detail: Text  # what is being done, or why it failed; "" where nobody says
     matrix: Matrix = "bt709"
     full_range: bool = False
+    gpu: GpuUse | None = None  # where the engine is ready, and was measured on a GPU like this
 
 
 class Trace(_Part, frozen=True):
@@ -332,7 +344,8 @@ class WorkerBroken(Message, frozen=True):
 
 
 class Heartbeat(Message, frozen=True):
-    """Worker → gateway, twice a second: how full its queues are, and what it takes of the machine."""
+    """Worker → gateway, twice a second: how full its queues are, and what it takes of the machine. Of a
+    process that several streams share, each says its own part."""
 
     queues: dict[Stage, int]  # frames waiting
     rss_bytes: int

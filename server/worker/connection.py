@@ -20,7 +20,7 @@ class Connection:
 
     def send(self, message: Message) -> bool:
         """False where sound is dropped because the gateway is slow. Does nothing once the gateway has gone:
-        the reader sees it and ends the process."""
+        the reader sees it and ends the stream."""
         return self._outbox.put(message)
 
     @property
@@ -28,9 +28,16 @@ class Connection:
         """Pictures wait because the gateway is slow."""
         return self._outbox.full
 
-    def close(self) -> None:
-        """Returns once all that was said has left, or the gateway has gone."""
+    def finish(self) -> None:
+        """Returns once all that was said has left, or the gateway has gone; `messages` ends. The gateway sees
+        it as the end of the stream."""
         self._outbox.close()
+        with suppress(OSError):  # the gateway was first
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """After `finish`, once nobody waits in `messages` any more."""
+        self._socket.close()
 
     def messages(self) -> Iterator[Message]:
         """Messages until the gateway has gone. Raises ProtocolError."""

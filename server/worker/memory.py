@@ -1,9 +1,11 @@
-"""Bound on what one worker may take: a source that makes it run away ends it, and not the machine."""
+"""Bound on what a worker may take: a source that makes it run away ends it, and not the machine."""
 
 import errno
 import re
 import resource
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import av
 
@@ -18,15 +20,46 @@ _WORDS = re.compile(
 _ROOM, _ROOM_BYTES = 0.1, 64 << 20
 
 
+class SharedBound:
+    """Bound of a process that several streams share: the sum of theirs, as nobody can say whose memory is
+    whose. What one of them takes beyond its own part is missing to whoever asks next."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bounds: list[int] = []
+
+    @property
+    def streams(self) -> int:
+        return len(self._bounds)
+
+    @contextmanager
+    def raised_by(self, most_bytes: int) -> Iterator[None]:
+        """While a stream runs that may take so much; 0 for no bound."""
+        with self._lock:
+            self._bounds.append(most_bytes)
+            self._apply()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._bounds.remove(most_bytes)
+                self._apply()
+
+    def _apply(self) -> None:
+        limit_memory(0 if 0 in self._bounds else sum(self._bounds))
+
+
 def limit_memory(most_bytes: int) -> None:
     """Bounds the process's private writable memory, 0 for no bound; what goes beyond fails as MemoryError.
 
     RLIMIT_DATA and not RLIMIT_AS: models mapped from files and reserves of allocators are address space only.
     Nothing is bounded beside a GPU, since CUDA maps the memory of every device.
     """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = hard
     if most_bytes and not nvidia_gpus():
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         most = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
+    if most != soft:
         resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 

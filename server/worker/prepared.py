@@ -1,13 +1,16 @@
-"""Engines compiled ahead, by a worker that has no job yet."""
+"""Engines compiled ahead, for a connection that has no job yet."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 
 from engine.errors import EngineError
 from engine.frame import Colour, Engine, YuvFrame
 from engine.load import load_engine
-from server.wire.messages import Prepare, WorkerJob
+from server.wire.messages import Prepare
+from server.worker.engines import engine_key
+from server.worker.shared import SharedEngines
 
 log = logging.getLogger(__name__)
 
@@ -16,23 +19,16 @@ MOST_ENGINES = 4
 
 
 class PreparedEngines:
-    """`prepare` belongs to who waits for a job, `take` to the one that loads engines for it."""
+    """Keeps shared engines that no stream uses yet, until its own has taken what it needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedEngines) -> None:
+        self._shared = shared
         self._engines: dict[Prepare, Engine] = {}
 
     def prepare(self, wanted: Prepare) -> None:
         """Compiles it and has it upscale some pictures; why it can't be, the job's own loading will say."""
         try:
-            engine = load_engine(
-                wanted.model,
-                width=wanted.width,
-                height=wanted.height,
-                colour=Colour(matrix=wanted.matrix, full_range=wanted.full_range),
-                backend=wanted.backend,
-                threads=wanted.engine_threads,
-                lanes=wanted.lanes,
-            )
+            engine = self._shared.get(engine_key(wanted), lambda say: _load(wanted, say), lambda _: None)
             _warm_up(engine)
         except (EngineError, ValueError) as exc:
             log.warning("a standby can't prepare %s: %s", wanted.model, exc)
@@ -41,12 +37,22 @@ class PreparedEngines:
         if len(self._engines) > MOST_ENGINES:
             del self._engines[next(iter(self._engines))]  # the oldest
 
-    def take(self, job: WorkerJob, width: int, height: int, colour: Colour) -> Engine | None:
-        """The job's engine for these planes, once; whatever else was prepared goes."""
-        wanted = job.engine(width=width, height=height, matrix=colour.matrix, full_range=colour.full_range)
-        engine = self._engines.get(wanted)
+    def let_go(self) -> None:
+        """Leaves each engine to the streams that use it."""
         self._engines.clear()
-        return engine
+
+
+def _load(wanted: Prepare, on_progress: Callable[[str], None]) -> Engine:
+    return load_engine(
+        wanted.model,
+        width=wanted.width,
+        height=wanted.height,
+        colour=Colour(matrix=wanted.matrix, full_range=wanted.full_range),
+        backend=wanted.backend,
+        threads=wanted.engine_threads,
+        lanes=wanted.lanes,
+        on_progress=on_progress,
+    )
 
 
 def _warm_up(engine: Engine) -> None:

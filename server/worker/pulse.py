@@ -41,9 +41,15 @@ class Pulse:
         self._at_work = at_work
         self._seen: Mapping[str, int] = {}
         self._silent_s: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="pulse", daemon=True).start()
+        self._thread.start()
+
+    def join(self) -> None:
+        """Returns once it has ended, which it does when it is stopped."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():

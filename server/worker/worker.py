@@ -1,7 +1,6 @@
 """One stream, from its source to the gateway: its parts wired together."""
 
 import os
-import resource
 import threading
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
@@ -28,11 +27,11 @@ from server.wire.messages import (
     WorkerJob,
 )
 from server.worker.connection import Connection
-from server.worker.cost import FrameCost
+from server.worker.cost import Account, FrameCost, work_of
 from server.worker.drops import Drops
 from server.worker.encode.slate import Slate, load_image
 from server.worker.encode.video import IDLE_S, VideoPublisher
-from server.worker.engines import LoadBy, bicubic_loader, lower_models, stays_on_gpu
+from server.worker.engines import LoadBy, bicubic_loader, gpu_use, lower_models, stays_on_gpu, torch_loader
 from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceError
@@ -41,11 +40,11 @@ from server.worker.process.gate import Gate
 from server.worker.process.governor import Governor
 from server.worker.process.picture import Picture
 from server.worker.process.pipeline import Pipeline
+from server.worker.process.ring import Upscaled
 from server.worker.process.supply import StandIn
 from server.worker.pulse import HANG_S, Pulse
 
 _HEARTBEAT_S = 0.5
-_PAGE_BYTES = resource.getpagesize()
 
 
 class WorkerHung(Exception):
@@ -59,8 +58,10 @@ class JobError(Exception):
 class Worker:
     """One stream, from its source to the gateway."""
 
-    def __init__(self, job: WorkerJob, connection: Connection, log: Log, load_by: LoadBy) -> None:
-        """Raises JobError, EngineError."""
+    def __init__(
+        self, job: WorkerJob, connection: Connection, log: Log, load_by: LoadBy, account: Account
+    ) -> None:
+        """`account` is of all streams of the process. Raises JobError, EngineError."""
         self.stop = threading.Event()
         self._watched = threading.Event()
         self._job = job
@@ -130,10 +131,12 @@ class Worker:
             produce=self._produce,
             load=load_by(job, self._on_progress),
             lanes=job.lanes,
-            consume=self.publisher.publish,
+            consume=self._publish,
             on_drop=self._on_drop,
             log=log,
-            stand_in=StandIn(load=bicubic_loader(job), patience_s=job.engine_patience_s),
+            stand_in=StandIn(
+                load=bicubic_loader(job), better=torch_loader(job, load_by), patience_s=job.engine_patience_s
+            ),
             lower=[
                 bicubic_loader(job)
                 if model == BICUBIC
@@ -147,6 +150,9 @@ class Worker:
         self._pulse = Pulse(
             connection.send, steps=self._pipeline.steps, held_up=lambda: connection.held_up, stop=self.stop
         )
+        self._work = 0.0
+        self._account = account
+        self._share = account.open(lambda: self._work)
 
     def run(self) -> None:
         """Runs until stopped. Raises what ended the pipeline, SourceError where the source is over, or
@@ -164,6 +170,18 @@ class Worker:
         self._pipeline.join(timeout_s=1.0)
         if not self.stop.is_set():
             raise SourceError("the source has ended")
+
+    def close(self) -> None:
+        """Returns once nothing of it is left; what waits is ended."""
+        self.stop.set()
+        self._watched.set()  # for who waits to be watched
+        self._account.close(self._share)
+        self._pipeline.close()
+        self._pulse.join()
+
+    def _publish(self, upscaled: Upscaled) -> None:
+        self.publisher.publish(upscaled)
+        self._work += work_of(upscaled.spec)
 
     def _produce(self, put: Callable[[Picture], None]) -> None:
         self._gate = Gate(put, watched=self._watched.is_set, loaded=lambda: self._pipeline.loaded)
@@ -220,13 +238,12 @@ class Worker:
         if load is not None and load != self._told:
             self._told = load
             self._connection.send(load)
-        times = os.times()
-        cpu_s = times.user + times.system
+        cpu_s, rss_bytes = self._account.report(self._share)
         self._connection.send(
             Heartbeat(
                 queues=self._pipeline.queues(),
                 pid=os.getpid(),
-                rss_bytes=_rss_bytes(),
+                rss_bytes=rss_bytes,
                 cpu_s=cpu_s,
                 steady=self._governor.steady,
                 frame_cpu_s=self._cost.report(self._governor.level, self.publisher.frames, cpu_s),
@@ -246,6 +263,7 @@ class Worker:
             matrix=status.colour.matrix,
             full_range=status.colour.full_range,
             detail=self._progress if status.state == "loading" else status.reason,
+            gpu=gpu_use(status.spec, lanes=self._job.lanes, on_gpu=status.on_gpu) if status.spec else None,
         )
 
 
@@ -258,8 +276,3 @@ def open_slate(job: WorkerJob, log: Log) -> Slate:
     except ValueError as exc:
         log.error("%s: the last picture is shown instead", exc)
         return Slate(None)
-
-
-def _rss_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * _PAGE_BYTES

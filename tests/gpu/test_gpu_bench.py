@@ -22,8 +22,11 @@ def test_the_report_has_figures_of_every_engine(tmp_path: Path, monkeypatch: pyt
         assert case.failures.keys() == set(GPU_BACKENDS) - there
         assert {row.backend for row in case.rows} == there
         assert all(row.trial.frames_per_s > 30 for row in case.rows)
+        assert {row.frames for row in case.rows} == {"host", "surface"}
+        assert case.best is not None
         for backend in there:
-            overlaps = {row.trial.lanes: row.overlap for row in case.rows if row.backend == backend}
+            rows = [row for row in case.rows if (row.backend, row.frames) == (backend, "host")]
+            overlaps = {row.trial.lanes: row.overlap for row in rows}
             # A single lane copies before and after its network computes; only others can hide that.
             assert overlaps[1] < 0.1 < max(overlaps.values())
         assert isinstance(case.eager_ms, float)

@@ -33,6 +33,7 @@ keyframe_interval_s = 1.0
 engine_patience_s = 60.0  # of a busy machine: what the peers are to see is the network's picture
 [workers]
 standby = {standby}
+streams_per_worker = {streams_per_worker}
 """
 # The other programs' servers, files and ports are all on this machine, and their players need not wait.
 FOR_PEERS = f"""
@@ -125,17 +126,27 @@ def running(
     module: str = "server",
     port: int = 0,
     standby: int = 0,
+    streams_per_worker: int = 1,
 ) -> Iterator[Service]:
     """Starts a service without streams on that port, 0 being a free one; its process ends with the block.
 
     `settings` are further tables, `token` what it is asked with, `base` the tables that suit most
     peers, `server` and `webrtc` further lines of those, and `module` what is started in the
-    place of `livesr`; `standby`: how many workers wait.
+    place of `livesr`; `standby`: how many workers wait, `streams_per_worker`
+    how many streams share one.
     """
     port = port or free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
     config.write_text(
-        SETTINGS.format(port=port, server=server, webrtc=webrtc, standby=standby) + base + settings
+        SETTINGS.format(
+            port=port,
+            server=server,
+            webrtc=webrtc,
+            standby=standby,
+            streams_per_worker=streams_per_worker,
+        )
+        + base
+        + settings
     )
     command = [sys.executable, "-m", module, "serve", "--config", str(config)]
     with log.open("wb") as output:

@@ -13,6 +13,7 @@ import copy
 import importlib.metadata
 import tempfile
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ class Built:
     layers: tuple[Layer, ...] = field(repr=False)
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
+    profiles: tuple[dict[str, list[tuple[int, ...]]], ...]  # of each input: smallest, typical, largest shape
+    any_gpu: bool
     engine: bytes = field(repr=False)
 
     @property
@@ -104,7 +107,9 @@ class Built:
         return [layer for layer in self.layers if "FLOAT" in layer.inputs + layer.outputs]
 
 
-def compile_offline(net: FrameNet, sizes: Sizes, batch: int = 1) -> Built:
+def compile_offline(
+    net: FrameNet, sizes: Sizes, batches: Sequence[int] = (1,), *, any_gpu: bool = False
+) -> Built:
     """Through `export_graph` and `compile_graph`, as on a GPU. Raises what they raise."""
     built: list[Built] = []
 
@@ -119,8 +124,9 @@ def compile_offline(net: FrameNet, sizes: Sizes, batch: int = 1) -> Built:
     _conversion.TRTInterpreter = Interpreter
     try:
         with tempfile.TemporaryDirectory() as folder:
-            graph = export.export_graph(net, sizes, batch)
-            engine = export.compile_graph(graph, sizes, batch, Path(folder) / "timing.bin")
+            graph = export.export_graph(net, sizes, batches)
+            timing_cache = Path(folder) / "timing.bin"
+            engine = export.compile_graph(graph, sizes, batches, timing_cache, any_gpu=any_gpu)
     finally:
         _conversion.TRTInterpreter = TRTInterpreter
     assert engine == built[0].engine
@@ -149,6 +155,11 @@ def _build(interpreter: Any) -> Built:
         layers=tuple(_layer(network.get_layer(i)) for i in range(network.num_layers)),
         inputs=_bindings(network.get_input(i) for i in range(network.num_inputs)),
         outputs=_bindings(network.get_output(i) for i in range(network.num_outputs)),
+        profiles=tuple(
+            {name: [tuple(shape) for shape in profile.get_shape(name)] for name in interpreter._input_names}
+            for profile in interpreter.optimization_profiles or ()
+        ),
+        any_gpu=interpreter.compilation_settings.hardware_compatible,
         engine=bytes(plan),
     )
 

@@ -2,8 +2,10 @@
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,10 +14,12 @@ if os.environ.get("TENSORRT_CHECK") != "1":
     pytest.skip("`make tensorrt-check` runs these, in an environment of their own", allow_module_level=True)
 
 from engine.backends.tensorrt import export
-from engine.backends.tensorrt.request import Sizes
+from engine.backends.tensorrt.request import ANY_SIZE, Sizes
+from engine.batches import BATCHES
 from engine.config import AwsrnConfig, live_config, paper_config
 from engine.errors import BuildFailed
 from engine.frame import Colour
+from engine.net import Batch
 from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import Checkpoint, load_checkpoint
 from engine.network.fold import fold
@@ -31,7 +35,6 @@ pytestmark = [
 ]
 
 SMALL = Sizes.only(48, 32)
-DYNAMIC = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1080))
 
 
 def rgb_config(scale: int) -> AwsrnConfig:
@@ -99,7 +102,7 @@ def test_a_frame_graph_becomes_one_engine_in_half(network: Awsrn, colour: Colour
 @pytest.mark.parametrize("config", [live_config(), rgb_config(2)], ids=["y", "rgb"])
 def test_one_engine_takes_every_size(config: AwsrnConfig) -> None:
     net = half(make_network(config))
-    built = compile_offline(net, DYNAMIC)
+    built = compile_offline(net, ANY_SIZE)
     assert_whole_and_half(built)
     for width, height in ((64, 64), (70, 66)):
         assert_lowering_changed_nothing(net, built, 1, width, height)
@@ -107,12 +110,71 @@ def test_one_engine_takes_every_size(config: AwsrnConfig) -> None:
 
 
 @pytest.mark.parametrize("config", [live_config(), rgb_config(2)], ids=["y", "rgb"])
-def test_an_engine_takes_several_frames_at_once(config: AwsrnConfig) -> None:
+def test_one_engine_has_a_profile_for_each_batch(config: AwsrnConfig) -> None:
     net = half(make_network(config))
-    built = compile_offline(net, SMALL, batch=3)
+    built = compile_offline(net, SMALL, BATCHES)
     assert_whole_and_half(built)
-    assert_lowering_changed_nothing(net, built, 3, 48, 32)
-    assert built.outputs[0].shape == (3, 1, 64, 96)
+    for batch in (1, 3, 8):
+        assert_lowering_changed_nothing(net, built, batch, 48, 32)
+    assert [t.shape for t in built.inputs] == [(-1, 1, 32, 48), (-1, 2, 16, 24)]
+    y, uv = (tensor.name for tensor in built.inputs)
+    assert built.profiles == tuple(
+        {y: 3 * [(batch, 1, 32, 48)], uv: 3 * [(batch, 2, 16, 24)]} for batch in BATCHES
+    )
+
+
+def test_an_engine_for_every_size_takes_batches_of_small_ones() -> None:
+    net = half(make_network(live_config()))
+    built = compile_offline(net, ANY_SIZE, ANY_SIZE.batches)
+    assert_whole_and_half(built)
+    assert_lowering_changed_nothing(net, built, 2, 72, 64)
+    name = built.inputs[0].name
+    ranges = [(profile[name][0], profile[name][2]) for profile in built.profiles]
+    assert ranges == [
+        ((1, 1, 64, 64), (1, 1, 1920, 1920)),
+        ((2, 1, 64, 64), (2, 1, 1280, 1280)),
+        ((4, 1, 64, 64), (4, 1, 904, 904)),
+        ((8, 1, 64, 64), (8, 1, 640, 640)),
+    ]
+
+
+def test_an_engine_for_every_gpu_is_asked_for_as_such() -> None:
+    """torch-tensorrt swallows what it doesn't know. What it does with this is TensorRT's: its offline builder
+    builds for several GPUs by itself."""
+    net = half(make_network(live_config()))
+    assert not compile_offline(net, SMALL).any_gpu
+    assert compile_offline(net, SMALL, any_gpu=True).any_gpu
+
+
+def frames_for(config: AwsrnConfig) -> list[Batch]:
+    rng = np.random.default_rng(0)
+    return [rng.uniform(0, 255, (1, config.channels, 32, 48)).astype(np.float32) for _ in range(2)]
+
+
+def int8(network: Awsrn) -> FrameNet:
+    state = Checkpoint(config=network.config, state=network.state_dict(), provenance={})
+    return export.half_frame_net(state, Colour(), frames_for(network.config))
+
+
+@pytest.mark.parametrize("sizes", [SMALL, ANY_SIZE], ids=["one size", "any size"])
+@pytest.mark.parametrize("config", [live_config(), rgb_config(2)], ids=["y", "rgb"])
+def test_the_body_becomes_int8_and_the_rest_stays_half(config: AwsrnConfig, sizes: Sizes) -> None:
+    """Each convolution of the body is given integers, of its input and of its weights; no other is."""
+    net = int8(make_network(config))
+    built = compile_offline(net, sizes)
+    assert not built.missing
+    assert built.partitions == (1, 0)
+    assert_lowering_changed_nothing(net, built, 1, 48 if sizes is SMALL else 64, 32 if sizes is SMALL else 64)
+    convolutions = sum(1 for layer in built.layers if layer.kind == "CONVOLUTION")
+    body = config.lfbs * (2 * config.awrus + 1)
+    kinds = Counter(layer.kind for layer in built.layers)
+    assert (kinds["QUANTIZE"], kinds["DEQUANTIZE"]) == (body, 2 * body)
+    assert convolutions > body
+    scales = {"FLOAT"}  # of quantisers; nothing else is in it
+    for layer in built.float32_layers:
+        assert layer.kind in ("QUANTIZE", "DEQUANTIZE", "CONSTANT"), layer
+        assert set(layer.outputs) <= scales | {"INT8", "HALF"}
+    assert built.engine
 
 
 def test_the_papers_network_becomes_one_engine_at_its_real_size() -> None:
@@ -184,6 +246,12 @@ def test_control_an_operator_without_a_converter_is_refused() -> None:
         pytest.raises(BuildFailed, match=r"can't compile the graph: .*digamma not currently supported"),
     ):
         compile_offline(net, SMALL)
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_timing_caches_are_merged_by_calls_that_tensorrt_has() -> None:
+    """The offline builder times nothing, so that there is nothing to merge."""
+    assert export.merge_timing_caches(b"", b"").startswith(b"ptrt")
 
 
 def test_torch_tensorrt_knows_every_option_that_it_is_given() -> None:

@@ -5,19 +5,22 @@ calls, and nothing is allocated on the frame path once there are surfaces enough
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from engine.backends.cuda.lanes import DeviceLane, Output_co, Work
+from engine.backends.cuda.lanes import DeviceLane, FrameLane, Output_co, Work, check_size
 from engine.backends.cuda.surfaces import SurfaceSink, read_surface, surface_pool
 from engine.errors import BackendUnavailable, DeviceFailed
-from engine.frame import DeviceFrame, EngineSpec, YuvFrame
+from engine.frame import DeviceFrame, EngineSpec, YuvFrame, copy_planes
 
-Planes = tuple[Tensor, Tensor]  # y (1, 1, h, w) and uv (1, 2, h/2, w/2), uint8
+Planes = tuple[Tensor, Tensor]  # y (B, 1, h, w) and uv (B, 2, h/2, w/2), uint8
+Network = Callable[[Tensor, Tensor], Planes]
 Output = TypeVar("Output", bound=YuvFrame | DeviceFrame)
 
 # A graph must not hold what only the first runs do: choosing algorithms, loading kernels.
@@ -58,8 +61,8 @@ class CudaEvent:
 
 
 class CudaStream:
-    def __init__(self, device: torch.device) -> None:
-        self.raw = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    def __init__(self, device: torch.device, *, priority: int = 0) -> None:
+        self.raw = torch.cuda.Stream(device, priority=priority)  # type: ignore[no-untyped-call]
 
     def enqueue(self, work: Work) -> None:
         with device_errors("when it was given work"), torch.cuda.stream(self.raw), torch.no_grad():
@@ -83,10 +86,11 @@ class _ForeignStream(CudaStream):
 
 
 class CudaDevice:
-    """The GPU that is PyTorch's current one when it is made."""
+    """The GPU that is PyTorch's current one when it is made, for the lanes of one engine."""
 
     def __init__(self) -> None:
         self.torch_device = torch.device("cuda", torch.cuda.current_device())
+        self.copy_in, self.copy_out = self.stream(), self.stream()
 
     def stream(self) -> CudaStream:
         return CudaStream(self.torch_device)
@@ -121,60 +125,132 @@ class HostSink:
         self._uv.copy_(uv, non_blocking=True)
 
 
-class GraphProgram(Generic[Output]):
-    """A network captured as a CUDA graph. `network` maps planes of the device to planes of the device, by
-    operations on the current stream only. It lives as long as the graph, which may run on its memory."""
+class CudaSlot(Generic[Output]):
+    """One frame on its way: pinned planes or a surface of another's before, a sink behind."""
+
+    def __init__(self, spec: EngineSpec, device: CudaDevice, sink: Sink[Output]) -> None:
+        self._pinned = planes(spec.width, spec.height, pinned=True)
+        self._input = host_frame(*self._pinned)
+        self._lent: DeviceFrame | None = None
+        self._written = device.event()
+        self._spec = spec
+        self._device = device
+        self._sink = sink
+
+    @property
+    def written(self) -> CudaEvent | None:
+        return None if self._lent is None else self._written
+
+    def put(self, frame: YuvFrame | DeviceFrame) -> None:
+        check_size(frame, self._spec)
+        if isinstance(frame, DeviceFrame):
+            self._device.producer(frame.stream).record(self._written)
+            self._lent = frame
+        else:
+            copy_planes(frame, self._input)
+            self._lent = None
+
+    def take(self) -> Output:
+        self._lent = None
+        return self._sink.output
+
+    def upload(self, y: Tensor, uv: Tensor) -> None:
+        """Work: the frame to planes of the device."""
+        if self._lent is None:
+            y.copy_(self._pinned[0], non_blocking=True)
+            uv.copy_(self._pinned[1], non_blocking=True)
+        else:
+            read_surface(self._lent, y, uv)
+
+    def download(self, y: Tensor, uv: Tensor) -> None:
+        """Work: planes of the device to the sink."""
+        self._sink.take(y, uv)
+
+
+class CudaHostSlot(CudaSlot[YuvFrame]):
+    def __init__(self, spec: EngineSpec, device: CudaDevice) -> None:
+        """Raises DeviceFailed."""
+        with device_errors("while a slot was made"):
+            super().__init__(spec, device, HostSink(spec.scale * spec.width, spec.scale * spec.height))
+
+    def take_into(self, planes: YuvFrame) -> None:
+        copy_planes(self.take(), planes)
+
+
+class CudaSurfaceSlot(CudaSlot[DeviceFrame]):
+    def __init__(self, spec: EngineSpec, device: CudaDevice) -> None:
+        """Raises DeviceFailed."""
+        pool = surface_pool(spec.scale * spec.width, spec.scale * spec.height, device.torch_device)
+        with device_errors("while a slot was made"):
+            super().__init__(spec, device, SurfaceSink(pool))
+
+
+class GraphProgram:
+    """A network captured as CUDA graphs, one for each size of a batch; a batch between two sizes takes the
+    larger one's, and what the last one left behind fills it up. The graphs share their memory, as only one of
+    them runs at a time. `network(size)` is what maps planes of the device, always the same, to planes of the
+    device, by operations on the current stream only. It lives as long as its graph, which may run on its
+    memory."""
 
     def __init__(
         self,
-        network: Callable[[Tensor, Tensor], Planes],
-        sink: Sink[Output],
+        network: Callable[[int], Network],
         spec: EngineSpec,
         device: CudaDevice,
+        sizes: Sequence[int] = (1,),
     ) -> None:
+        """Raises DeviceFailed."""
+        self._graphs: dict[int, _Graph] = {}
         with device_errors("while a lane was made"), torch.no_grad():
-            self._host = planes(spec.width, spec.height, pinned=True)
-            self._input = planes(spec.width, spec.height, device=device.torch_device)
-            self._graph, self._result = _capture(lambda: network(*self._input), device)
-        self._network = network
-        self._sink = sink
-        self.input = host_frame(*self._host)
+            y, uv = self._input = planes(
+                spec.width, spec.height, frames=max(sizes), device=device.torch_device
+            )
+            pool = None
+            for size in sorted(sizes, reverse=True):  # so that the smaller ones find room in its memory
+                graph = _capture(network(size), (y[:size], uv[:size]), device, pool)
+                pool = graph.graph.pool()
+                self._graphs[size] = graph
 
-    @property
-    def output(self) -> Output:
-        return self._sink.output
+    def upload(self, slots: Sequence[CudaSlot[Any]]) -> None:
+        for slot, y, uv in zip(slots, *_frames(self._input), strict=False):
+            slot.upload(y, uv)
 
-    def upload(self, frame: DeviceFrame | None) -> None:
-        y, uv = self._input
-        if frame is None:
-            y.copy_(self._host[0], non_blocking=True)
-            uv.copy_(self._host[1], non_blocking=True)
-        else:
-            read_surface(frame, y, uv)
+    def compute(self, count: int) -> None:
+        self._of(count).graph.replay()
 
-    def compute(self) -> None:
-        self._graph.replay()
+    def download(self, slots: Sequence[CudaSlot[Any]]) -> None:
+        for slot, y, uv in zip(slots, *_frames(self._of(len(slots)).result), strict=False):
+            slot.download(y, uv)
 
-    def download(self) -> None:
-        self._sink.take(*self._result)
+    def _of(self, count: int) -> "_Graph":
+        return self._graphs[min(size for size in self._graphs if size >= count)]
 
 
-def host_lane(
-    network: Callable[[Tensor, Tensor], Planes], spec: EngineSpec, device: CudaDevice
-) -> DeviceLane[YuvFrame]:
-    sink = HostSink(spec.scale * spec.width, spec.scale * spec.height)
-    return DeviceLane(device, GraphProgram(network, sink, spec, device), spec)
+def host_lane(network: Callable[[int], Network], spec: EngineSpec, device: CudaDevice) -> FrameLane[YuvFrame]:
+    return FrameLane(DeviceLane(device, GraphProgram(network, spec, device)), CudaHostSlot(spec, device))
 
 
 def surface_lane(
-    network: Callable[[Tensor, Tensor], Planes], spec: EngineSpec, device: CudaDevice
-) -> DeviceLane[DeviceFrame]:
-    pool = surface_pool(spec.scale * spec.width, spec.scale * spec.height, device.torch_device)
-    return DeviceLane(device, GraphProgram(network, SurfaceSink(pool), spec, device), spec)
+    network: Callable[[int], Network], spec: EngineSpec, device: CudaDevice
+) -> FrameLane[DeviceFrame]:
+    return FrameLane(DeviceLane(device, GraphProgram(network, spec, device)), CudaSurfaceSlot(spec, device))
 
 
-def planes(width: int, height: int, *, device: torch.device | None = None, pinned: bool = False) -> Planes:
-    shapes = (1, 1, height, width), (1, 2, height // 2, width // 2)
+def batch_lane(
+    network: Callable[[int], Network], spec: EngineSpec, device: CudaDevice, sizes: Sequence[int]
+) -> DeviceLane[CudaSlot[Any]]:
+    return DeviceLane(device, GraphProgram(network, spec, device, sizes))
+
+
+def planes(
+    width: int,
+    height: int,
+    *,
+    frames: int = 1,
+    device: torch.device | None = None,
+    pinned: bool = False,
+) -> Planes:
+    shapes = (frames, 1, height, width), (frames, 2, height // 2, width // 2)
     y, uv = (torch.zeros(shape, dtype=torch.uint8, device=device, pin_memory=pinned) for shape in shapes)
     return y, uv
 
@@ -184,19 +260,39 @@ def host_frame(y: Tensor, uv: Tensor) -> YuvFrame:
     return YuvFrame(y=y[0, 0].numpy(), u=uv[0, 0].numpy(), v=uv[0, 1].numpy())
 
 
-def _capture(run: Callable[[], Planes], device: CudaDevice) -> tuple[torch.cuda.CUDAGraph, Planes]:
-    stream = CudaStream(device.torch_device).raw
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Graph:
+    graph: torch.cuda.CUDAGraph
+    result: Planes
+    network: Network
+
+
+def _capture(network: Network, inputs: Planes, device: CudaDevice, pool: Any) -> _Graph:
+    stream = _capture_stream(device.torch_device).raw
     stream.wait_stream(torch.cuda.current_stream())  # on which weights may still be on their way
     with _capturing:
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
-                run()
+                network(*inputs)
         stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         # Other threads' lanes may go on working meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            result = run()
-    return graph, result
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            result = network(*inputs)
+    return _Graph(graph=graph, result=result, network=network)
+
+
+def _frames(batch: Planes) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Each frame's own planes."""
+    y, uv = (torch.split(part, 1) for part in batch)
+    return y, uv
+
+
+@cache
+def _capture_stream(device: torch.device) -> CudaStream:
+    """The one stream that graphs are captured on. Of a priority that no lane's stream has: PyTorch hands out
+    the streams of a priority in turns, and a lane that had this one would put its frame into the graph."""
+    return CudaStream(device, priority=-1)
 
 
 def _first_line(exc: BaseException) -> str:

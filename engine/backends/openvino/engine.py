@@ -1,20 +1,22 @@
 """The OpenVINO backend: CPU inference of an artifact, without PyTorch."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 
 from engine.artifact import Artifact
 from engine.backends.openvino.unshuffle import unshuffle
 from engine.config import AwsrnConfig
 from engine.errors import BackendUnavailable
-from engine.frame import Colour, EngineSpec, Precision, YuvFrame
+from engine.frame import Colour, DeviceFrame, EngineSpec, Precision, YuvFrame, empty_output
 from engine.machine import cpu
 from engine.net import Batch
 
+_INPUTS, _OUTPUTS = ("y_in", "uv_in"), ("y_out", "uv_out")
+_PLANES = (*_INPUTS, *_OUTPUTS)
 # An INT8 graph carries its own ranges; what it leaves in float is BF16 where the CPU multiplies in it.
 _HINTS: dict[Precision, str] = {
     "float32": "f32",
@@ -24,71 +26,134 @@ _HINTS: dict[Precision, str] = {
 
 
 class OpenVinoEngine:
-    """A frame graph compiled for one size."""
+    """A frame graph compiled for one size, and for so many frames at once: one, unless told otherwise, since
+    frames side by side are faster on a CPU (`livesr bench --batching`)."""
 
     def __init__(
-        self, artifact: Artifact, colour: Colour, spec: EngineSpec, *, threads: int, lanes: int
+        self,
+        artifact: Artifact,
+        colour: Colour,
+        spec: EngineSpec,
+        *,
+        threads: int,
+        lanes: int,
+        batches: tuple[int, ...] = (1,),
     ) -> None:
         self.spec = spec
+        self.batches = batches
         core = ov.Core()
         model = frame_model(core, artifact, colour)
         height, width = spec.height, spec.width
-        model.reshape({"y_in": [1, 1, height, width], "uv_in": [1, 2, height // 2, width // 2]})
-        # One lane is being filled or emptied; the others compute side by side. On two cores with decoder and
-        # encoder beside it, two frames on a thread each are a fifth faster than one after the other on both.
-        self._compiled = compile_model(core, model, artifact.manifest.precision, threads, max(1, lanes - 1))
+        self._compiled: dict[int, Any] = {}
+        for size in batches:
+            model.reshape({"y_in": [size, 1, height, width], "uv_in": [size, 2, height // 2, width // 2]})
+            # One lane is being filled or emptied; the others compute side by side. On two cores with decoder
+            # and encoder beside it, two frames on a thread each are a fifth faster than one after the other
+            # on both. A batch has work for all threads.
+            streams = max(1, lanes - 1) if size == 1 else 1
+            self._compiled[size] = compile_model(core, model, artifact.manifest.precision, threads, streams)
 
     def lane(self) -> "OpenVinoLane":
-        return OpenVinoLane(self._compiled.create_infer_request(), self.spec)
+        return OpenVinoLane(self.slot(), self.batch_lane(1), self.spec)
+
+    def slot(self) -> "OpenVinoSlot":
+        return OpenVinoSlot(self._compiled[1])
+
+    def batch_lane(self, most: int) -> "OpenVinoBatchLane":
+        requests = {
+            size: compiled.create_infer_request() for size, compiled in self._compiled.items() if size <= most
+        }
+        return OpenVinoBatchLane(requests)
+
+
+class OpenVinoSlot:
+    """Buffers of one frame.
+
+    Each plane is copied once on its way in, from the decoder's memory, whose rows lie apart, to the slot's,
+    and once on its way out, where the copy is the pixel shuffle: by `take_into` to the caller's planes, those
+    of an encoder's frame, say.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        """`compiled` for one frame."""
+        buffers = {
+            name: np.empty(tuple(port.shape), np.uint8)
+            for port in (*compiled.inputs, *compiled.outputs)
+            for name in port.names & set(_PLANES)
+        }
+        self.buffers = buffers
+        self.tensors = {name: ov.Tensor(buffer, shared_memory=True) for name, buffer in buffers.items()}
+        self._y, self._uv = buffers["y_in"][0, 0], buffers["uv_in"][0]
+        # (h, w, b²), and for U and V (h, w, 2·b²)
+        self._packed_y, self._packed_uv = buffers["y_out"][0], buffers["uv_out"][0]
+
+    def put(self, frame: YuvFrame | DeviceFrame) -> None:
+        assert isinstance(frame, YuvFrame), "a CPU has no surfaces"
+        if frame.y.shape != self._y.shape:
+            raise ValueError(f"{frame.y.shape = } must be {self._y.shape}, which this engine was loaded for")
+        self._y[...] = frame.y
+        self._uv[0] = frame.u
+        self._uv[1] = frame.v
+
+    def take_into(self, planes: YuvFrame) -> None:
+        half = self._packed_uv.shape[2] // 2
+        unshuffle(self._packed_y, planes.y)
+        unshuffle(self._packed_uv[:, :, :half], planes.u)
+        unshuffle(self._packed_uv[:, :, half:], planes.v)
+
+
+class OpenVinoBatchLane:
+    """An infer request for each size of a batch. One frame is computed where it lies; several are copied into
+    the batch's memory and out of it, which is little beside computing them."""
+
+    def __init__(self, requests: dict[int, Any]) -> None:
+        self._requests = requests
+        self._in_flight: Sequence[OpenVinoSlot] = ()
+
+    def submit(self, slots: Sequence[OpenVinoSlot]) -> None:
+        request = self._of(slots)
+        if len(slots) == 1:
+            for name, tensor in slots[0].tensors.items():
+                request.set_tensor(name, tensor)
+        else:
+            for name in _INPUTS:
+                for target, slot in zip(request.get_tensor(name).data, slots, strict=False):
+                    np.copyto(target, slot.buffers[name][0])
+        request.start_async()
+        self._in_flight = slots
+
+    def wait(self) -> None:
+        slots, self._in_flight = self._in_flight, ()
+        request = self._of(slots)
+        request.wait()
+        if len(slots) > 1:
+            for name in _OUTPUTS:
+                for slot, source in zip(slots, request.get_tensor(name).data, strict=False):
+                    np.copyto(slot.buffers[name][0], source)
+
+    def _of(self, slots: Sequence[OpenVinoSlot]) -> Any:
+        return self._requests[min(size for size in self._requests if size >= len(slots))]
 
 
 class OpenVinoLane:
-    """One infer request with buffers of its own.
+    """One frame in flight. `wait_into` saves a copy: `wait` has planes of its own."""
 
-    Each plane is copied once on its way in, from the decoder's memory, whose rows lie apart, to the lane's,
-    and once on its way out, where the copy is the pixel shuffle: by `wait_into` to the caller's planes, those
-    of an encoder's frame, say, by `wait` to the lane's own.
-    """
-
-    def __init__(self, request: Any, spec: EngineSpec) -> None:
-        height, width, scale = spec.height, spec.width, spec.scale
-        self._request = request
-        self._y = self._bind("y_in")
-        self._uv = self._bind("uv_in")
-        # (h, w, b²), and for U and V (h, w, 2·b²)
-        self._packed_y, self._packed_uv = self._bind("y_out")[0], self._bind("uv_out")[0]
-        half = scale * height // 2, scale * width // 2
-        self._output = YuvFrame(
-            y=np.empty((scale * height, scale * width), np.uint8),
-            u=np.empty(half, np.uint8),
-            v=np.empty(half, np.uint8),
-        )
-
-    def _bind(self, name: str) -> NDArray[np.uint8]:
-        buffer = np.empty(self._request.get_tensor(name).shape, np.uint8)
-        self._request.set_tensor(name, ov.Tensor(buffer, shared_memory=True))
-        return buffer
+    def __init__(self, slot: OpenVinoSlot, lane: OpenVinoBatchLane, spec: EngineSpec) -> None:
+        self._slot = slot
+        self._lane = lane
+        self._output = empty_output(spec)
 
     def submit(self, frame: YuvFrame) -> None:
-        if frame.y.shape != self._y.shape[2:]:
-            raise ValueError(
-                f"{frame.y.shape = } must be {self._y.shape[2:]}, which this engine was loaded for"
-            )
-        self._y[0, 0] = frame.y
-        self._uv[0, 0] = frame.u
-        self._uv[0, 1] = frame.v
-        self._request.start_async()
+        self._slot.put(frame)
+        self._lane.submit([self._slot])
 
     def wait(self) -> YuvFrame:
         self.wait_into(self._output)
         return self._output
 
     def wait_into(self, planes: YuvFrame) -> None:
-        self._request.wait()
-        half = self._packed_uv.shape[2] // 2
-        unshuffle(self._packed_y, planes.y)
-        unshuffle(self._packed_uv[:, :, :half], planes.u)
-        unshuffle(self._packed_uv[:, :, half:], planes.v)
+        self._lane.wait()
+        self._slot.take_into(planes)
 
 
 class OpenVinoNet:

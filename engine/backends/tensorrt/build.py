@@ -12,67 +12,82 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.backends.tensorrt.export import compile_graph, export_graph, half_frame_net
+from engine.backends.cuda.measure import measure_performance
+from engine.backends.tensorrt.engine import TensorRtEngine
+from engine.backends.tensorrt.export import compile_graph, export_graph, half_frame_net, merge_timing_caches
 from engine.backends.tensorrt.request import BuildRequest
 from engine.backends.tensorrt.store import (
     TensorRtArtifact,
+    add_to_timing_cache,
     read_timing_cache,
     save_artifact,
     staging,
-    write_timing_cache,
 )
 from engine.backends.tensorrt.target import current_target
-from engine.errors import BuildFailed, EngineError
-from engine.network.checkpoint import load_checkpoint
+from engine.errors import BuildFailed, DeviceFailed, EngineError
+from engine.frame import network_spec
+from engine.network.checkpoint import Checkpoint, load_checkpoint
+from engine.sample_frames import DEFAULT, sample_frames
 
 Say = Callable[[str], None]
 
 
 def build_artifact(request: BuildRequest, folder: Path, say: Say = lambda stage: None) -> TensorRtArtifact:
-    """Compiles on this process's GPU. Raises BuildFailed where GPU, libraries or checkpoint are not those of
-    the request, BackendUnavailable, and what `load_checkpoint` raises."""
+    """Compiles and measures on this process's GPU. An engine that is too far from the reference is kept, too:
+    who loads it refuses it, and nobody builds it again. Raises BuildFailed where GPU, libraries or checkpoint
+    are not those of the request, BackendUnavailable, DeviceFailed, and what `load_checkpoint` raises."""
     here = current_target()
-    if here != request.target:
+    if request.target not in (here, here.any_gpu()):
         raise BuildFailed(f"the engine is asked for on {request.target}; here is {here}")
     checkpoint = load_checkpoint(request.checkpoint)
     if checkpoint.sha256 != request.checkpoint_sha256:
         raise BuildFailed(f"{request.checkpoint} is another file than the one that was asked for")
     say("exporting the graph")
-    net = half_frame_net(checkpoint, request.colour)
-    graph = export_graph(net, request.sizes, request.batch)
+    calibration = []
+    if request.precision == "int8":  # the other half of the frames measures parity of artifacts for the CPU
+        calibration = [frame.net_input(checkpoint.config.colour) for frame in sample_frames(DEFAULT)[::2]]
+    net = half_frame_net(checkpoint, request.colour, calibration)
+    graph = export_graph(net, request.sizes, request.batches)
     say("compiling: TensorRT times its kernels on the GPU")
     start = time.monotonic()
     with staging(request, folder) as partial:
         timing_cache = partial / "timing.bin"
         timing_cache.write_bytes(read_timing_cache(request.target, folder))
-        engine = compile_graph(graph, request.sizes, request.batch, timing_cache)
-        write_timing_cache(request.target, folder, timing_cache.read_bytes())
+        plan = compile_graph(
+            graph, request.sizes, request.batches, timing_cache, any_gpu=request.target.portable
+        )
+        add_to_timing_cache(request.target, folder, timing_cache.read_bytes(), merge_timing_caches)
     build_s = time.monotonic() - start
-    say("saving the engine")
+    say("measuring: parity, lanes, latency, memory")
     facts = {
         "config": checkpoint.config.to_dict(),
         "provenance": checkpoint.provenance,
         "build_s": round(build_s, 1),
-        **_facts(engine),
+        "gpu": here.gpu,
+        **_measured(plan, request, checkpoint),
     }
-    return save_artifact(request, folder, engine, facts)
+    say("saving the engine")
+    return save_artifact(request, folder, plan, facts)
 
 
-def _facts(engine: bytes) -> dict[str, Any]:
-    """What the engine says of itself to TensorRT's own runtime, which will run it."""
-    import tensorrt
-
-    runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
-    loaded = runtime.deserialize_cuda_engine(engine)
-    if loaded is None:
-        raise BuildFailed("TensorRT refuses the engine that it has just built")
-    tensors = {}
-    for i in range(loaded.num_io_tensors):
-        name = loaded.get_tensor_name(i)
-        way = "in" if loaded.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT else "out"
-        plane = "y" if loaded.get_tensor_shape(name)[1] == 1 else "uv"
-        tensors[f"{plane}_{way}"] = name
-    return {"tensors": tensors, "layers": loaded.num_layers}
+def _measured(plan: bytes, request: BuildRequest, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the plan is and does in the runtime that will run it. Raises PlanRefused, DeviceFailed."""
+    performance = {}
+    for width, height in dict.fromkeys(
+        (request.sizes.typical, request.sizes.smallest, request.sizes.largest)
+    ):
+        spec = network_spec(
+            checkpoint.config,
+            model=request.checkpoint.stem,
+            backend="tensorrt",
+            precision=request.precision,
+            checkpoint_sha256=checkpoint.sha256,
+            width=width,
+            height=height,
+        )
+        engine = TensorRtEngine(plan, spec, name="the plan that it has just built")
+        performance[f"{width}x{height}"] = measure_performance(engine, checkpoint, request.colour).to_dict()
+    return {"layers": engine.layers, "performance": performance}
 
 
 def main() -> int:
@@ -82,7 +97,7 @@ def main() -> int:
     os.nice(10)
     try:
         build_artifact(BuildRequest.from_json(sys.stdin.read()), folder, say)
-    except EngineError as exc:
+    except (EngineError, DeviceFailed) as exc:
         print(exc, file=sys.stderr)
         return 2
     return 0

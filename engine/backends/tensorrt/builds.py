@@ -1,6 +1,12 @@
-"""A TensorRT engine for a request: found on disk, or built by a process of its own as the stream goes on."""
+"""A TensorRT engine for a request: found on disk, or built by a process of its own as the stream goes on.
+
+TensorRT chooses kernels by timing them: two builds on one GPU at once would time each other. So there is one
+at a time for each GPU, of all processes that keep their artifacts in one folder.
+"""
 
 import fcntl
+import hashlib
+import logging
 import os
 import selectors
 import signal
@@ -11,18 +17,51 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from engine.backends.tensorrt.request import BuildRequest
-from engine.backends.tensorrt.store import TensorRtArtifact, find_artifact, sweep
-from engine.errors import BuildFailed, BuildTimeout
+from engine.backends.tensorrt.store import (
+    TensorRtArtifact,
+    find_artifact,
+    find_fitting_artifact,
+    remove_artifact,
+    sweep,
+)
+from engine.errors import BuildFailed, BuildTimeout, PlanRefused
+from engine.machine import nvidia_gpus
 
 # Run as BUILDER FOLDER SECONDS with the request as JSON on its stdin; a line of its stdout is what it does
 # now, the last line of its stderr why it failed.
 BUILDER = (sys.executable, "-m", "engine.backends.tensorrt.build")
 Progress = Callable[[str, float], None]
+Loaded = TypeVar("Loaded")
 _HEARTBEAT_S = 1.0
 _WAIT_S = 0.2
+log = logging.getLogger(__name__)
+
+
+def load_artifact(
+    request: BuildRequest,
+    folder: Path,
+    load: Callable[[TensorRtArtifact], Loaded],
+    *,
+    timeout_s: float,
+    on_progress: Progress = lambda stage, elapsed_s: None,
+    builder: Sequence[str] = BUILDER,
+) -> Loaded:
+    """What `load` makes of the request's artifact, or of one that fits it. One that is there and that it
+    refuses, by PlanRefused, is removed, and the request's own built, once: what is refused even then raises.
+    The rest as for `ensure_artifact`."""
+    artifact = find_fitting_artifact(request, folder)
+    if artifact is not None:
+        try:
+            return load(artifact)
+        except PlanRefused as exc:
+            log.warning("%s is removed and built again: %s", artifact.path, exc)
+            remove_artifact(artifact)
+    return load(
+        ensure_artifact(request, folder, timeout_s=timeout_s, on_progress=on_progress, builder=builder)
+    )
 
 
 def ensure_artifact(
@@ -35,17 +74,19 @@ def ensure_artifact(
 ) -> TensorRtArtifact:
     """The request's artifact, built if need be. Blocks for minutes then: call it where no frame waits.
 
-    Of processes and threads that want the same artifact, one builds and the others wait for it. `on_progress`
-    is called with what is being done and the seconds so far, at least once a second; what it raises stops the
-    build and comes out here. A builder whose parent is killed goes on, for `timeout_s` at most, so that the
-    next process finds its artifact. Raises BuildFailed with the builder's last words, BuildTimeout.
+    Of processes and threads that want the same artifact, one builds and the others wait for it, and builds
+    for one GPU take turns; a build has `timeout_s` from its turn on. `on_progress` is called with what is
+    being done and the seconds so far, at least once a second; what it raises stops the build and comes out
+    here. A builder whose parent is killed goes on, for as long as it had left, so that the next process finds
+    its artifact. Raises BuildFailed with the builder's last words, BuildTimeout.
     """
     start = time.monotonic()
     while (artifact := find_artifact(request, folder)) is None:
-        with _claim(request, folder) as lock:
+        with _claim(request.digest, request, folder) as lock:
             if lock is not None:
                 if (artifact := find_artifact(request, folder)) is None:
-                    artifact = _build(request, folder, lock, timeout_s, start, on_progress, builder)
+                    with _turn(request, folder, on_progress) as turn:
+                        artifact = _build(request, folder, [lock, turn], timeout_s, on_progress, builder)
                 return artifact
         elapsed_s = time.monotonic() - start
         if elapsed_s > timeout_s:
@@ -56,11 +97,27 @@ def ensure_artifact(
 
 
 @contextmanager
-def _claim(request: BuildRequest, folder: Path) -> Iterator[int | None]:
-    """The right to build, as a locked file; None where another has it. A process that dies gives it back."""
+def _turn(request: BuildRequest, folder: Path, on_progress: Progress) -> Iterator[int]:
+    """The right to build on this process's GPU, as a locked file. Waits for as long as others build there,
+    each for its own time at most."""
+    gpus = nvidia_gpus()
+    gpu = hashlib.sha256((gpus[0].uuid if gpus else request.target.gpu).encode()).hexdigest()
+    start = time.monotonic()
+    while True:
+        with _claim(gpu, request, folder) as lock:
+            if lock is not None:
+                yield lock
+                return
+        on_progress("waiting for another build on this GPU", time.monotonic() - start)
+        time.sleep(_WAIT_S)
+
+
+@contextmanager
+def _claim(name: str, request: BuildRequest, folder: Path) -> Iterator[int | None]:
+    """A right to build, as a locked file; None where another has it. A process that dies gives it back."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / f".lock-{request.digest[:16]}").open("w")
+        file = (folder / f".lock-{name[:16]}").open("w")
     except OSError as exc:
         raise BuildFailed(f"{request} can't be built: {folder} can't be written: {exc.strerror}") from exc
     with file:
@@ -75,14 +132,13 @@ def _claim(request: BuildRequest, folder: Path) -> Iterator[int | None]:
 def _build(
     request: BuildRequest,
     folder: Path,
-    lock: int,
+    locks: list[int],
     timeout_s: float,
-    start: float,
     on_progress: Progress,
     builder: Sequence[str],
 ) -> TensorRtArtifact:
-    remaining_s = timeout_s - (time.monotonic() - start)
-    command = [*builder, str(folder), f"{max(1, remaining_s):.0f}"]
+    start = time.monotonic()
+    command = [*builder, str(folder), f"{max(1, timeout_s):.0f}"]
     sweep(request, folder)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
@@ -90,7 +146,7 @@ def _build(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            pass_fds=[lock],  # an orphan keeps its right to build
+            pass_fds=locks,  # an orphan keeps its right to build
             start_new_session=True,
         )
         try:

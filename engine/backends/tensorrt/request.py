@@ -3,16 +3,18 @@ that follows from it. Free of torch, so that a service can look for an engine wi
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from engine.batches import BATCHES, batch_sizes, most_side
 from engine.config import ColourKind
-from engine.frame import Colour
+from engine.frame import Colour, Precision
 
 Size = tuple[int, int]  # width, height of the LR frame in pixels
-MAX_BATCH = 8
+PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+_FROM_AMPERE = "any GPU from Ampere on"
 
 # What the graph is made by: a change of any makes every engine another one.
 _ENGINE = Path(__file__).parents[2]
@@ -23,8 +25,10 @@ _GRAPH_SOURCES = (
     "network/checkpoint.py",
     "network/fold.py",
     "network/frame_net.py",
+    "network/quantise.py",
     "backends/tensorrt/export.py",
 )
+_CALIBRATION = _ENGINE / "zoo" / "calibration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +70,35 @@ class Sizes:
         across = self.smallest[0] <= width <= self.largest[0]
         return across and self.smallest[1] <= height <= self.largest[1]
 
+    def of_batch(self, batch: int) -> Self:
+        """Those of frames that go through the engine so many at once: large ones don't."""
+        side = most_side(batch) if batch > 1 else max(self.largest)
+
+        def within(size: Size) -> Size:
+            return min(size[0], side), min(size[1], side)
+
+        return type(self)(
+            smallest=within(self.smallest), typical=within(self.typical), largest=within(self.largest)
+        )
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """How many of them may go through an engine at once."""
+        return batch_sizes(*self.smallest)
+
     def __str__(self) -> str:
         sizes = (self.smallest, self.typical, self.largest) if self.dynamic else (self.typical,)
         return ":".join(_text(size) for size in sizes)
 
 
+# Nearly every source's, upright ones too.
+ANY_SIZE = Sizes(smallest=(64, 64), typical=(640, 360), largest=(1920, 1920))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The GPU and the libraries that an engine is compiled for; it runs on no other."""
+    """The GPU and the libraries that an engine is compiled for; it runs on no other. That GPU may be any that
+    is Ampere or newer."""
 
     gpu: str  # as the driver calls it
     compute_capability: str
@@ -82,25 +107,39 @@ class Target:
     torch_tensorrt: str
 
     @property
+    def portable(self) -> bool:
+        return self.gpu == _FROM_AMPERE
+
+    def any_gpu(self) -> Self | None:
+        """The same libraries on every GPU from Ampere on; None where this one is older, whose engines run on
+        their own kind only."""
+        if not self.portable and float(self.compute_capability) < 8.0:
+            return None
+        return replace(self, gpu=_FROM_AMPERE, compute_capability="8.0 or higher")
+
+    @property
     def digest(self) -> str:
         return _digest(asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """One engine. `batch` is how many frames it takes at once, always so many."""
+    """One engine. `batches`: how many frames it takes at once, ascending from 1; each has a profile."""
 
     checkpoint: Path
     checkpoint_sha256: str
     kind: ColourKind
     colour: Colour
     sizes: Sizes
-    batch: int = 1
+    batches: tuple[int, ...] = (1,)
+    precision: Precision = "fp16"
     target: Target
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch <= MAX_BATCH:
-            raise ValueError(f"batch={self.batch} must be 1 to {MAX_BATCH}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
+        if self.batches != BATCHES[: len(self.batches)] or not self.batches:
+            raise ValueError(f"batches={self.batches} must be the first of {BATCHES}")
 
     def key(self) -> dict[str, Any]:
         """All that decides the engine; not where the checkpoint lies. A `y` network looks at no colour, so
@@ -110,7 +149,9 @@ class BuildRequest:
             "graph_sha256": graph_sha256(),
             "colour": None if self.kind == "y" else asdict(self.colour),
             "sizes": str(self.sizes),
-            "batch": self.batch,
+            "batches": list(self.batches),
+            "precision": self.precision,
+            "calibration_sha256": calibration_sha256() if self.precision == "int8" else None,
             "target": asdict(self.target),
         }
 
@@ -129,13 +170,15 @@ class BuildRequest:
             checkpoint=Path(fields.pop("checkpoint")),
             colour=Colour(**fields.pop("colour")),
             sizes=Sizes(**sizes),
+            batches=tuple(fields.pop("batches")),
             target=Target(**fields.pop("target")),
             **fields,
         )
 
     def __str__(self) -> str:
-        batch = f", batch {self.batch}" if self.batch > 1 else ""
-        return f"{self.checkpoint.stem} at {self.sizes}{batch} on {self.target.gpu}"
+        batch = f", batches of up to {self.batches[-1]}" if len(self.batches) > 1 else ""
+        precision = " in int8" if self.precision == "int8" else ""
+        return f"{self.checkpoint.stem}{precision} at {self.sizes}{batch} on {self.target.gpu}"
 
 
 @cache
@@ -144,6 +187,15 @@ def graph_sha256() -> str:
     digest = hashlib.sha256()
     for name in _GRAPH_SOURCES:
         digest.update((_ENGINE / name).read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def calibration_sha256() -> str:
+    """Hash of the frames that INT8 takes its ranges from."""
+    digest = hashlib.sha256()
+    for path in sorted(_CALIBRATION.iterdir()):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

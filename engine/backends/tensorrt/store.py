@@ -1,29 +1,33 @@
 """TensorRT engines on disk: whole or not there, and never run unless they are what was asked for.
 
     FOLDER/DIGEST/engine.plan       what TensorRT serialized
-    FOLDER/DIGEST/manifest.json     what it was built of, for and by
+    FOLDER/DIGEST/manifest.json     what it was built of, for and by, and what it does
     FOLDER/timing-DIGEST.bin        how fast each kernel was on that GPU: makes the next build short
 
 An entry whose bytes are not those of its manifest, or whose manifest is not of the request, is removed.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from engine.backends.tensorrt.request import BuildRequest, Sizes, Target
+from engine.backends.tensorrt.request import PRECISIONS, BuildRequest, Sizes, Target
 from engine.files import replace_file
+from engine.parity import LOWEST_DB
+from engine.performance import Performance
 
-FORMAT = "livesr-tensorrt-1"
+FORMAT = "livesr-tensorrt-2"
 ENGINE, MANIFEST = "engine.plan", "manifest.json"
 log = logging.getLogger(__name__)
 
@@ -32,15 +36,21 @@ log = logging.getLogger(__name__)
 class TensorRtArtifact:
     """A serialized engine that is what it says. `path` is the file for `tensorrt.Runtime`; the manifest has
 
-    request: what it was built for, `BuildRequest.key()`;  sha256, bytes: of the file;
-    tensors: the engine's names of "y_in", "uv_in", "y_out" and "uv_out";
+    request: what it was built for, `BuildRequest.key()`: sizes, colour, batch and target are there;
+    sha256, bytes: of the file;
     config: the network's, as `AwsrnConfig.to_dict()`;  provenance: the checkpoint's;
     layers: how many the engine has;  build_s: how long TensorRT took;
-    parity_db: as measured on the GPU against the float32 reference, None before.
+    gpu: where it was built and measured;
+    performance: by size ("640x360"), `Performance.to_dict()` as measured there. A plan for one size has it
+    for that size, one for several for the smallest, the typical and the largest.
     """
 
     path: Path
     manifest: dict[str, Any]
+
+    def performance(self, width: int, height: int) -> Performance:
+        """At that size, or at the next larger one that was measured."""
+        return performance_at(self.manifest, width, height)
 
 
 class _Unfit(Exception):
@@ -70,21 +80,45 @@ def find_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | Non
 
 
 def find_fitting_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
-    """The request's artifact, or else one for several sizes that takes the request's."""
+    """The request's artifact, or else one for several sizes that takes the request's, rather one that takes
+    many at once; a GPU's own before one that runs on any."""
+    target = request.target.any_gpu()
+    own = _find_for_target(request, folder)
+    return own if own or target is None else _find_for_target(replace(request, target=target), folder)
+
+
+def _find_for_target(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
     if (artifact := find_artifact(request, folder)) is not None:
         return artifact
-    for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
-        try:
-            sizes = Sizes.parse(json.loads(manifest.read_text())["request"]["sizes"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # it may be another request's: `find_artifact` judges it when it is asked for
+    fitting: list[BuildRequest] = []
+    for manifest in _manifests(folder):
+        sizes, batches = Sizes.parse(manifest["request"]["sizes"]), tuple(manifest["request"]["batches"])
         if sizes.dynamic and sizes.takes(*request.sizes.smallest) and sizes.takes(*request.sizes.largest):
-            other = replace(request, sizes=sizes)
-            if (
-                manifest.parent.name == other.digest
-                and (artifact := find_artifact(other, folder)) is not None
-            ):
-                return artifact
+            other = replace(request, sizes=sizes, batches=batches)
+            if manifest["request"] == other.key():
+                fitting.append(other)
+    for other in sorted(fitting, key=lambda other: len(other.batches), reverse=True):
+        if (artifact := find_artifact(other, folder)) is not None:
+            return artifact
+    return None
+
+
+def faster_int8(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:
+    """The FP16 request's artifact in INT8 if somebody has built that, too, on this kind of GPU, and it is
+    close enough to the reference and faster at the request's largest size. No stream has anything built in
+    INT8."""
+    size = request.sizes.largest
+    half, int8 = (
+        find_fitting_artifact(replace(request, precision=precision), folder) for precision in PRECISIONS
+    )
+    if request.precision != "fp16" or int8 is None or int8.manifest["gpu"] != request.target.gpu:
+        return None
+    ours = int8.performance(*size)
+    if ours.parity_db < LOWEST_DB["int8"]:
+        log.warning("the INT8 engine %s is not used: %.1f dB", int8.path, ours.parity_db)
+        return None
+    if half is None or ours.surface.fastest_ms < half.performance(*size).surface.fastest_ms:
+        return int8
     return None
 
 
@@ -98,7 +132,6 @@ def save_artifact(
         "request": request.key(),
         "sha256": hashlib.sha256(engine).hexdigest(),
         "bytes": len(engine),
-        "parity_db": None,
         **facts,
     }
     entry = folder / request.digest
@@ -115,14 +148,37 @@ def save_artifact(
     return TensorRtArtifact(path=entry / ENGINE, manifest=manifest)
 
 
-def set_parity(artifact: TensorRtArtifact, parity_db: float) -> TensorRtArtifact:
-    """The artifact with what was measured; kept for the next process, where the folder can be written."""
-    manifest = artifact.manifest | {"parity_db": round(parity_db, 2)}
+def remove_artifact(artifact: TensorRtArtifact) -> None:
+    """Removes it, unless another process has put a new one in its place."""
+    entry = artifact.path.parent
     try:
-        _write_manifest(artifact.path.parent, manifest)
-    except OSError as exc:
-        log.warning("the measured parity of %s is not kept: %s", artifact.path, exc)
-    return replace(artifact, manifest=manifest)
+        present = json.loads((entry / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return
+    if isinstance(present, dict) and present.get("sha256") == artifact.manifest["sha256"]:
+        _remove(entry)
+
+
+def known_performance(
+    folder: Path, *, checkpoint_sha256: str, gpu: str, width: int, height: int
+) -> Performance | None:
+    """What the folder says of a network on a GPU of that name (`machine.Gpu.name`), before anything is
+    loaded; None where no plan for that size was measured there. Of several colours and batches the first."""
+    for manifest in _manifests(folder):
+        request = manifest["request"]
+        found = request["checkpoint_sha256"], manifest["gpu"]
+        if found == (checkpoint_sha256, gpu) and Sizes.parse(request["sizes"]).takes(width, height):
+            return performance_at(manifest, width, height)
+    return None
+
+
+def performance_at(manifest: Mapping[str, Any], width: int, height: int) -> Performance:
+    def pixels(size: str) -> int:
+        return math.prod(Sizes.parse(size).typical)
+
+    by_size = manifest["performance"]
+    enough = [size for size in by_size if pixels(size) >= width * height]
+    return Performance.from_dict(by_size[min(enough or by_size, key=pixels)])
 
 
 @contextmanager
@@ -156,8 +212,36 @@ def read_timing_cache(target: Target, folder: Path) -> bytes:
     return cache
 
 
-def write_timing_cache(target: Target, folder: Path, cache: bytes) -> None:
-    replace_file(_timing_file(target, folder), hashlib.sha256(cache).digest() + cache)
+def add_to_timing_cache(
+    target: Target, folder: Path, cache: bytes, merge: Callable[[bytes, bytes], bytes]
+) -> None:
+    """Keeps what a build measured beside what others have written since it began: `merge` makes one cache of
+    the kept one and this."""
+    with _locked(folder / f".lock-timing-{target.digest[:16]}"):
+        if kept := read_timing_cache(target, folder):
+            cache = merge(kept, cache)
+        replace_file(_timing_file(target, folder), hashlib.sha256(cache).digest() + cache)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file unlocks it
+        yield
+
+
+def _manifests(folder: Path) -> Iterator[dict[str, Any]]:
+    """Those of this format that can be read; whether their plans are whole, `find_artifact` says."""
+    for path in sorted(folder.glob(f"*/{MANIFEST}")):
+        try:
+            manifest = json.loads(path.read_text())
+            Sizes.parse(manifest["request"]["sizes"])
+            performance_at(manifest, 0, 0)
+            manifest["gpu"], manifest["request"]["checkpoint_sha256"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if manifest.get("format") == FORMAT:
+            yield manifest
 
 
 def _verified(entry: Path, request: BuildRequest) -> TensorRtArtifact:
@@ -175,6 +259,11 @@ def _verified(entry: Path, request: BuildRequest) -> TensorRtArtifact:
         raise _Unfit(f"it was built for {other}")
     if hashlib.sha256(engine).hexdigest() != manifest.get("sha256"):
         raise _Unfit(f"the SHA-256 of {ENGINE} is not that of its manifest")
+    try:
+        performance_at(manifest, 0, 0)
+        manifest["gpu"]
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise _Unfit(f"{MANIFEST} does not say what it was measured to do: {exc!r}") from exc
     return TensorRtArtifact(path=entry / ENGINE, manifest=manifest)
 
 

@@ -24,6 +24,7 @@ class Figures:
         self._frames = 0
         self._dropped: dict[str, int] = {}
         self.last_heartbeat: Heartbeat | None = None  # of the running worker
+        self._isolated = False
 
     def frame_out(self, packet: VideoPacket) -> None:
         """Counts a frame; called when its first bytes are with every viewer."""
@@ -66,9 +67,10 @@ class Figures:
         self.whep_viewers += change
         self.metrics.whep_viewers.set(self.whep_viewers)
 
-    def worker_started(self) -> None:
+    def worker_started(self, *, isolated: bool) -> None:
         self.last_heartbeat = None
-        self.metrics.worker_started()
+        self._isolated = isolated
+        self.metrics.worker_started(isolated=isolated)
 
     def heartbeat(self, beat: Heartbeat) -> None:
         self.last_heartbeat = beat
@@ -81,6 +83,7 @@ class Figures:
         beat = self.last_heartbeat
         return WorkerView(
             restarts=self.restarts,
+            isolated=self._isolated,
             pid=beat.pid if beat else None,
             rss_bytes=beat.rss_bytes if beat else 0,
             cpu_s=beat.cpu_s if beat else 0.0,

@@ -77,8 +77,11 @@ class Metrics:
         self.level = gauge("ladder_level", "Level of the ladder that upscales: 0 is the stream's own model")
         self.steps = counter("ladder_steps_total", "Steps to a smaller network, or back", "direction")
         self.parity = gauge("engine_parity_decibels", "PSNR of the engine's output against float32")
-        self.worker_memory = gauge("worker_resident_memory_bytes", "Resident memory of the worker")
-        self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers")
+        self.isolated = gauge("worker_isolated", "1 while the stream is kept from others for their sake")
+        self.worker_memory = gauge(
+            "worker_resident_memory_bytes", "Resident memory of the worker, or the stream's part of it"
+        )
+        self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers, likewise")
         self.keyframe_requests = counter("keyframe_requests_total", "Key frames asked of the encoder")
         self.hls_requests = counter("hls_requests_total", "Playlists and segments served")
         self.refused = Counter(
@@ -88,7 +91,10 @@ class Metrics:
             registry=registry,
         )
         self.gpu_slots = Gauge(
-            "livesr_gpu_slots", "Streams that may share the GPU", ("gpu",), registry=registry
+            "livesr_gpu_slots",
+            "Streams on the GPU, and further usual ones that fit",
+            ("gpu",),
+            registry=registry,
         )
         self.gpu_slots_used = Gauge(
             "livesr_gpu_slots_used", "Streams with a worker on the GPU", ("gpu",), registry=registry
@@ -98,14 +104,14 @@ class Metrics:
             self.hls_latency,
             *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
             *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
-            *(self.fallbacks, self.level, self.steps),
+            *(self.fallbacks, self.level, self.steps, self.isolated),
         )
 
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
         """`slots` gives the same GPUs each time."""
         for place, use in enumerate(slots()):
-            self.gpu_slots.labels(use.gpu.index).set(use.slots)
-            self.gpu_slots_used.labels(use.gpu.index).set_function(partial(_used, slots, place))
+            self.gpu_slots.labels(use.gpu.number).set_function(partial(_slots, slots, place))
+            self.gpu_slots_used.labels(use.gpu.number).set_function(partial(_used, slots, place))
 
     def watch_capacity(
         self, capacity: Capacity, used: Callable[[], float], reserved: Callable[[], float]
@@ -118,6 +124,10 @@ class Metrics:
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _slots(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
+    return slots()[place].slots
 
 
 def _used(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
@@ -201,8 +211,9 @@ class StreamMetrics:
         direction = "down" if to_level > from_level else "up"
         self._metrics.steps.labels(self._stream, direction).inc()
 
-    def worker_started(self) -> None:
+    def worker_started(self, *, isolated: bool) -> None:
         self._cpu_s = 0.0
+        self._metrics.isolated.labels(self._stream).set(isolated)
 
     def heartbeat(self, beat: Heartbeat) -> None:
         self._metrics.worker_memory.labels(self._stream).set(beat.rss_bytes)

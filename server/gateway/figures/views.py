@@ -94,9 +94,12 @@ class ViewersView(BaseModel):
 
 class WorkerView(BaseModel):
     restarts: int
-    pid: int | None = Field(description="Process id of the running worker, on its machine")
-    rss_bytes: int
-    cpu_s: float = Field(description="User and system time of the running worker")
+    isolated: bool = Field(description="Kept from other streams, as two workers that it was in have died")
+    pid: int | None = Field(
+        description="Process id of the running worker, on its machine; streams that share one say the same"
+    )
+    rss_bytes: int = Field(description="The stream's part, where several share a process")
+    cpu_s: float = Field(description="User and system time of the running worker, likewise")
     queues: dict[Stage, int] = Field(description="Frames waiting, by stage")
 
 

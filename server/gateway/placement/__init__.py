@@ -9,7 +9,12 @@ from server.wire.messages import Message, WorkerJob
 
 
 class WorkerHandle(Protocol):
-    """A started worker, as the gateway holds it."""
+    """A started worker of one stream, as the gateway holds it; its process may have other streams as well."""
+
+    @property
+    def isolated(self) -> bool:
+        """Whether it is kept from other streams, as workers that it was in have died."""
+        ...
 
     def messages(self) -> AsyncIterator[Message]:
         """Ends when the worker is gone; raises ProtocolError where it sends what is no message."""

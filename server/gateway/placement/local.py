@@ -1,5 +1,7 @@
 """Workers as processes of this machine, spread over its GPUs; some wait ahead for the next that dies."""
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,75 +11,123 @@ from msgspec.structs import replace
 from engine.backends.require_gpu import GPU_BACKENDS
 from engine.machine import Gpu
 from server.gateway.placement import SlotUse, WorkerHandle
-from server.gateway.placement.process import LocalWorkerHandle, start_process
-from server.gateway.placement.slots import GpuSlots
+from server.gateway.placement.process import HostProcess, LocalWorkerHandle, start_process
+from server.gateway.placement.slots import GpuSlots, Seat
 from server.gateway.placement.standby import Standbys
-from server.wire.messages import EngineLoad, WorkerJob
+from server.gateway.placement.suspects import Suspects
+from server.wire.messages import EngineLoad, Opened, WorkerJob
 
 log = logging.getLogger(__name__)
 
 
 class LocalPlacement:
-    """One process for each job. A worker ends by itself when its socket does, however the gateway ended.
+    """Puts each job into a process that has room for it, or a new one. A process ends with its last stream,
+    and by itself when the gateway is gone, however that ended.
 
-    On a machine with GPUs each worker whose job may use one sees one GPU, and no more workers share it than
-    there are slots. A job that viewers wait for goes to a standby, where there is one."""
+    On a machine with GPUs all jobs of a GPU share a process, which sees that GPU alone, and there are no more
+    of them than slots. A job that viewers wait for goes to a standby, where there is one. A stream that was
+    in two processes that died, or broke in them, is kept from others."""
 
     def __init__(
         self,
-        gpus: Sequence[Gpu] = (),
-        slots_per_gpu: int = 1,
+        slots: GpuSlots | None = None,
         *,
         standby: int = 0,
+        streams_per_worker: int = 1,
         module: str = "server.worker.main",
     ) -> None:
-        self._slots = GpuSlots(gpus, slots_per_gpu)
+        """`slots` of the machine's GPUs, None where it has none; `streams_per_worker`: of those on the
+        CPU."""
+        self._slots = slots
         self._module = module
-        self._standbys = Standbys(standby, lambda: start_process(module, {}))
+        self._streams_per_worker = streams_per_worker
+        self._standbys = Standbys(standby, self._start_standby)
+        self._suspects = Suspects()
+        self._hosts: list[HostProcess] = []
+        self._placing = asyncio.Lock()  # two streams that come at once find the same process
 
     def gpu_slots(self) -> Sequence[SlotUse]:
-        return self._slots.usage()
+        return self._slots.usage() if self._slots is not None else ()
 
     async def close(self) -> None:
         await self._standbys.close()
 
     async def start(self, job: WorkerJob) -> WorkerHandle:
-        gpu = self._slots.take() if self.gpu_slots() and _may_use_gpu(job) else None
+        seat = self._slots.take(job) if self._slots is not None and _may_use_gpu(job) else None
+        gpu = seat.gpu if seat is not None else None
         try:
-            worker = self._standbys.take() if job.takes_over else None
-            if worker is None:
-                worker = await start_process(self._module, _sees(gpu))
-            else:
-                log.info("stream %s: a standby takes over", job.stream)
+            async with self._placing:
+                worker = await self._place(job, gpu)
         except BaseException:
-            self._give_back(gpu)
+            if seat is not None:
+                seat.leave()
             raise
-        worker.ended.add_done_callback(lambda _: self._give_back(gpu))
-        if gpu is not None:
-            log.info("stream %s: its worker is on GPU %d, %s", job.stream, gpu.index, gpu.name)
-        self._stand_by_for(worker, job, gpu)
+        worker.source_timeout_s = job.source_timeout_s
+        if seat is not None:
+            worker.left.add_done_callback(lambda _: seat.leave())
+            log.info("stream %s: its worker is on GPU %s, %s", job.stream, seat.gpu.number, seat.gpu.name)
+        self._follow(worker, job, seat)
         worker.send(replace(job, gpu="" if gpu is None else gpu.uuid))
         return worker
 
-    def _give_back(self, gpu: Gpu | None) -> None:
-        if gpu is not None:
-            self._slots.give_back(gpu)
+    async def _place(self, job: WorkerJob, gpu: Gpu | None) -> LocalWorkerHandle:
+        shares = gpu is not None or self._streams_per_worker > 1
+        isolated = shares and self._suspects.isolated(job.stream)
+        if isolated:
+            log.warning("stream %s: kept from others, as it was in two workers that died", job.stream)
+        else:
+            for host in self._hosts:
+                if host.gpu == gpu and not host.isolated and self._has_room(host) and host.takes_another:
+                    with contextlib.suppress(OSError):  # it is just ending
+                        return await host.connect(job.stream)
+        worker = self._standbys.take() if job.takes_over else None
+        if worker is not None:
+            log.info("stream %s: a standby takes over", job.stream)
+            worker.stream = job.stream
+        else:
+            worker = await self._start_process(job.stream, _sees(gpu))
+        self._take_in(worker.host, gpu, isolated)
+        return worker
 
-    def _stand_by_for(self, worker: LocalWorkerHandle, job: WorkerJob, gpu: Gpu | None) -> None:
-        """Has standbys prepared for the engine that the worker will load. Not beside it: it is in a hurry."""
+    def _has_room(self, host: HostProcess) -> bool:
+        """On a GPU the slots are what counts."""
+        return host.gpu is not None or len(host.streams) < self._streams_per_worker
 
-        def on_engine(load: EngineLoad) -> None:
-            if load.state == "loading" or worker.ended.done():
+    def _take_in(self, host: HostProcess, gpu: Gpu | None, isolated: bool) -> None:
+        host.gpu, host.isolated = gpu, isolated
+        host.on_trouble = lambda streams: self._suspects.trouble(streams, isolated=isolated)
+        self._hosts.append(host)
+        host.ended.add_done_callback(lambda _: self._hosts.remove(host))
+
+    async def _start_standby(self) -> LocalWorkerHandle:
+        return await self._start_process("", {})
+
+    async def _start_process(self, stream: str, environment: dict[str, str]) -> LocalWorkerHandle:
+        host = await start_process(self._module, environment)
+        try:
+            return await host.connect(stream)
+        except BaseException:
+            host.kill()
+            raise
+
+    def _follow(self, worker: LocalWorkerHandle, job: WorkerJob, seat: Seat | None) -> None:
+        """Hears what the stream takes of its GPU, and has standbys prepared for the engine that it has
+        loaded. Not beside it: it is in a hurry."""
+
+        def on_facts(facts: EngineLoad | Opened) -> None:
+            if seat is not None:
+                seat.hear(facts)
+            if isinstance(facts, Opened) or facts.state == "loading" or worker.left.done():
                 return
             # A standby has no GPU, until it is known which one.
-            ready = load.state == "ready" and gpu is None
+            ready = facts.state == "ready" and seat is None
             engine = job.engine(
-                width=load.width, height=load.height, matrix=load.matrix, full_range=load.full_range
+                width=facts.width, height=facts.height, matrix=facts.matrix, full_range=facts.full_range
             )
             self._standbys.needed_for(worker, engine if ready else None)
 
-        worker.on_engine = on_engine
-        worker.ended.add_done_callback(lambda _: self._standbys.forget(worker))
+        worker.on_facts = on_facts
+        worker.left.add_done_callback(lambda _: self._standbys.forget(worker))
 
 
 def _sees(gpu: Gpu | None) -> dict[str, str]:

@@ -50,8 +50,8 @@ class Standbys:
         """One that can begin now, for the caller to end."""
         while self._waiting:
             standby = self._waiting.pop(0)
-            if standby.worker.stopped():
-                standby.worker.kill()
+            if standby.worker.host.stopped():
+                standby.worker.host.kill()
             elif not standby.worker.ended.done():
                 standby.taken.set()
                 return standby.worker

@@ -14,7 +14,7 @@ from server.gateway.figures.views import (
     SteppedView,
     StreamState,
 )
-from server.gateway.placement import Placement
+from server.gateway.placement import Placement, WorkerHandle
 from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
 from server.gateway.streams.audience import Audience
@@ -178,8 +178,8 @@ class Stream:
 
     # Supervised
 
-    def on_start(self) -> None:
-        self.figures.worker_started()
+    def on_start(self, worker: WorkerHandle) -> None:
+        self.figures.worker_started(isolated=worker.isolated)
         self.engine_load = None
         self._lost_opening = 0
         self._desk.worker_gone()  # the one before

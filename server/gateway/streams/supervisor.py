@@ -50,7 +50,7 @@ Ending = StreamEnded | WorkerEnded | WorkerOutdated
 class Supervised(Protocol):
     """Who hears of the worker."""
 
-    def on_start(self) -> None: ...
+    def on_start(self, worker: WorkerHandle) -> None: ...
 
     def on_message(self, message: Message) -> None: ...
 
@@ -143,7 +143,7 @@ class Supervisor:
     async def _run_worker(self, worker: WorkerHandle) -> Ending:
         """Why it ended, by its own word or by its exit status."""
         self._worker = worker
-        self._supervised.on_start()
+        self._supervised.on_start(worker)
         ending: Ending = WorkerEnded("")
         try:
             ending = await self._listen(worker)
@@ -157,7 +157,6 @@ class Supervisor:
     async def _listen(self, worker: WorkerHandle) -> Ending:
         """Hears the worker until it is gone or must go."""
         silence = _Silence(self._patience, worker.at_work)
-        last_word = ""
         try:
             async with asyncio.timeout(None) as limit:
                 watches = [
@@ -170,8 +169,7 @@ class Supervisor:
                             silence.broken()
                             continue
                         if isinstance(message, WorkerBroken):
-                            last_word = message.reason
-                            continue
+                            return WorkerEnded(message.reason)
                         self._supervised.on_message(message)
                         if isinstance(message, JobImpossible):
                             return StreamEnded()
@@ -184,7 +182,7 @@ class Supervisor:
             return WorkerEnded(f"the worker gave no sign of life for {silence.lasted_s:g} s")
         except ProtocolError as exc:
             return WorkerEnded(f"the worker spoke nonsense: {exc}")
-        return WorkerEnded(last_word)
+        return WorkerEnded("")
 
     async def _watch_renewal(self, limit: asyncio.Timeout) -> None:
         await self._renewal.wait()

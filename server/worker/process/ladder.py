@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Sequence
 
-from engine.errors import EngineError
-from engine.frame import Colour, Engine
 from server.wire.logs import Log
 from server.worker.process.picture import Picture
-from server.worker.process.supply import EngineSupply, LoadedEngine, LoadEngine, LoadStatus, StandIn
+from server.worker.process.supply import (
+    EngineSupply,
+    LoadedEngine,
+    LoadEngine,
+    LoadStatus,
+    StandIn,
+    logged,
+)
 
 
 class Ladder:
@@ -25,7 +30,10 @@ class Ladder:
         """`level` says at which one the next picture is upscaled, 0 being `load`'s own."""
         self._best = EngineSupply(load, lanes=lanes, stand_in=stand_in, log=log)
         self._lower = [
-            EngineSupply(_logged(smaller, log), lanes=lanes, stand_in=None, log=log) for smaller in lower
+            EngineSupply(
+                logged(smaller, log, "the ladder has a rung less"), lanes=lanes, stand_in=None, log=log
+            )
+            for smaller in lower
         ]
         self._level = level
 
@@ -61,16 +69,3 @@ class Ladder:
             if loading is not None and loading.state == "loading":
                 break
         return engines
-
-
-def _logged(load: LoadEngine, log: Log) -> LoadEngine:
-    """Nobody waits for a lower engine, nor hears why there is none."""
-
-    def load_lower(width: int, height: int, colour: Colour) -> Engine:
-        try:
-            return load(width, height, colour)
-        except EngineError as exc:
-            log.error("the ladder has a rung less: %s", exc)
-            raise
-
-    return load_lower

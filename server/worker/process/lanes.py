@@ -27,6 +27,11 @@ def picture_lane(engine: Engine, *, on_gpu: bool) -> PictureLane:
     return HostLane(engine.lane(), engine.spec.scale)
 
 
+def lane_count(engine: Engine, *, on_gpu: bool) -> int:
+    """How many of those `picture_lane`s suit the engine."""
+    return engine.spec.surface_lanes if on_gpu and isinstance(engine, GpuEngine) else engine.spec.lanes
+
+
 class HostLane:
     """Pictures of the decoder in, frames for the encoder out, each plane copied once either way where the
     engine's lane fills the frame itself; luma of an odd side once more, as it is padded."""

@@ -81,11 +81,19 @@ class Pipeline:
         self._upscaled.abort()
         self._ring.abort()
 
+    def close(self) -> None:
+        """Returns once all threads have ended and nothing of it is in any lane. One that loads an engine may
+        go on: it has nothing of the source, and the engine may be another's, too."""
+        self.abort()
+        self.wait()
+        self._ring.settle()
+
     def wait(self, timeout_s: float | None = None) -> None:
         """Waits until all threads have ended, or the time is over."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if thread.ident is not None:
+                thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def join(self, timeout_s: float | None = None) -> None:
         """Waits likewise, and raises what ended the first of them."""

@@ -133,6 +133,15 @@ class Ring:
             self._collected.set()
             self._outbox.close()
 
+    def settle(self) -> None:
+        """Once both threads have ended: waits for what lanes still hold, as others may share the engine."""
+        with suppress(queue.Empty):
+            while True:
+                flying = self._flying.get_nowait()
+                if flying is not None:
+                    with suppress(Exception):  # whose failure the stream has ended with, or nobody asks for
+                        flying.lane.wait()
+
     def _collect(self, flying: _InFlight) -> Upscaled:
         frame = flying.lane.wait()
         flying.loaded.free.put(flying.lane)

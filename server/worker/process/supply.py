@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.errors import BuildFailed, ParityError
-from engine.frame import Colour, Engine
+from engine.errors import BuildFailed, DeviceFailed, EngineError, ParityError
+from engine.frame import Colour, Engine, EngineSpec
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import LoadState
-from server.worker.process.lanes import PictureLane, picture_lane
+from server.worker.process.lanes import PictureLane, lane_count, picture_lane
 from server.worker.process.picture import Picture
 
 # An engine for planes of this width, height and colour.
@@ -23,15 +23,18 @@ _LOOK_S = 0.5  # how often who waits for an engine says that it lives
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandIn:
-    """What upscales where the engine isn't there after `patience_s`; `load` has to be quick."""
+    """What upscales where the engine isn't there after `patience_s`: what `load` gives at once, and in its
+    place, as soon as it is loaded, what `better` gives."""
 
     load: LoadEngine
     patience_s: float
+    better: LoadEngine | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadStatus:
-    """How far the engine for the present pictures is; `reason` says why it failed."""
+    """How far the engine for the present pictures is; `spec` is known once it is ready, and `reason` says why
+    it failed. `on_gpu`: its pictures stay in the GPU's memory."""
 
     state: LoadState
     width: int
@@ -39,6 +42,8 @@ class LoadStatus:
     colour: Colour
     elapsed_s: float
     reason: str
+    spec: EngineSpec | None
+    on_gpu: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,6 +86,10 @@ class EngineSupply:
         self._load = load
         self._lanes = lanes
         self._stand_in = stand_in
+        self._better: EngineSupply | None = None
+        if stand_in is not None and stand_in.better is not None:
+            better = logged(stand_in.better, log, "nothing better stands in")
+            self._better = EngineSupply(better, lanes=lanes, stand_in=None, log=log)
         self._log = log
         self._changed = threading.Condition()
         self._current: LoadRequest | None = None
@@ -107,6 +116,8 @@ class EngineSupply:
             colour=request.wanted.colour,
             elapsed_s=elapsed_s,
             reason=reason,
+            spec=request.loaded.engine.spec if request.loaded is not None else None,
+            on_gpu=request.wanted.on_gpu,
         )
 
     def engine_for(self, picture: Picture, alive: Callable[[], None]) -> LoadedEngine:
@@ -117,13 +128,19 @@ class EngineSupply:
         if request.done_ns == 0 and request.standing_in is None:
             self.waiting = True
             self._wait(request, alive)
-        loaded = request.loaded or self._standing_in(request)
+        loaded = request.loaded or self._standing_in(request, picture)
+        if request.loaded is not None and self._better is not None:
+            self._better.forget()
         self.waiting = False
         return loaded
 
     def prepare(self, picture: Picture) -> LoadedEngine | None:
         """The engine for the picture where it is there; otherwise it is being loaded, or can't be."""
         return self._request_for(picture).loaded
+
+    def forget(self) -> None:
+        """Keeps no engine, nor the one that is being loaded."""
+        self._current = None
 
     def _request_for(self, picture: Picture) -> LoadRequest:
         width, height = picture.format.even_size
@@ -160,7 +177,7 @@ class EngineSupply:
             with self._changed:
                 self._changed.wait_for(lambda: request.done_ns, min(left_s, _LOOK_S))
 
-    def _standing_in(self, request: LoadRequest) -> LoadedEngine:
+    def _standing_in(self, request: LoadRequest, picture: Picture) -> LoadedEngine:
         error = request.error
         if error is not None and (self._stand_in is None or not isinstance(error, STOOD_IN_FOR)):
             raise error
@@ -173,14 +190,14 @@ class EngineSupply:
                     *(request.wanted.width, request.wanted.height, self._stand_in.patience_s),
                     request.standing_in.engine.spec.model,
                 )
-        return request.standing_in
+        better = self._better.prepare(picture) if self._better is not None else None
+        return better or request.standing_in
 
     def _load_requested(self, request: LoadRequest) -> None:
         """Loads until the present request is done: it may have replaced another while that was built."""
         while True:
             self._fill(request)
             with self._changed:
-                assert self._current is not None
                 self._running = None if request is self._current else self._current
                 if self._running is None:
                     request.done_ns = now_ns()
@@ -199,7 +216,7 @@ class EngineSupply:
         wanted = request.wanted
         engine = load(wanted.width, wanted.height, wanted.colour)
         free: queue.SimpleQueue[PictureLane] = queue.SimpleQueue()
-        for _ in range(self._lanes or engine.spec.lanes):
+        for _ in range(self._lanes or lane_count(engine, on_gpu=wanted.on_gpu)):
             free.put(picture_lane(engine, on_gpu=wanted.on_gpu))
         return LoadedEngine(engine=engine, free=free)
 
@@ -214,3 +231,16 @@ class EngineSupply:
             )
         elif isinstance(request.error, STOOD_IN_FOR) and self._stand_in is not None:
             self._log.error("no engine for %d×%d after %.1f s: %s", width, height, took_s, request.error)
+
+
+def logged(load: LoadEngine, log: Log, consequence: str) -> LoadEngine:
+    """For an engine that nobody waits for, nor hears why there is none."""
+
+    def load_or_say(width: int, height: int, colour: Colour) -> Engine:
+        try:
+            return load(width, height, colour)
+        except (EngineError, DeviceFailed) as exc:
+            log.error("%s: %s", consequence, exc)
+            raise
+
+    return load_or_say

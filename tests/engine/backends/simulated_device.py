@@ -11,13 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self
 
 import numpy as np
 
-from engine.backends.cuda.lanes import DeviceLane, Work
+from engine.backends.cuda.lanes import DeviceLane, FrameLane, Work, check_size
 from engine.errors import DeviceFailed
-from engine.frame import DeviceFrame, EngineSpec, Plane, YuvFrame
+from engine.frame import DeviceFrame, EngineSpec, Plane, YuvFrame, copy_planes, empty_output
 
 SCALE = 2
 
@@ -94,8 +95,9 @@ class SimulatedDevice:
         self._fails_at, self._refuses_at = fails_at, refuses_at
         self._stream_pool, self._handed_out = stream_pool, 0
         self._enqueued = self._done = 0
-        self._streams: list[SimulatedStream] = []
+        self.streams: list[SimulatedStream] = []
         self._producers: dict[int, SimulatedStream] = {}
+        self.copy_in, self.copy_out = self.stream(), self.stream()
         self._waiting = 0
         self._failure: str | None = None
         self._closed = False
@@ -116,9 +118,9 @@ class SimulatedDevice:
     def stream(self) -> SimulatedStream:
         self._handed_out += 1
         if self._handed_out > self._stream_pool:
-            return self._streams[(self._handed_out - 1) % self._stream_pool]
+            return self.streams[(self._handed_out - 1) % self._stream_pool]
         stream = SimulatedStream(self)
-        self._streams.append(stream)
+        self.streams.append(stream)
         return stream
 
     def event(self) -> SimulatedEvent:
@@ -127,7 +129,7 @@ class SimulatedDevice:
     def producer(self, handle: int) -> SimulatedStream:
         if handle not in self._producers:
             self._producers[handle] = SimulatedStream(self)
-            self._streams.append(self._producers[handle])
+            self.streams.append(self._producers[handle])
         return self._producers[handle]
 
     def hold(self, stream: SimulatedStream, held: bool = True) -> None:
@@ -175,7 +177,7 @@ class SimulatedDevice:
     def _execute(self) -> None:
         with self._changed:
             while not self._closed:
-                ready = [s for s in self._streams if s.ready]
+                ready = [s for s in self.streams if s.ready]
                 if self._failure is None and ready and self._goes_on():
                     self._step(self._random.choice(ready))
                 else:
@@ -194,32 +196,73 @@ class SimulatedDevice:
         self._changed.notify_all()
 
 
+class SimulatedSlot:
+    """Pinned planes of one frame on either side, which the device writes late."""
+
+    def __init__(self, device: SimulatedDevice, spec: EngineSpec) -> None:
+        self._device = device
+        self._spec = spec
+        self.input = _planes(spec.width, spec.height)
+        self.output = empty_output(spec)
+        self._lent: DeviceFrame | None = None
+        self._written = device.event()
+
+    @property
+    def written(self) -> SimulatedEvent | None:
+        return None if self._lent is None else self._written
+
+    def put(self, frame: YuvFrame | DeviceFrame) -> None:
+        check_size(frame, self._spec)
+        if isinstance(frame, DeviceFrame):
+            self._device.producer(frame.stream).record(self._written)
+            self._lent = frame
+        else:
+            copy_planes(frame, self.input)
+
+    def take(self) -> YuvFrame:
+        self._lent = None
+        return self.output
+
+    def take_into(self, planes: YuvFrame) -> None:
+        copy_planes(self.take(), planes)
+
+    def write(self, after: YuvFrame) -> None:
+        """Work: the device's result to the output."""
+        self._device.write(_list(self.output), partial(_list, after))
+
+    def read(self) -> Sequence[Plane]:
+        if self._lent is None:
+            return _list(self.input)
+        y, uv = np.from_dlpack(self._lent.y), np.from_dlpack(self._lent.uv)
+        return y, uv[:, :, 0], uv[:, :, 1]
+
+
 class SimulatedProgram:
     """A "network" whose every output sample depends on its input's place and value."""
 
-    def __init__(self, device: SimulatedDevice, width: int, height: int) -> None:
+    def __init__(self, device: SimulatedDevice, spec: EngineSpec, most: int = 1) -> None:
         self._device = device
-        self.input, self.output = _planes(width, height), _planes(SCALE * width, SCALE * height)
-        self._before, self._after = _planes(width, height), _planes(SCALE * width, SCALE * height)
+        self._before = [_planes(spec.width, spec.height) for _ in range(most)]
+        self._after = [empty_output(spec) for _ in range(most)]
 
-    def upload(self, frame: DeviceFrame | None) -> None:
-        def read() -> Sequence[Plane]:
-            if frame is None:
-                return _list(self.input)
-            y, uv = np.from_dlpack(frame.y), np.from_dlpack(frame.uv)
-            return y, uv[:, :, 0], uv[:, :, 1]
+    def upload(self, slots: Sequence[SimulatedSlot]) -> None:
+        for slot, before in zip(slots, self._before, strict=False):
+            self._device.write(_list(before), slot.read)
 
-        self._device.write(_list(self._before), read)
+    def compute(self, count: int) -> None:
+        assert count <= len(self._before)
+        for before, after in list(zip(self._before, self._after, strict=True))[:count]:
+            self._device.write(_list(after), partial(_upscaled_list, before))
 
-    def compute(self) -> None:
-        self._device.write(_list(self._after), lambda: _list(upscaled(self._before)))
-
-    def download(self) -> None:
-        self._device.write(_list(self.output), lambda: _list(self._after))
+    def download(self, slots: Sequence[SimulatedSlot]) -> None:
+        for slot, after in zip(slots, self._after, strict=False):
+            slot.write(after)
 
 
 class SimulatedEngine:
-    def __init__(self, device: SimulatedDevice, width: int, height: int) -> None:
+    batches = (1, 2, 4)
+
+    def __init__(self, device: SimulatedDevice, width: int, height: int, lanes: int = 1) -> None:
         self._device = device
         self.spec = EngineSpec(
             model="simulated",
@@ -232,13 +275,20 @@ class SimulatedEngine:
             macs_per_frame=width * height,
             parity_db=None,
             checkpoint_sha256="0" * 64,
+            lanes=lanes,
         )
 
-    def program(self) -> SimulatedProgram:
-        return SimulatedProgram(self._device, self.spec.width, self.spec.height)
+    def program(self, most: int = 1) -> SimulatedProgram:
+        return SimulatedProgram(self._device, self.spec, most)
 
-    def lane(self) -> DeviceLane[YuvFrame]:
-        return DeviceLane(self._device, self.program(), self.spec)
+    def lane(self) -> FrameLane[YuvFrame]:
+        return FrameLane(self.batch_lane(1), self.slot())
+
+    def slot(self) -> SimulatedSlot:
+        return SimulatedSlot(self._device, self.spec)
+
+    def batch_lane(self, most: int) -> DeviceLane[SimulatedSlot]:
+        return DeviceLane(self._device, self.program(most))
 
 
 def upscaled(frame: YuvFrame) -> YuvFrame:
@@ -254,6 +304,10 @@ def _planes(width: int, height: int) -> YuvFrame:
     y = np.zeros((height, width), np.uint8)
     uv = np.zeros((2, height // 2, width // 2), np.uint8)
     return YuvFrame(y=y, u=uv[0], v=uv[1])
+
+
+def _upscaled_list(frame: YuvFrame) -> list[Plane]:
+    return _list(upscaled(frame))
 
 
 def _list(frame: YuvFrame) -> list[Plane]:

@@ -1,16 +1,23 @@
 """`livesr build --backend tensorrt` on a machine without a GPU: what it asks for and what it says."""
 
+import argparse
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from engine.backends.tensorrt.builds import ensure_artifact
 from engine.backends.tensorrt.request import BuildRequest, Sizes, Target
+from engine.batches import batch_sizes
+from engine.commands import build, build_tensorrt
 from engine.errors import BuildFailed
-from engine.frame import Colour
+from engine.frame import Colour, Matrix
+from engine.load import ZOO, zoo
 from engine.network.checkpoint import load_checkpoint
 from server.__main__ import main
 from tests.conftest import ROOT
@@ -69,6 +76,36 @@ def test_a_builder_whose_parent_is_gone_goes_on_with_its_work() -> None:
     assert builder.returncode == 0
 
 
+def test_all_leaves_nothing_to_be_built_at_the_first_stream() -> None:
+    """Whatever the source: every model that ships, each matrix and range of those that look at colour, and
+    any size that a source may have, upright too."""
+    target = Target(
+        gpu="NVIDIA L4", compute_capability="8.9", tensorrt="11", torch="2.13", torch_tensorrt="2.13"
+    )
+    parser = argparse.ArgumentParser()
+    build.add_arguments(parser)
+    built = list(build_tensorrt.requests(parser.parse_args(["--all"]), target))
+    for name in zoo():
+        checkpoint = load_checkpoint(ZOO / f"{name}.safetensors")
+        for matrix, full_range in product(get_args(Matrix), (False, True)):
+            for width, height in ((64, 64), (640, 360), (1280, 720), (1920, 1080), (1080, 1920)):
+                wanted = BuildRequest(
+                    checkpoint=Path("elsewhere"),
+                    checkpoint_sha256=checkpoint.sha256,
+                    kind=checkpoint.config.colour,
+                    colour=Colour(matrix=matrix, full_range=full_range),
+                    sizes=Sizes.only(width, height),
+                    target=target,
+                )
+                assert any(
+                    replace(wanted, sizes=one.sizes, batches=one.batches).digest == one.digest
+                    and one.sizes.takes(width, height)
+                    and set(batch_sizes(width, height)) <= set(one.batches)
+                    for one in built
+                ), wanted
+    assert len(built) == len({one.digest for one in built})
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -82,7 +119,7 @@ def test_a_builder_whose_parent_is_gone_goes_on_with_its_work() -> None:
             "either --all or a checkpoint and the folder to write",
         ),
         (["a.safetensors", "--backend", "tensorrt", "--size", "64x48"], "needs the folder to write"),
-        (["--all", "--size", "64x48", "--precision", "int8"], "runs in fp16, not in int8"),
+        (["--all", "--size", "64x48", "--precision", "bf16"], "runs in fp16 or int8, not in bf16"),
         (["a.safetensors"], "needs a checkpoint and the folder to write"),
     ],
 )

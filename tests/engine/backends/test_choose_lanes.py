@@ -1,12 +1,16 @@
 """The number of lanes, chosen on an engine whose stages take as long as they are told, by its own clock."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
 
-from engine.backends.cuda.choose_lanes import best, choose_lanes
+from engine.backends.cuda.choose_lanes import best, try_lanes
+from engine.backends.cuda.measure import summed_up
+from engine.errors import DeviceFailed
 from engine.frame import EngineSpec, YuvFrame
+from engine.performance import Performance
 from engine.trials import Trial, most_streams, percentile, run_bursts, run_trial
 
 FRAME = YuvFrame(
@@ -77,7 +81,34 @@ def test_the_fewest_lanes_that_are_fast_within_the_budget(
     stages_ms: tuple[float, ...], budget_ms: float, lanes: int
 ) -> None:
     engine = TimedEngine(stages_ms)
-    assert choose_lanes(engine, budget_ms / 1e3, clock=engine.clock) == lanes
+    assert best(try_lanes(engine.lane, FRAME, clock=engine.clock), budget_ms / 1e3).lanes == lanes
+
+
+def test_no_more_lanes_are_tried_than_the_memory_takes() -> None:
+    engine = TimedEngine((3.0, 3.0, 3.0))
+
+    def make(room: list[None]) -> TimedLane:
+        if not room:
+            raise DeviceFailed("the GPU is out of memory while a lane was made")
+        room.pop()
+        return engine.lane()
+
+    trials = try_lanes(partial(make, [None, None]), FRAME, clock=engine.clock)
+    assert [trial.lanes for trial in trials] == [1, 2]
+    with pytest.raises(DeviceFailed, match="out of memory"):
+        try_lanes(partial(make, []), FRAME, clock=engine.clock)
+
+
+def test_what_is_kept_of_the_trials_comes_back_from_a_manifest() -> None:
+    engine = TimedEngine((1.0, 4.0, 1.0))
+    lanes = summed_up(try_lanes(engine.lane, FRAME, clock=engine.clock), 3 << 20)
+    assert (lanes.best, lanes.lane_bytes) == (2, 3 << 20)
+    assert lanes.frame_ms[1] == pytest.approx(6, rel=0.02)
+    assert lanes.frame_ms[2] == pytest.approx(4, rel=0.02)
+    assert lanes.p99_ms[4] == pytest.approx(16, rel=0.02)
+    whole = Performance(parity_db=60.5, engine_bytes=1 << 20, host=lanes, surface=lanes)
+    assert Performance.from_dict(whole.to_dict()) == whole
+    assert whole.memory_bytes(on_gpu=True) == 7 << 20
 
 
 def test_a_trial_says_rate_and_latency() -> None:

@@ -1,9 +1,11 @@
 """The GPU backends on a machine without a GPU: what is said, and what of them can run anyway."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ import torch
 
 from engine.backends.cuda.device import device_errors
 from engine.backends.gate import measure, passed, repeated
+from engine.backends.tensorrt.engine import Context, Memory, profiles
 from engine.errors import BackendUnavailable, DeviceFailed, EngineError, ParityError
-from engine.frame import YuvFrame
+from engine.frame import Engine, YuvFrame
 from engine.load import choose, load_engine
 from engine.machine import Gpu, nvidia_gpus
+from engine.network.checkpoint import load_checkpoint
 from server.__main__ import main
 
 LISTING = """\
@@ -25,12 +29,14 @@ LISTING = """\
 
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """A machine as an nvidia-smi of ours describes it: smi(what it prints, CUDA_VISIBLE_DEVICES)."""
+    """A machine as an nvidia-smi of ours describes it: smi(what it prints, CUDA_VISIBLE_DEVICES, and what it
+    prints of the parts of GPUs)."""
 
-    def install(listing: str, visible: str | None = None) -> None:
+    def install(listing: str, visible: str | None = None, parts: str = "") -> None:
         program = tmp_path / "bin" / "nvidia-smi"
         program.parent.mkdir(exist_ok=True)
-        program.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}END\n")
+        listed = f"if [ $1 = --list-gpus ]; then cat <<'END'\n{parts}END\nexit; fi"
+        program.write_text(f"#!/bin/sh\n{listed}\ncat <<'END'\n{listing}END\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
         if visible is not None:
@@ -71,6 +77,33 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(
     assert [gpu.index for gpu in nvidia_gpus()] == indices
 
 
+DIVIDED = """\
+GPU 0: NVIDIA L4 (UUID: GPU-aaaa-1)
+GPU 1: NVIDIA A10 (UUID: GPU-bbbb-2)
+  MIG 3g.20gb     Device  0: (UUID: MIG-7777-0)
+  MIG 1g.5gb+me   Device  1: (UUID: MIG-8888-1)
+"""
+
+
+def test_a_gpu_that_mig_has_divided_is_its_parts(smi: Callable[..., None]) -> None:
+    smi(LISTING, parts=DIVIDED)
+    whole, large, small = nvidia_gpus()
+    assert (whole.uuid, whole.number) == ("GPU-aaaa-1", "0")
+    assert (large.uuid, large.number, large.name) == ("MIG-7777-0", "1:0", "NVIDIA A10 MIG 3g.20gb")
+    assert (small.uuid, small.number, small.memory_bytes) == ("MIG-8888-1", "1:1", 5 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("visible", "numbers"),
+    [("MIG-8888-1", ["1:1"]), ("MIG-8,0", ["1:1", "0"]), ("1", ["1:0"]), ("GPU-bbbb-2", []), ("MIG-", [])],
+)
+def test_cuda_visible_devices_may_name_parts(
+    smi: Callable[..., None], visible: str, numbers: list[str]
+) -> None:
+    smi(LISTING, visible, parts=DIVIDED)
+    assert [gpu.number for gpu in nvidia_gpus()] == numbers
+
+
 def test_a_gpu_that_shares_the_machines_memory(smi: Callable[..., None]) -> None:
     smi("0, GPU-c, NVIDIA GB10, [N/A], 12.1, 580.95\n")
     assert str(nvidia_gpus()[0]) == "NVIDIA GB10, compute capability 12.1, driver 580.95"
@@ -89,8 +122,8 @@ def test_without_a_gpu_one_sentence_says_so(smi: Callable[..., None], checkpoint
     assert str(caught.value) == f"backend={backend!r} needs an NVIDIA GPU, and nvidia-smi shows none here"
     with pytest.raises(BackendUnavailable, match="needs an NVIDIA GPU"):
         choose(checkpoint, None, "fp16")
-    with pytest.raises(BackendUnavailable, match=f"{backend!r} runs in fp16, not in int8"):
-        choose(checkpoint, backend, "int8")
+    with pytest.raises(BackendUnavailable, match=f"{backend!r} runs in fp16.*, not in bf16"):
+        choose(checkpoint, backend, "bf16")
 
 
 def run(code: str, *folders: Path) -> str:
@@ -202,13 +235,31 @@ def test_a_failed_gpu_is_no_failed_model(error: Exception, said: str) -> None:
 
 
 def test_the_gate_lets_pass_what_is_close_and_says_how_close(checkpoint: Path) -> None:
-    reference = load_engine(checkpoint, width=340, height=44, backend="reference")
     close = load_engine(checkpoint, width=340, height=44, precision="bf16")
-    parity = measure(close, reference)
+    parity = measure(close, reference_for(checkpoint), load_checkpoint(checkpoint).config.reach)
     assert 40 < parity < 100
     assert passed(close.spec, 57.123).parity_db == 57.12
     with pytest.raises(ParityError, match=r"luma in bf16 on openvino is 54\.9 dB .* must be at least 55 dB"):
         passed(close.spec, 54.9)
+
+
+def reference_for(checkpoint: Path) -> Callable[[int, int], Engine]:
+    return lambda width, height: load_engine(checkpoint, width=width, height=height, backend="reference")
+
+
+def test_the_reference_computes_no_more_of_a_large_frame_than_it_has_memory_for(checkpoint: Path) -> None:
+    """And what is compared is as if it had computed all: of a window's cut nothing is seen."""
+    asked = []
+
+    def reference(width: int, height: int) -> Engine:
+        asked.append((width, height))
+        return reference_for(checkpoint)(width, height)
+
+    whole = reference_for(checkpoint)(200, 140)
+    reach = load_checkpoint(checkpoint).config.reach
+    assert measure(whole, reference, reach, most=(72, 64)) > 90, "float32 itself, but for its rounding"
+    assert asked == [(72, 64)]
+    assert measure(whole, reference, -4, most=(72, 64)) < 80, "control: the cut of a window is seen"
 
 
 def test_a_small_picture_fills_a_large_frame(noise: Callable[..., YuvFrame]) -> None:
@@ -228,3 +279,87 @@ def test_doctor_says_of_each_engine_why_it_does_not_run(
     assert "NVIDIA L4, 22 GiB, compute capability 8.9, driver 580.95.05; NVIDIA A10" in report["GPU"]
     assert "does not work: backend='tensorrt' needs tensorrt, which is not installed" in report["tensorrt"]
     assert "the NVIDIA GPU is not used: backend='cuda' needs CUDA" in report["awsrn-live-x2"]
+
+
+class ScriptedContext:
+    """TensorRT's execution context, as far as memory goes: it needs 100 bytes for each pixel of its luma."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.given: list[tuple[int, int]] = []
+        self.profile = 0
+        self.frames = 0
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self.profile = profile
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes[name] = shape
+        return True
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        return address != 0
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self.shapes.keys() == {"y_in", "uv_in"}, "it does not know its frames yet"
+        return 100 * math.prod(self.shapes["y_in"])
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert address
+        self.given.append((address, size))
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert self.given, "it has no memory"
+        self.frames += 1
+        return True
+
+
+def test_a_lane_takes_memory_for_its_own_frames_not_for_the_plans_largest(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan up to 1920×1080 would take nine times as much for each lane of a 640×360 stream."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
+    spec = choose(checkpoint, "reference", None).spec(64, 48)
+    scripted = ScriptedContext()
+    names = {name: name for name in ("y_in", "uv_in", "y_out", "uv_out")}
+    memory = Memory()
+    context = Context(scripted, spec, names, None, profile=0, memory=memory)
+    frame = torch.zeros(1, 1, 48, 64, dtype=torch.uint8), torch.zeros(1, 2, 24, 32, dtype=torch.uint8)
+    for _ in range(2):
+        y, uv = context(*frame)
+        assert (y.shape, uv.shape) == ((1, 1, 96, 128), (1, 2, 48, 64))
+    ((_, size),) = scripted.given
+    assert (size, scripted.frames) == (100 * 64 * 48, 2)
+
+
+def test_the_contexts_of_a_lane_share_what_the_largest_batch_needs(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=1))
+    spec = choose(checkpoint, "reference", None).spec(64, 48)
+    names = {name: name for name in ("y_in", "uv_in", "y_out", "uv_out")}
+    memory, taken = Memory(), set()
+    for profile, count in ((2, 4), (1, 2), (0, 1)):
+        scripted = ScriptedContext()
+        context = Context(scripted, spec, names, None, profile=profile, memory=memory)
+        y, uv = (
+            torch.zeros(count, n, *size, dtype=torch.uint8) for n, size in ((1, (48, 64)), (2, (24, 32)))
+        )
+        assert [len(plane) for plane in context(y, uv)] == [count, count]
+        assert scripted.profile == profile
+        ((address, size),) = scripted.given
+        assert size == count * 100 * 64 * 48
+        taken.add(address)
+    assert len(taken) == 1
+
+
+def test_a_plan_says_which_profile_is_for_how_many_frames() -> None:
+    def plan(*batches: int) -> SimpleNamespace:
+        shapes = [3 * [(batch, 1, 48, 64)] for batch in batches]
+        return SimpleNamespace(
+            num_optimization_profiles=len(batches), get_tensor_profile_shape=lambda name, i: shapes[i]
+        )
+
+    assert profiles(plan(1, 2, 4), "y_in") == {1: 0, 2: 1, 4: 2}
+    assert profiles(plan(1), "y_in") == {1: 0}

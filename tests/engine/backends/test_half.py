@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from engine.artifact import colours
-from engine.config import AwsrnConfig, live_config
+from engine.config import AwsrnConfig, ColourKind, live_config
 from engine.errors import BackendUnavailable
 from engine.frame import Colour, EngineSpec, YuvFrame
 from engine.load import ZOO, load_engine, zoo
+from engine.net import Batch
 from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import load_checkpoint
-from engine.network.fold import fold
+from engine.network.fold import FoldedAwsrn, fold
 from engine.network.frame_net import FrameNet, frame_net
+from engine.network.quantise import Int8Conv, quantise
 from engine.parity import LOWEST_DB, parity_db
 from engine.sample_frames import DEFAULT, sample_frames
 from tests.engine.conftest import make_picture_network
@@ -107,6 +109,32 @@ def test_a_luma_network_keeps_its_picture_in_half(scale: int) -> None:
 )
 def test_an_rgb_network_keeps_its_picture_in_half(config: AwsrnConfig, colour: Colour) -> None:
     assert_half_is_close(make_picture_network(config), colour)
+
+
+def calibration(kind: ColourKind) -> list[Batch]:
+    """The middle of those frames that parity is not measured on."""
+    inputs = (sample.net_input(kind) for sample in sample_frames(DEFAULT)[1:7:2])
+    return [np.ascontiguousarray(x[:, :, 50:130, 100:220]) for x in inputs]
+
+
+@pytest.mark.parametrize("model", ["awsrn-live-x2", "awsrn-live-large-x4"])
+def test_the_body_in_int8_keeps_the_picture(model: str) -> None:
+    """By the arithmetic that TensorRT is told: 8-bit integers times their scales, summed up exactly."""
+    network = load_checkpoint(ZOO / f"{model}.safetensors").network()
+    config, folded = network.config, fold(network)
+    reference = Engine(frame_net(network, config, Colour()), config.scale)
+
+    def parity(net: FoldedAwsrn) -> float:
+        half = Engine(frame_net(net, config, Colour(), torch.float16), config.scale)
+        return parity_db(half, reference, [frames()[0], frames()[2]])
+
+    quantised = quantise(folded, calibration(config.colour))
+    assert parity(quantised) >= LOWEST_DB["int8"]
+    for conv in quantised.modules():
+        if isinstance(conv, Int8Conv):
+            assert conv.weight.dtype == torch.int8
+            conv.input_scale *= 40
+    assert parity(quantised) < LOWEST_DB["int8"], "control: ranges that are far too wide"
 
 
 @pytest.mark.parametrize("config", [live_config(), RGB[0]], ids=["y", "rgb"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.backends.cuda.lanes import DeviceLane
+from engine.backends.cuda.lanes import DeviceLane, FrameLane
 from engine.errors import DeviceFailed
 from engine.frame import Colour, DeviceFrame, Engine, Lane, YuvFrame
 from server.worker.process.picture import ColourTags, Picture, PictureFormat, frame_from_planes, plane_view
@@ -115,6 +115,15 @@ def test_a_lane_out_of_step_is_our_bug() -> None:
         lane.submit(noise(0))
         with pytest.raises(AssertionError, match="submit before"):
             lane.submit(noise(1))
+
+
+def test_no_two_lanes_compute_on_one_stream() -> None:
+    """PyTorch has 32 streams, and gives out the first again as the 33rd."""
+    with SimulatedDevice(0) as device:
+        engine = SimulatedEngine(device, WIDTH, HEIGHT)
+        lanes = [engine.lane() for _ in range(16)]  # as many as the settings allow
+        assert len(device.streams) <= 32
+        in_turns(lanes, frames=20)
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> Picture:
@@ -254,24 +263,23 @@ class _Deaf(SimulatedStream):
 class _DeafDevice(SimulatedDevice):
     def stream(self) -> SimulatedStream:
         stream = _Deaf(self)
-        self._streams.append(stream)
+        self.streams.append(stream)
         return stream
 
 
-class _Hasty(DeviceLane[YuvFrame]):
+class _Hasty(DeviceLane):
     """A lane that gives its output out before it is there."""
 
-    def wait(self) -> YuvFrame:
-        self._in_flight = False
-        return self._program.output
+    def wait(self) -> None:
+        self._in_flight = ()
 
 
 class _Twice(SimulatedEngine):
     """An engine whose lanes have one memory: it is used again before its output is taken."""
 
-    def program(self):
+    def program(self, most: int = 1):
         if not hasattr(self, "_only"):
-            self._only = super().program()
+            self._only = super().program(most)
         return self._only
 
 
@@ -283,7 +291,7 @@ def broken_runs(kind: str, seeds: range) -> int:
         with device_class(seed, eagerness=0.3) as device:
             engine = (_Twice if kind == "early reuse" else SimulatedEngine)(device, WIDTH, HEIGHT)
             lane_class = _Hasty if kind == "early output" else DeviceLane
-            lanes = [lane_class(device, engine.program(), engine.spec) for _ in range(3)]
+            lanes = [FrameLane(lane_class(device, engine.program()), engine.slot()) for _ in range(3)]
             try:
                 in_turns(lanes, frames=12)
             except AssertionError:

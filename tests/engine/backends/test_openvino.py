@@ -8,13 +8,14 @@ import openvino as ov
 import pytest
 
 from engine.artifact import open_artifact
-from engine.backends.openvino.engine import compile_model, frame_model
+from engine.backends.openvino.engine import OpenVinoEngine, compile_model, frame_model
 from engine.build import build
 from engine.compile import compile_checkpoint
 from engine.frame import Colour, Engine, FillingLane, YuvFrame
 from engine.load import load_engine, load_net
 from engine.network.checkpoint import load_checkpoint
 from engine.sample_frames import DEFAULT, sample_frames
+from engine.share import SharedEngine
 
 Noise = Callable[..., YuvFrame]
 
@@ -65,6 +66,24 @@ def test_the_colour_makes_a_difference(rgb_checkpoint: Path, noise: Noise) -> No
     ]
     assert max(differences(pictures[0], pictures[1])) > 1
     assert max(differences(pictures[1], pictures[2])) > 1
+
+
+def test_frames_that_go_together_are_what_each_is_alone(
+    tmp_path: Path, checkpoint: Path, noise: Noise
+) -> None:
+    """In batches that are full and those that are not; of streams that share the engine."""
+    frames = [noise(64, 48, seed) for seed in range(8)]
+    alone = load_engine(checkpoint, width=64, height=48, precision="float32")
+    artifact = compile_checkpoint(load_checkpoint(checkpoint), "float32", tmp_path, [])
+    engine = OpenVinoEngine(artifact, Colour(), alone.spec, threads=1, lanes=1, batches=(1, 2, 4))
+    shared = SharedEngine(engine)
+    lanes = [shared.join(10.0).lane() for _ in range(8)]
+    for count in (4, 3, 1, 8):
+        for lane, frame in zip(lanes[:count], frames, strict=False):
+            lane.submit(frame)
+        for lane, frame in zip(lanes[:count], frames, strict=False):
+            output = lane.wait()
+            assert max(differences([output.y, output.u, output.v], process(alone, frame))) <= 1
 
 
 def test_lanes_hold_frames_of_their_own_in_flight(checkpoint: Path, noise: Noise) -> None:

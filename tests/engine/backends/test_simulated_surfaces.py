@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,14 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.backends.cuda.lanes import DeviceLane
+from engine.backends.cuda.lanes import DeviceLane, FrameLane
 from engine.backends.cuda.surfaces import SurfacePool, _Memory
-from engine.frame import DeviceFrame, Plane
+from engine.frame import DeviceFrame, EngineSpec, GpuEngine, Plane, YuvFrame
+from engine.share import SharedEngine
 from tests.engine.backends.simulated_device import (
     SCALE,
     SimulatedDevice,
     SimulatedEngine,
     SimulatedProgram,
+    SimulatedSlot,
     upscaled,
 )
 from tests.engine.backends.test_lanes import in_turns, noise
@@ -41,36 +44,37 @@ class PoisonedPool(SurfacePool):
         super().take_back(memory)
 
 
-class SurfaceProgram(SimulatedProgram):
+class SurfaceSlot(SimulatedSlot):
     """As the CUDA one's sink: a surface is lent when the work is enqueued, and written when it is done."""
 
     output: DeviceFrame  # type: ignore[assignment]
 
-    def __init__(self, device: SimulatedDevice, width: int, height: int, pool: SurfacePool) -> None:
-        super().__init__(device, width, height)
+    def __init__(self, device: SimulatedDevice, spec: EngineSpec, pool: SurfacePool) -> None:
+        super().__init__(device, spec)
         self._pool = pool
 
-    def download(self) -> None:
-        self.output = self._pool.lend(self._write)
+    def write(self, after: YuvFrame) -> None:
+        self.output = self._pool.lend(partial(self._write, after))
 
-    def _write(self, y: Tensor, uv: Tensor) -> None:
+    def _write(self, after: YuvFrame, y: Tensor, uv: Tensor) -> None:
         targets = [y.numpy(), uv[:, :, 0].numpy(), uv[:, :, 1].numpy()]
-        after = self._after
         self._device.write(targets, lambda: [after.y, after.u, after.v])
 
 
 class SurfaceEngine(SimulatedEngine):
     """Lanes that share a pool, as those of an engine do."""
 
-    lane_class = DeviceLane[DeviceFrame]
+    lane_class = DeviceLane
 
     def __init__(self, device: SimulatedDevice, width: int = WIDTH, height: int = HEIGHT) -> None:
         super().__init__(device, width, height)
         self.pool: SurfacePool = PoisonedPool(SCALE * width, SCALE * height, CPU)
 
-    def surface_lane(self) -> DeviceLane[DeviceFrame]:
-        program = SurfaceProgram(self._device, self.spec.width, self.spec.height, self.pool)
-        return self.lane_class(self._device, program, self.spec)
+    def surface_slot(self) -> SurfaceSlot:
+        return SurfaceSlot(self._device, self.spec, self.pool)
+
+    def surface_lane(self) -> FrameLane[DeviceFrame]:
+        return FrameLane(self.lane_class(self._device, self.program()), self.surface_slot())
 
 
 class Encoder:
@@ -104,7 +108,7 @@ class Encoder:
         self.read += 1
 
 
-def encoded(engine: SurfaceEngine, lanes: int, encoder: Encoder, frames: int = 16) -> None:
+def encoded(engine: GpuEngine, lanes: int, encoder: Encoder, frames: int = 16) -> None:
     ring = [engine.surface_lane() for _ in range(lanes)]
     for number in range(frames + lanes):
         lane = ring[number % lanes]
@@ -137,6 +141,48 @@ def test_an_encoder_reads_what_its_frame_was_however_long_it_holds_it(
         assert engine.pool.surfaces <= held + lanes + 1
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=seeds, eagerness=st.sampled_from([0.0, 0.3, 1.0]), streams=st.integers(2, 4), held=st.integers(0, 5)
+)
+def test_streams_in_one_batch_have_surfaces_of_their_own(
+    seed: int, eagerness: float, streams: int, held: int
+) -> None:
+    """From a decoder's stream each, to an encoder each that holds them."""
+    with SimulatedDevice(seed, eagerness=eagerness) as device:
+        shared = SharedEngine(SurfaceEngine(device))
+        engines = [shared.join(10.0) for _ in range(streams)]
+        lanes = [engine.surface_lane() for engine in engines]
+        encoders = [Encoder(seed, held) for _ in engines]
+        for turn in range(6):
+            for stream, lane in enumerate(lanes):
+                lane.submit(decoded(device, 10 * turn + stream, handle=stream))
+            for stream, lane in enumerate(lanes):
+                encoders[stream].take(10 * turn + stream, lane.wait())
+        for encoder in encoders:
+            encoder.end()
+            assert encoder.read == 6
+
+
+def test_a_decoder_that_is_gone_before_its_batch_is_not_asked_again() -> None:
+    """Its stream is no more; what is left of it is the event of its last write."""
+    with SimulatedDevice(0) as device:
+        shared = SharedEngine(SurfaceEngine(device))
+        leaving, staying = (shared.join(10.0).surface_lane() for _ in range(2))
+        busy = shared.join(0.0).lane()
+        device.hold(held := device.producer(7))
+        busy.submit(noise(0, WIDTH, HEIGHT))  # the only lane
+        leaving.submit(decoded(device, 1, handle=7))
+        device.hold(held, False)
+        device.producer = lambda handle: pytest.fail(f"stream {handle} is gone")
+        staying_frame = noise(2, WIDTH, HEIGHT)
+        staying.submit(staying_frame)
+        busy.wait()
+        surface, lost = staying.wait(), leaving.wait()
+        assert np.array_equal(np.from_dlpack(surface.y), upscaled(staying_frame).y)
+        assert np.array_equal(np.from_dlpack(lost.y), upscaled(noise(1, WIDTH, HEIGHT)).y)
+
+
 @threaded
 @given(seed=seeds, lanes=st.integers(1, 12), streams=st.sampled_from([1, 3, 32]))
 def test_lanes_that_share_streams_keep_their_frames(seed: int, lanes: int, streams: int) -> None:
@@ -165,12 +211,11 @@ class TwoBuffers(PoisonedPool):
         return DeviceFrame(y=surface.y, uv=uv, width=surface.width, height=surface.height)
 
 
-class Hasty(DeviceLane[DeviceFrame]):
+class Hasty(DeviceLane):
     """Gives its surface out before it is written."""
 
-    def wait(self) -> DeviceFrame:
-        self._in_flight = False
-        return self._program.output
+    def wait(self) -> None:
+        self._in_flight = ()
 
 
 @pytest.mark.parametrize("broken", ["a ring that is too short", "two buffers", "early output"])
@@ -234,12 +279,12 @@ def test_a_lane_that_waits_for_another_stream_is_seen() -> None:
 class SeenProgram(SimulatedProgram):
     """Says when its frame has arrived."""
 
-    def __init__(self, device: SimulatedDevice) -> None:
-        super().__init__(device, 32, 16)
+    def __init__(self, device: SimulatedDevice, spec: EngineSpec) -> None:
+        super().__init__(device, spec)
         self.uploaded = threading.Event()
 
-    def upload(self, frame: DeviceFrame | None) -> None:
-        super().upload(frame)
+    def upload(self, slots: Sequence[SimulatedSlot]) -> None:
+        super().upload(slots)
         self._device.write([], self._say)
 
     def _say(self) -> Sequence[Plane]:
@@ -251,15 +296,19 @@ class SeenProgram(SimulatedProgram):
 def test_one_lane_copies_while_another_computes(overlapping: bool) -> None:
     """And that it would be seen where they took turns on one stream."""
     with SimulatedDevice(0, eagerness=1.0) as device:
-        spec = SimulatedEngine(device, 32, 16).spec
-        programs = SeenProgram(device), SeenProgram(device)
-        first, second = (DeviceLane(device, program, spec) for program in programs)
+        engine = SimulatedEngine(device, 32, 16)
+        programs = SeenProgram(device, engine.spec), SeenProgram(device, engine.spec)
+        first, second = (DeviceLane(device, program) for program in programs)
+        slots = engine.slot(), engine.slot()
+        for number, slot in enumerate(slots):
+            slot.put(noise(number))
         if not overlapping:
             second._copy_in = first._compute
         device.hold(first._compute)
-        first.submit(noise(0))
-        second.submit(noise(1))
+        first.submit(slots[:1])
+        second.submit(slots[1:])
         assert programs[1].uploaded.wait(10 if overlapping else 0.5) is overlapping
         device.hold(first._compute, False)
         for number, lane in enumerate((first, second)):
-            assert np.array_equal(lane.wait().y, upscaled(noise(number)).y)
+            lane.wait()
+            assert np.array_equal(slots[number].take().y, upscaled(noise(number)).y)

@@ -9,7 +9,7 @@ import pytest
 
 from engine.machine import nvidia_gpus
 from engine.measure import gpu_bench
-from engine.measure.gpu_report import Case, GpuReport, Row, Span, overlap, render
+from engine.measure.gpu_report import Case, FramesOn, GpuReport, Row, Span, overlap, render
 from engine.trials import Trial
 from server.__main__ import main
 from tests.conftest import ROOT
@@ -41,9 +41,11 @@ def test_overlap_is_the_share_of_copying_beside_computing() -> None:
     assert overlap([span("compute", 0, 3)]) == 0
 
 
-def row(backend: str, lanes: int, frames_per_s: float, streams: int, p99_s: float = 0.0125) -> Row:
-    trial = Trial(lanes=lanes, frames_per_s=frames_per_s, p50_s=0.01, p99_s=p99_s)
-    return Row(backend=backend, trial=trial, streams=streams, overlap=0.873)
+def row(
+    backend: str, lanes: int, frames_per_s: float, streams: int | None, frames: FramesOn = "surface"
+) -> Row:
+    trial = Trial(lanes=lanes, frames_per_s=frames_per_s, p50_s=0.01, p99_s=0.0125)
+    return Row(backend=backend, frames=frames, trial=trial, streams=streams, overlap=0.873)
 
 
 def case(*rows: Row, **fields: object) -> Case:
@@ -68,7 +70,12 @@ def test_the_page() -> None:
         versions={"PyTorch": "2.13.0+cu130", "TensorRT": "11.0.0"},
         date="2026-11-23",
         cases=(
-            case(row("tensorrt", 2, 800, 26), row("tensorrt", 3, 800, 26), row("cuda", 2, 400, 13)),
+            case(
+                row("tensorrt", 2, 950, 31, "host"),
+                row("tensorrt", 2, 800, 26),
+                row("tensorrt", 3, 810, None),
+                row("cuda", 2, 400, 13),
+            ),
             case(
                 model="awsrn-x2",
                 random_weights=True,
@@ -84,7 +91,8 @@ def test_the_page() -> None:
     best, none, first, *_ = rows
     assert best == "| awsrn-live-x2 | 640×360 → 1280×720 | tensorrt | 2 | 800.0 | 12.50 | 26 | 6.4 | 2.0 |"
     assert none == "| awsrn-x2 (random weights) | 640×360 → 1280×720 | none runs | – | – | – | – | – | – |"
-    assert first == "| tensorrt | 2 | 10.00 | 12.50 | 800.0 | 26 | 87% |"
+    assert first == "| tensorrt | host | 2 | 10.00 | 12.50 | 950.0 | 31 | 87% |"
+    assert "| tensorrt | surface | 3 | 10.00 | 12.50 | 810.0 | – | 87% |" in page
     assert "- tensorrt: 61.3 dB from the float32 reference" in page
     assert "- Eager: the GPU is out of memory in a baseline: CUDA out of memory" in page
     assert "- tensorrt does not run: building it failed" in page
@@ -93,6 +101,13 @@ def test_the_page() -> None:
 def test_more_streams_beat_more_frames() -> None:
     """A rate that only late frames reach is no use to a live stream."""
     assert case(row("tensorrt", 1, 700, 20), row("cuda", 4, 900, 10)).best.backend == "tensorrt"
+
+
+def test_what_a_service_does_not_run_is_not_its_best() -> None:
+    """It has surfaces on both sides of its engine, not the host's planes."""
+    host = row("tensorrt", 1, 900, 30, "host")
+    assert case(host, row("cuda", 2, 700, 20)).best.backend == "cuda"
+    assert case(host).best is None
 
 
 @no_gpu

@@ -74,7 +74,8 @@ async def test_a_worker_ends_with_its_gateway_however_that_ended():
     async for _ in worker.messages():
         break  # it runs
     worker._writer.close()  # as the kernel does for a process that is gone
-    await asyncio.wait_for(worker._process.wait(), 10)
+    worker.host._control.close()
+    await asyncio.wait_for(worker.host.ended, 10)
 
 
 async def test_a_worker_that_does_not_stop_is_ended():
@@ -106,7 +107,7 @@ async def test_a_worker_is_at_work_while_it_starts_and_not_once_it_is_stopped():
     assert isinstance(worker, LocalWorkerHandle)
     await until(worker.at_work, "it imports")
     os.kill(worker.pid, signal.SIGSTOP)
-    await until(worker.stopped, "it is stopped")
+    await until(worker.host.stopped, "it is stopped")
     assert not worker.at_work()
     await worker.stop(at_once=True)
     assert not worker.at_work()

@@ -18,7 +18,7 @@ from server.wire.messages import (
     WorkerJob,
 )
 from tests.server.gateway.scripted_gateway import until
-from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement, ScriptedWorker
 
 BEAT = Heartbeat(queues={}, rss_bytes=1, cpu_s=0.1)
 SIGN = Alive()
@@ -32,7 +32,7 @@ class Witness:
         self.quarantines: list[str] = []
         self.refusals: list[tuple[str, float]] = []
 
-    def on_start(self) -> None:
+    def on_start(self, worker: ScriptedWorker) -> None:
         self.starts += 1
 
     def on_message(self, message: Message) -> None:
@@ -183,10 +183,11 @@ async def test_a_worker_that_speaks_nonsense_is_replaced():
 
 
 async def test_a_worker_that_breaks_has_the_last_word():
-    placement = quiet(BEAT, WorkerBroken(reason="the GPU is out of memory while it computed a frame"))
+    placement = quiet(BEAT)
     async with supervised(placement) as (witness, _):
         await until(lambda: placement.workers, "a worker")
-        placement.workers[0].die()
+        broken = WorkerBroken(reason="the GPU is out of memory while it computed a frame")
+        placement.workers[0].say(broken)
         await until(lambda: len(placement.workers) == 2, "a second worker")
         assert witness.deaths[0] == "the GPU is out of memory while it computed a frame"
         assert not any(isinstance(message, WorkerBroken) for message in witness.messages)

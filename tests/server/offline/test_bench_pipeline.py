@@ -1,9 +1,14 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from engine.errors import DeviceFailed
 from server.__main__ import main
+from server.offline import bench_pipeline
 from tests.server.clips import write_clip
+from tests.server.worker.test_pipeline import picture
+from tests.server.worker.test_surfaces import SurfaceEngine, surface_picture
 
 
 def bench(capsys, *args: object) -> dict:
@@ -28,6 +33,37 @@ def test_figures_for_people(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "160×96 → 320×192" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["engine", "pipeline", "ratio"]
+
+
+class SurfacesOnly(SurfaceEngine):
+    def surface_lane(self):
+        raise DeviceFailed("a lane of surfaces was asked for")
+
+
+class File:
+    """As NVDEC reads it, where it is asked to."""
+
+    def __init__(self, clip, log, *, time_base, on_gpu):
+        self.pictures = [(surface_picture if on_gpu else picture)(number) for number in range(30)]
+
+    def run(self, put):
+        for one in self.pictures:
+            put(one)
+
+    def close(self):
+        pass
+
+
+def test_where_the_service_keeps_pictures_on_the_gpu_so_does_the_benchmark(monkeypatch, capsys):
+    """Its figures were of planes that went to the host and back, which nobody runs there."""
+    monkeypatch.setattr(bench_pipeline, "WholeFile", File)
+    monkeypatch.setattr(bench_pipeline, "choose", lambda *_: SimpleNamespace(backend="tensorrt"))
+    size = picture(0).format.even_size
+    monkeypatch.setattr(bench_pipeline, "load_engine", lambda *_, **__: SurfacesOnly(*size))
+    assert bench(capsys, "--preset", "ultrafast")["on_gpu"] is False, "x264 reads the host's memory"
+    monkeypatch.setattr(bench_pipeline, "choose_encoder", lambda *_: "h264_nvenc")
+    main(["bench", "--pipeline"])
+    assert "a lane of surfaces was asked for" in capsys.readouterr().err
 
 
 def test_a_clip_too_short_to_measure_is_refused(tmp_path, capsys):

@@ -45,6 +45,7 @@ class Gateway:
 
     def close(self) -> None:
         self.socket.close()
+        self.connection.finish()
         self.connection.close()
         self._theirs.close()
 
@@ -116,7 +117,7 @@ def test_the_last_word_leaves_the_process(gateway):
     for number in range(2):
         gateway.connection.send(picture(number))
     gateway.connection.send(Reconnecting(reason="last", retry_in_s=0))
-    closing = in_a_thread(gateway.connection.close)
+    closing = in_a_thread(gateway.connection.finish)
     assert gateway.read(3)[-1] == Reconnecting(reason="last", retry_in_s=0)
     closing.join(20)
     assert not closing.is_alive()

@@ -1,20 +1,33 @@
 """Engines that take long to load: the stream goes on, and switches to its engine without losing a picture."""
 
 import contextlib
+import gc
 import logging
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from engine.errors import BuildFailed, BuildTimeout, EngineError, ModelNotFound, ParityError
+from engine.errors import (
+    BackendUnavailable,
+    BuildFailed,
+    BuildTimeout,
+    DeviceFailed,
+    EngineError,
+    ModelNotFound,
+    ParityError,
+)
 from engine.frame import Colour, YuvFrame
 from engine.load import load_engine
 from server.settings import DEFAULT_MODEL
+from server.worker import engines
 from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.mailbox import Closed
@@ -23,6 +36,7 @@ from server.worker.process.pipeline import Pipeline
 from server.worker.process.supply import StandIn
 from tests.server.worker.small_engine import DoublingEngine, load_doubling
 from tests.server.worker.test_pipeline import picture
+from tests.server.worker.worker_process import JOB
 
 LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
 TIMEOUT_S = 60.0
@@ -133,6 +147,87 @@ class Stream:
     def backend(self) -> str:
         """What the last picture was upscaled by."""
         return self.out[-1][1]
+
+
+class TorchEngine(DoublingEngine):
+    """What PyTorch makes of the network while TensorRT builds."""
+
+    alive: ClassVar[weakref.WeakSet["TorchEngine"]] = weakref.WeakSet()
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(width, height)
+        self.spec = replace(self.spec, backend="cuda")
+        self.alive.add(self)
+
+
+class TorchLoader(Loader):
+    def __call__(self, width: int, height: int, colour: Colour) -> DoublingEngine:
+        super().__call__(width, height, colour)
+        return TorchEngine(width, height)
+
+
+def test_while_tensorrt_builds_the_network_runs_on_pytorch():
+    """Bicubic for the seconds that PyTorch takes; then TensorRT, and PyTorch's memory is free again."""
+    build, torch = Loader(), TorchLoader()
+    stream = Stream(build, replace(AT_ONCE, better=torch))
+    stream.show(3)
+    assert {backend for _, backend, _ in stream.out} == {"bicubic"}
+    torch.gate((160, 96)).set()
+    stream.until(lambda: stream.backend == "cuda")
+    stream.show(5)
+    assert stream.pipeline.load_status.state == "loading"
+    build.gate((160, 96)).set()
+    stream.until(lambda: stream.backend == "test")
+    stream.show(5)
+    backends = [backend for _, backend, _ in stream.out]
+    assert backends == sorted(backends, key=["bicubic", "cuda", "test"].index)
+    gc.collect()
+    assert not TorchEngine.alive
+    stream.finish()
+    assert len(torch.asked) == 1
+
+
+@pytest.mark.parametrize("error", [BuildFailed("no kernel"), ParityError("31.0 dB")])
+def test_what_tensorrt_cannot_build_runs_on_pytorch(error: Exception):
+    build, torch = Loader(), TorchLoader()
+    build.refuse[160, 96] = error
+    build.gate((160, 96)).set()
+    torch.gate((160, 96)).set()
+    stream = Stream(build, replace(AT_ONCE, better=torch))
+    stream.show(1)
+    stream.until(lambda: stream.backend == "cuda")
+    stream.show(5)
+    assert stream.pipeline.load_status.state == "failed"
+    assert {backend for _, backend, _ in stream.out[-5:]} == {"cuda"}
+    stream.finish()
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable("no torch"), DeviceFailed("out of memory")])
+def test_where_pytorch_cannot_stand_in_bicubic_goes_on(error: Exception, caplog: pytest.LogCaptureFixture):
+    build, torch = Loader(), TorchLoader()
+    torch.refuse[160, 96] = error
+    torch.gate((160, 96)).set()
+    stream = Stream(build, replace(AT_ONCE, better=torch))
+    stream.show(1)
+    stream.until(lambda: "nothing better stands in" in caplog.text)
+    stream.show(5)
+    assert {backend for _, backend, _ in stream.out} == {"bicubic"}
+    build.gate((160, 96)).set()
+    stream.until(lambda: stream.backend == "test")
+    stream.finish()
+    assert len(torch.asked) == 1
+
+
+def test_pytorch_stands_in_for_tensorrt_alone(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(engines, "load_engine", lambda model, **options: asked.append(options["backend"]))
+    for backend, stands_in in {"tensorrt": True, "cuda": False, "openvino": False}.items():
+        monkeypatch.setattr(engines, "choose", lambda *_, backend=backend: SimpleNamespace(backend=backend))
+        load = engines.torch_loader(JOB, engines.engine_loader)
+        assert (load is not None) == stands_in
+        if load is not None:
+            load(64, 48, Colour())
+    assert asked == ["cuda"]
 
 
 def test_a_slow_engine_is_stood_in_for_and_takes_over_in_order():

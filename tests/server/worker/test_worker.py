@@ -120,8 +120,8 @@ def test_stop_ends_a_worker_that_waits_for_a_source(start):
 def test_what_can_never_run_fails_with_the_reason(start, changes, reason):
     worker = start(**changes).until(lambda w: w.of(JobImpossible))
     assert reason in worker.of(JobImpossible)[0].reason
-    status, log = worker.ended()
-    assert status == 1
+    status, log = worker.until_closed().ended()
+    assert status == 0
     assert reason in log
 
 
@@ -136,11 +136,11 @@ def test_a_picture_that_no_engine_takes_fails_with_the_reason(start, tmp_path):
     assert "width=8 must be" in worker.of(JobImpossible)[0].reason
 
 
-def test_a_worker_that_runs_away_with_memory_dies_alone_and_says_so(start):
+def test_a_stream_that_runs_away_with_memory_ends_and_says_so(start):
     worker = start(module="tests.server.worker.greedy_worker", worker_memory_bytes=1 << 30)
     worker.until(lambda w: w.of(WorkerBroken))
     assert "limits.worker_memory_bytes=1073741824" in worker.of(WorkerBroken)[0].reason
-    assert worker.ended()[0] == 70
+    worker.until_closed()
 
 
 def test_an_engine_that_is_too_large_for_the_bound_says_so(start):

@@ -1,4 +1,4 @@
-"""The real worker process, spoken to as the gateway does: over one end of a socket pair."""
+"""The real worker process, spoken to as the gateway does: a stream has one end of a socket pair."""
 
 import contextlib
 import socket
@@ -30,6 +30,7 @@ JOB = WorkerJob(
     backend=None,
     lanes=2,
     engine_threads=1,
+    batch_wait_s=0.003,
     encoder="libx264",
     preset="ultrafast",
     bitrate_bps=0,
@@ -51,7 +52,7 @@ class WorkerProcess:
     def __init__(
         self, job: WorkerJob, module: str, watched: tuple[Rendition, ...], before: tuple[Message, ...]
     ) -> None:
-        self.socket, theirs = socket.socketpair()
+        self.control, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, "--fd", str(theirs.fileno())],
@@ -59,6 +60,9 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self.control, [b"+"], [theirs.fileno()])
         self._decoder = Decoder()
         self.messages: list[Message] = []
         for message in before:
@@ -85,12 +89,21 @@ class WorkerProcess:
     def video(self, rendition: str = "upscaled") -> list[VideoPacket]:
         return [packet for packet in self.of(VideoPacket) if packet.rendition == rendition]
 
+    def until_closed(self) -> "WorkerProcess":
+        """Reads until nothing of the stream is left."""
+        self.socket.settimeout(20)
+        while data := self.socket.recv(1 << 16):
+            self.messages += self._decoder.feed(data)
+        return self
+
     def ended(self) -> tuple[int, str]:
-        """Exit status and log."""
+        """Exit status and log, once the gateway wants no more of it."""
+        self.control.close()
         _, log = self.process.communicate(timeout=10)
         return self.process.returncode, log.decode()
 
     def close(self) -> None:
+        self.control.close()
         self.socket.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.communicate(timeout=5)
