@@ -1,12 +1,13 @@
 """What fails for want of memory is known as that, whatever a library calls it."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from server.worker.memory import lacks_memory
+from server.worker.memory import SharedBound, lacks_memory
 from tests.server.clips import write_clip
 
 # In a process of its own: fails under a bound so many megabytes above what it holds, and says what it was.
@@ -66,3 +67,18 @@ def test_words_that_say_it(words):
 @pytest.mark.parametrize("failure", [RuntimeError("wrong shape"), ValueError("allocated"), OSError(2, "")])
 def test_other_failures(failure):
     assert not lacks_memory(failure)
+
+
+def test_the_streams_of_a_process_are_bounded_together():
+    def bound() -> int:
+        return resource.getrlimit(resource.RLIMIT_DATA)[0]
+
+    none, shared = bound(), SharedBound()
+    with shared.raised_by(8 << 30):
+        assert bound() == 8 << 30
+        with shared.raised_by(4 << 30):
+            assert (bound(), shared.streams) == (12 << 30, 2)
+            with shared.raised_by(0):
+                assert bound() == none
+        assert bound() == 8 << 30
+    assert bound() == none
