@@ -13,6 +13,7 @@ import pytest
 
 from engine.frame import Colour, Engine, GpuEngine
 from engine.load import load_engine
+from engine.share import SharedEngine
 from server.settings import DEFAULT_MODEL
 from server.worker.encode.h264 import NVENC, X264, encoder_problem
 from server.worker.process.supply import LoadEngine
@@ -23,21 +24,22 @@ from tests.server.clips import write_clip
 Load = Callable[..., GpuEngine]
 # Mean error of a plane: far above what an encoder of 20 Mbit/s takes off, far below that of other samples.
 MOST = {"y": 4.0, "u": 4.0, "v": 4.0}
-# How streams share an engine. Each of them is played by 1, 4 and 20 streams.
-SHARED: dict[str, Callable[[GpuEngine], Engine]] = {"taking turns": lambda engine: engine}
+BATCH_WAIT_S = 0.003
 
 
-def kept(load: Callable[..., Engine]) -> LoadEngine:
-    """One engine of each size for all streams."""
+def kept(load: Callable[..., Engine], *, batches: bool = False) -> LoadEngine:
+    """One engine of each size for all streams, whose frames go through it in turns or in batches."""
     lock = threading.Lock()
 
     @cache
-    def loaded(width: int, height: int, colour: Colour) -> Engine:
-        return load(width, height, colour=colour)
+    def loaded(width: int, height: int, colour: Colour) -> SharedEngine | Engine:
+        engine = load(width, height, colour=colour)
+        return SharedEngine(engine) if batches else engine
 
     def locked(width: int, height: int, colour: Colour) -> Engine:
         with lock:
-            return loaded(width, height, colour)
+            engine = loaded(width, height, colour)
+        return engine.join(BATCH_WAIT_S) if isinstance(engine, SharedEngine) else engine
 
     return locked
 
@@ -100,14 +102,14 @@ def test_what_nvenc_refuses_goes_to_x264(load: Load, encoder: str, tmp_path: Pat
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("shared", SHARED)
+@pytest.mark.parametrize("batches", [False, True], ids=["in turns", "in batches"])
 @pytest.mark.parametrize("streams", [1, 4, 20])
 def test_streams_beside_each_other_do_not_mix(
-    load: Load, encoder: str, tmp_path: Path, streams: int, shared: str
+    load: Load, encoder: str, tmp_path: Path, streams: int, batches: bool
 ) -> None:
     """Each has its own clip. Streams of one engine, pool and context: a surface that is lent twice, a lane's
     stream that is another's, or a registered address that has moved shows as a picture of another stream."""
-    loaded = kept(lambda *size, **options: SHARED[shared](load(*size, **options)))
+    loaded = kept(load, batches=batches)
     # Of different lengths: a stream ends while others go on.
     clips = [
         write_clip(tmp_path / f"{index}.mp4", width=640, height=360, frames=10 + index)
