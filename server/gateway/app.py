@@ -24,8 +24,9 @@ from server.gateway.placement import Placement
 from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
+from server.gateway.record.archive import Archive
 from server.gateway.reload import Reloader
-from server.gateway.routes import api, health, hls, whep
+from server.gateway.routes import api, health, hls, recordings, whep
 from server.gateway.routes import events as event_routes
 from server.gateway.streams.events import Events
 from server.gateway.streams.kept import KeptStreams
@@ -78,7 +79,8 @@ def create_app(
     refusals = Refusals(metrics.count_refusal)
     events = Events(settings.limits, refusals)
     doors = Doors(settings.limits, refusals)
-    streams = Streams(settings, placement, doors, metrics, events, capacity)
+    archive = Archive(settings.recording) if settings.recording.folder is not None else None
+    streams = Streams(settings, placement, doors, metrics, events, capacity, archive)
     strangers = Strangers(settings, streams, kept)
     sessions = whep.Sessions(settings, streams, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
@@ -121,6 +123,7 @@ def create_app(
     app.add_middleware(KnownHosts, server=settings.server, refusals=refusals)
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard))
+    app.include_router(recordings.router(archive, guard))
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(hls.router(streams, guard))

@@ -135,6 +135,16 @@ class SegmentNotFound(GatewayError):
     status = HTTPStatus.NOT_FOUND
 
 
+class RecordingNotFound(GatewayError):
+    status = HTTPStatus.NOT_FOUND
+
+
+class RecordingGrows(GatewayError):
+    """A file that is still being written can't be deleted."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class InvalidOffer(GatewayError):
     """What came as an offer is no SDP, or one that can't be answered."""
 

@@ -15,7 +15,7 @@ from server.settings import Settings, StreamSettings
 log = logging.getLogger(__name__)
 
 # What is read only once, at the start.
-_FIXED_TABLES = ("server", "webrtc", "gpu", "hls")
+_FIXED_TABLES = ("server", "webrtc", "gpu", "hls", "recording")
 _FIXED_LIMITS = (
     "max_connections",
     "max_connections_per_address",

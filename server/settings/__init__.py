@@ -26,6 +26,7 @@ __all__ = [
     "Jwt",
     "Limits",
     "PipelineOptions",
+    "Recording",
     "Server",
     "Settings",
     "Sources",
@@ -56,6 +57,14 @@ class Hls(Table):
     segments: int = Field(default=6, ge=3, le=60)  # in the playlist
 
 
+class Recording(Table):
+    folder: str | None = Field(default=None, min_length=1)  # None: nothing can be recorded
+    file_s: float = Field(default=3600.0, ge=1, le=86_400)  # then another file begins
+    keep_s: float = Field(default=0.0, ge=0)  # then a file is deleted; 0: never
+    keep_bytes: int = Field(default=0, ge=0)  # of all streams; above, the oldest are deleted; 0: no limit
+    free_bytes: int = Field(default=2 << 30, ge=0)  # of the disk, which recording leaves alone
+
+
 class Settings(Table):
     """The whole file. Every key has a default; without a file no stream runs until the API asks."""
 
@@ -68,6 +77,7 @@ class Settings(Table):
     workers: Workers = Workers()
     gpu: GpuSharing = GpuSharing()
     hls: Hls = Hls()
+    recording: Recording = Recording()
     streams: tuple[StreamSettings, ...] = ()
 
     @model_validator(mode="before")
@@ -89,7 +99,14 @@ class Settings(Table):
                 raise ValueError(f"streams: id {name!r} must be given once")
         if len(ids) > self.limits.max_streams:
             raise ValueError(f"streams: {len(ids)} are above limits.max_streams={self.limits.max_streams}")
+        for stream in (self.defaults, *self.streams):
+            self.check_record(stream)
         return self
+
+    def check_record(self, stream: PipelineOptions) -> None:
+        """Raises ValueError for a stream to be recorded where there is no folder for it."""
+        if stream.record and self.recording.folder is None:
+            raise ValueError("record=true: needs recording.folder")
 
     def check_slates(self) -> None:
         """Raises ValueError for one that is no image; only who runs the streams has them."""
@@ -113,6 +130,7 @@ class Settings(Table):
             check_text(stream.source, self.sources.policy())
         except ValueError as exc:
             raise ValueError(f"source={mask_credentials(stream.source)!r}: {exc}") from None
+        self.check_record(stream)
         if stream.slate not in self._slates() | {None}:
             raise ValueError(f"slate={stream.slate!r}: must be one that the settings name")
         own = {

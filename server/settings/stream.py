@@ -16,7 +16,7 @@ from server.wire.urls import SCHEMES, find_scheme, publish_address
 DEFAULT_MODEL = "awsrn-live-x2"
 
 # Options of the stream that its worker is not told.
-_GATEWAYS = {"upscale_when", "priority"}
+_GATEWAYS = {"upscale_when", "priority", "record"}
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
@@ -72,6 +72,7 @@ class PipelineOptions(Table):
     upscale_when: When = Field(
         default="watched", description="Pictures are upscaled and encoded: always, or while somebody watches"
     )
+    record: bool = Field(default=False, description="Written to files in recording.folder, watched or not")
     source_when: When = Field(
         default="always", description="The source is open: always, or while somebody watches"
     )

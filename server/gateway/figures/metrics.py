@@ -67,6 +67,7 @@ class Metrics:
         self.queue_length = gauge("queue_length", "Frames waiting in front of a stage", "stage")
         self.reconnects = counter("source_reconnects_total", "Times the source was lost or not there")
         self.restarts = counter("worker_restarts_total", "Workers replaced after one died or hung")
+        self.recording = gauge("recording", "1 while the stream is recorded, 0 while it should be and isn't")
         self.state = gauge("stream_state", "1 for the state the stream is in", "state")
         self.engine_info = gauge("engine_info", "1 for the engine in use", "model", "backend", "precision")
         self.super_resolution = gauge(
@@ -104,7 +105,7 @@ class Metrics:
             self.hls_latency,
             *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
             *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
-            *(self.fallbacks, self.level, self.steps, self.isolated),
+            *(self.fallbacks, self.level, self.steps, self.isolated, self.recording),
         )
 
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
@@ -193,6 +194,13 @@ class StreamMetrics:
 
     def drop(self, dropped: Dropped) -> None:
         self._metrics.dropped.labels(self._stream, dropped.stage, dropped.reason).inc(dropped.count)
+
+    def recording(self, on: bool | None) -> None:
+        """None: it isn't to be recorded."""
+        if on is None:
+            self._metrics.recording.remove_by_labels({"stream": self._stream})
+        else:
+            self._metrics.recording.labels(self._stream).set(on)
 
     def enter(self, state: StreamState) -> None:
         for name in get_args(StreamState):

@@ -103,6 +103,11 @@ class WorkerView(BaseModel):
     queues: dict[Stage, int] = Field(description="Frames waiting, by stage")
 
 
+class RecordingState(BaseModel):
+    on: bool
+    reason: str = Field(description="Why nothing is recorded now")
+
+
 class StreamView(BaseModel):
     """One stream, as it is now; what is known only once there is a picture is null before."""
 
@@ -128,6 +133,7 @@ class StreamView(BaseModel):
     frames: FramesView
     viewers: ViewersView
     source_reconnects: int
+    recording: RecordingState | None = Field(description="Null where it isn't to be recorded")
     worker: WorkerView
     whep_url: str = Field(examples=["/whep/demo"])
     hls_url: str = Field(examples=["/hls/demo/index.m3u8"])

@@ -108,8 +108,10 @@ class Segments:
         *,
         on_need_keyframe: Callable[[], None],
         on_listed: Callable[[Sequence[VideoPacket]], None] = lambda frames: None,
+        on_segment: Callable[[Segment], None] = lambda segment: None,
     ) -> None:
-        """`on_listed` hears of the frames of each part as players can have it."""
+        """`on_listed` hears of the frames of each part as players can have it, `on_segment` of each segment
+        that is whole."""
         self.settings = settings
         self.first = asyncio.Event()  # a segment is there, or none will come
         self._changed = asyncio.Event()
@@ -121,6 +123,7 @@ class Segments:
         self._limit = math.ceil((self.target_duration_s + 0.5) * VIDEO_CLOCK_HZ) - 1
         self._on_need_keyframe = on_need_keyframe
         self._on_listed = on_listed
+        self._on_segment = on_segment
         # Names that no earlier run of the service has given out: caches keep segments.
         self._run = f"{time.time_ns() // 1_000_000:x}"
         self._made = self._parts = self._inits = 0
@@ -326,6 +329,7 @@ class Segments:
             self.discontinuity_sequence += self.listed.popleft().discontinuity
         self.first.set()
         self._tell()
+        self._on_segment(growing.segment)
 
     def _part_name(self, number: int) -> str:
         return f"part-{self._run}-{number}.m4s"

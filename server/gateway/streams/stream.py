@@ -17,9 +17,11 @@ from server.gateway.figures.views import (
 from server.gateway.placement import Placement, WorkerHandle
 from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
+from server.gateway.record.archive import Archive
 from server.gateway.streams.audience import Audience
 from server.gateway.streams.events import Events
 from server.gateway.streams.outputs import Outputs
+from server.gateway.streams.recording import StreamRecording
 from server.gateway.streams.room import Wish
 from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
@@ -62,6 +64,7 @@ class Stream:
         limits: Limits,
         hls: Hls,
         placement: Placement,
+        archive: Archive | None,
         doors: Doors,
         metrics: Metrics,
         events: Events,
@@ -80,10 +83,10 @@ class Stream:
             on_slow_viewer=self._on_slow_viewer,
             on_plain_wanted=lambda wanted: self.audience.watch_plain(wanted),
             on_listed=self.figures.segment_listed,
+            on_segment=lambda segment: self.recording.segment(segment),
         )
-        self.audience = Audience(
-            self.figures, always=settings.upscale_when == "always", on_change=self._on_audience
-        )
+        self.audience = Audience(self.figures, always=_is_always(settings), on_change=self._on_audience)
+        self.recording = StreamRecording(settings.id, archive, self.figures.metrics, events)
         self._doors = doors
         self._events = events
         self._publish_address = publish_address(settings.source)
@@ -111,6 +114,7 @@ class Stream:
         log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
         self._events.tell("created", self.id)
         self._enter_door()
+        self.recording.wanted(self.settings.record)
         self._task = asyncio.create_task(self._supervise())
 
     def is_as(self, settings: StreamSettings, policy: SourcePolicy | None, limits: Limits) -> bool:
@@ -124,7 +128,8 @@ class Stream:
         before, job, ladder = self.settings, self._job(), _ladder(self.settings)
         self.settings, self._policy, self._limits = settings, policy, limits
         self._desk.timeout_s = settings.source_timeout_s
-        self.audience.take_for_granted(settings.upscale_when == "always")
+        self.audience.take_for_granted(_is_always(settings))
+        self.recording.wanted(settings.record)
         if before.source != settings.source:
             self._leave_door()
             self._publish_address = publish_address(settings.source)
@@ -150,8 +155,9 @@ class Stream:
             self._task.cancel()
             self._leave_door()
         self._enter("stopped")
-        self.outputs.close()
+        self.outputs.close()  # the last segment is recorded, too
         self.audience.close()
+        self.recording.end()
 
     @property
     def all_told(self) -> bool:
@@ -165,6 +171,7 @@ class Stream:
         self.end()
         if self._task is not None:
             await asyncio.wait([self._task])
+        await self.recording.close()
         self.figures.metrics.forget()
 
     def _job(self) -> WorkerJob:
@@ -376,3 +383,8 @@ class Stream:
 def _ladder(settings: StreamSettings) -> tuple[object, ...]:
     """What says which networks its levels are."""
     return settings.model, settings.backend, settings.ladder
+
+
+def _is_always(settings: StreamSettings) -> bool:
+    """Whether pictures are upscaled with nobody there to watch."""
+    return settings.upscale_when == "always" or settings.record

@@ -8,6 +8,7 @@ from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Placement
 from server.gateway.placement.capacity import Capacity
 from server.gateway.publish.doors import Doors
+from server.gateway.record.archive import Archive
 from server.gateway.streams.events import Events
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
@@ -30,9 +31,11 @@ class Streams:
         metrics: Metrics,
         events: Events,
         capacity: Capacity | None = None,
+        archive: Archive | None = None,
     ) -> None:
         self.settings = settings
         self._placement = placement
+        self._archive = archive
         self._doors = doors
         self._metrics = metrics
         self._events = events
@@ -73,6 +76,7 @@ class Streams:
             limits=limits,
             hls=self.settings.hls,
             placement=self._placement,
+            archive=self._archive,
             doors=self._doors,
             metrics=self._metrics,
             events=self._events,

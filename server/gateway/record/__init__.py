@@ -1,0 +1,1 @@
+"""Streams recorded: fragmented MP4 files in a folder."""

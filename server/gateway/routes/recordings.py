@@ -1,0 +1,91 @@
+"""`/api/recordings`: what has been recorded, to be listed, fetched and deleted."""
+
+import asyncio
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
+
+from server.gateway.auth.guard import Guard
+from server.gateway.auth.scopes import Caller
+from server.gateway.errors import (
+    Forbidden,
+    RecordingGrows,
+    RecordingNotFound,
+    Unauthorized,
+    responses,
+)
+from server.gateway.record.archive import Archive, RecordedFile
+
+
+class RecordingView(BaseModel):
+    stream: str
+    name: str = Field(examples=["20261129T140320.120Z.mp4"])
+    starts: datetime = Field(description="Of the first picture")
+    ends: datetime = Field(description="Of the last one")
+    bytes: int
+    growing: bool = Field(description="It is being written, and can be played as far as it goes")
+    url: str
+
+
+def router(archive: Archive | None, guard: Guard) -> APIRouter:
+    routes = APIRouter(
+        prefix="/api/recordings", tags=["Recordings"], responses=responses(Unauthorized, Forbidden)
+    )
+    Known = Annotated[Caller, Depends(guard.known)]
+
+    @routes.get("")
+    async def list_recordings(
+        caller: Known, stream: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_-]{1,63}$")] = None
+    ) -> list[RecordingView]:
+        """Files that the caller may view, the oldest first."""
+        if archive is None:
+            return []
+        files = await asyncio.to_thread(archive.files, stream)
+        return [_view(archive, file) for file in files if caller.may("view", file.stream)]
+
+    @routes.get(
+        "/{stream}/{name}",
+        response_class=FileResponse,
+        responses={200: {"content": {"video/mp4": {}}}, **responses(RecordingNotFound)},
+        dependencies=[Depends(guard.needs("view"))],
+    )
+    async def fetch_recording(stream: str, name: str) -> FileResponse:
+        """The file, as fragmented MP4; byte ranges are served."""
+        _, file = await _find(stream, name)
+        return FileResponse(file.path, media_type="video/mp4", filename=f"{stream}-{name}")
+
+    @routes.delete(
+        "/{stream}/{name}",
+        status_code=HTTPStatus.NO_CONTENT,
+        responses=responses(RecordingNotFound, RecordingGrows),
+        dependencies=[Depends(guard.needs("publish"))],
+    )
+    async def delete_recording(stream: str, name: str) -> None:
+        there, file = await _find(stream, name)
+        if there.is_growing(file.path):
+            raise RecordingGrows(f"stream {stream!r}: {name!r} is being written")
+        await asyncio.to_thread(there.delete, file)
+
+    async def _find(stream: str, name: str) -> tuple[Archive, RecordedFile]:
+        """Raises RecordingNotFound."""
+        if archive is not None and (file := await asyncio.to_thread(archive.find, stream, name)):
+            return archive, file
+        raise RecordingNotFound(f"stream {stream!r} has no recording {name!r}")
+
+    return routes
+
+
+def _view(archive: Archive, file: RecordedFile) -> RecordingView:
+    return RecordingView(
+        stream=file.stream,
+        name=file.name,
+        starts=file.starts,
+        ends=file.ends,
+        bytes=file.size,
+        growing=archive.is_growing(file.path),
+        url=f"/api/recordings/{file.stream}/{file.name}",
+    )
