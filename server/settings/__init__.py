@@ -3,20 +3,28 @@
 import tomllib
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.load import zoo
 from server.settings.access import Auth, Jwt, Server, Token, split_address
 from server.settings.limits import Limits
 from server.settings.sources import Sources
-from server.settings.stream import DEFAULT_MODEL, PipelineOptions, StreamChanges, StreamId, StreamSettings
+from server.settings.stream import (
+    DEFAULT_MODEL,
+    PUSH_SCHEMES,
+    PipelineOptions,
+    StreamChanges,
+    StreamId,
+    StreamSettings,
+)
 from server.settings.table import Table, check_table, describe_error
 from server.settings.webrtc import IceServer, WebRtc
 from server.wire.messages import BICUBIC
 from server.wire.source_policy import check_text
-from server.wire.urls import mask_credentials
+from server.wire.urls import mask_credentials, mask_target
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -26,6 +34,7 @@ __all__ = [
     "Jwt",
     "Limits",
     "PipelineOptions",
+    "Push",
     "Recording",
     "Server",
     "Settings",
@@ -65,6 +74,19 @@ class Recording(Table):
     free_bytes: int = Field(default=2 << 30, ge=0)  # of the disk, which recording leaves alone
 
 
+class Push(Table):
+    allowed: tuple[str, ...] = ()  # how addresses begin that streams of the API may be pushed to
+
+    @field_validator("allowed")
+    @classmethod
+    def _whole_hosts(cls, allowed: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in allowed:
+            parts = urlsplit(prefix)
+            if parts.scheme not in PUSH_SCHEMES or not parts.hostname or not parts.path.startswith("/"):
+                raise ValueError(f"{prefix!r} must begin as rtmp://host/ does, up to a slash at least")
+        return allowed
+
+
 class Settings(Table):
     """The whole file. Every key has a default; without a file no stream runs until the API asks."""
 
@@ -78,6 +100,7 @@ class Settings(Table):
     gpu: GpuSharing = GpuSharing()
     hls: Hls = Hls()
     recording: Recording = Recording()
+    push: Push = Push()
     streams: tuple[StreamSettings, ...] = ()
 
     @model_validator(mode="before")
@@ -131,6 +154,10 @@ class Settings(Table):
         except ValueError as exc:
             raise ValueError(f"source={mask_credentials(stream.source)!r}: {exc}") from None
         self.check_record(stream)
+        named = {address for known in (self.defaults, *self.streams) for address in known.push}
+        for address in set(stream.push) - named:
+            if not address.startswith(self.push.allowed):
+                raise ValueError(f"push={mask_target(address)!r}: must begin as one of push.allowed does")
         if stream.slate not in self._slates() | {None}:
             raise ValueError(f"slate={stream.slate!r}: must be one that the settings name")
         own = {

@@ -11,14 +11,32 @@ from server.settings.limits import Limits
 from server.settings.table import Table
 from server.wire.messages import BICUBIC, DEFAULT_KEYFRAME_INTERVAL_S, Deinterlace, When, WorkerJob
 from server.wire.source_policy import SourcePolicy
-from server.wire.urls import SCHEMES, find_scheme, publish_address
+from server.wire.urls import SCHEMES, find_scheme, mask_target, publish_address
 
 DEFAULT_MODEL = "awsrn-live-x2"
 
 # Options of the stream that its worker is not told.
-_GATEWAYS = {"upscale_when", "priority", "record"}
+_GATEWAYS = {"upscale_when", "priority", "record", "push"}
+PUSH_SCHEMES = ("rtmp", "rtmps", "rtsp", "udp")
+
 
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+
+
+def _push_address(address: str) -> str:
+    if any(ord(c) <= 32 for c in address):
+        raise ValueError("must not hold spaces or control characters")
+    parts = urlsplit(address)
+    if parts.scheme not in PUSH_SCHEMES or not parts.hostname:
+        raise ValueError(f"{mask_target(address)}: must be of {', '.join(PUSH_SCHEMES)}, and name a host")
+    if parts.scheme == "udp" and parts.port is None:
+        raise ValueError(f"{mask_target(address)}: must name a port")
+    return address
+
+
+PushAddress = Annotated[
+    str, Field(max_length=2048, examples=["rtmp://live.example/app/KEY"]), AfterValidator(_push_address)
+]
 
 
 class PipelineOptions(Table):
@@ -73,6 +91,11 @@ class PipelineOptions(Table):
         default="watched", description="Pictures are upscaled and encoded: always, or while somebody watches"
     )
     record: bool = Field(default=False, description="Written to files in recording.folder, watched or not")
+    push: tuple[PushAddress, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Addresses of other servers that the stream is sent on to, watched or not",
+    )
     source_when: When = Field(
         default="always", description="The source is open: always, or while somebody watches"
     )

@@ -95,6 +95,13 @@ def publish_path(text: str) -> bytes:
     return unquote_to_bytes(path.strip("/")) + (f"?{rest}".encode() if rest else b"")
 
 
+def mask_target(address: str) -> str:
+    """Where a stream is pushed to, for logs and the API: whose path is its key."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{'/***' if parts.path.strip('/') or parts.query else ''}"
+
+
 def mask_credentials(text: str) -> str:
     """The text for logs and the API: of every URL in it the user, password and query are hidden, and the key
     of a listening source, which is the last part of its path."""

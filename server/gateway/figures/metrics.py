@@ -68,6 +68,7 @@ class Metrics:
         self.reconnects = counter("source_reconnects_total", "Times the source was lost or not there")
         self.restarts = counter("worker_restarts_total", "Workers replaced after one died or hung")
         self.recording = gauge("recording", "1 while the stream is recorded, 0 while it should be and isn't")
+        self.push = gauge("push", "1 while it is pushed there, 0 while it should be", "target")
         self.state = gauge("stream_state", "1 for the state the stream is in", "state")
         self.engine_info = gauge("engine_info", "1 for the engine in use", "model", "backend", "precision")
         self.super_resolution = gauge(
@@ -105,7 +106,7 @@ class Metrics:
             self.hls_latency,
             *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
             *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
-            *(self.fallbacks, self.level, self.steps, self.isolated, self.recording),
+            *(self.fallbacks, self.level, self.steps, self.isolated, self.recording, self.push),
         )
 
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
@@ -194,6 +195,12 @@ class StreamMetrics:
 
     def drop(self, dropped: Dropped) -> None:
         self._metrics.dropped.labels(self._stream, dropped.stage, dropped.reason).inc(dropped.count)
+
+    def push(self, target: str, *, connected: bool) -> None:
+        self._metrics.push.labels(self._stream, target).set(connected)
+
+    def no_push(self, target: str) -> None:
+        self._metrics.push.remove_by_labels({"stream": self._stream, "target": target})
 
     def recording(self, on: bool | None) -> None:
         """None: it isn't to be recorded."""

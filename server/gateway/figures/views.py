@@ -103,6 +103,13 @@ class WorkerView(BaseModel):
     queues: dict[Stage, int] = Field(description="Frames waiting, by stage")
 
 
+class PushView(BaseModel):
+    target: str = Field(description="The address without its path, which is a key")
+    connected: bool
+    reason: str = Field(description="Why it isn't")
+    restarts: int
+
+
 class RecordingState(BaseModel):
     on: bool
     reason: str = Field(description="Why nothing is recorded now")
@@ -134,6 +141,7 @@ class StreamView(BaseModel):
     viewers: ViewersView
     source_reconnects: int
     recording: RecordingState | None = Field(description="Null where it isn't to be recorded")
+    push: list[PushView]
     worker: WorkerView
     whep_url: str = Field(examples=["/whep/demo"])
     hls_url: str = Field(examples=["/hls/demo/index.m3u8"])

@@ -108,10 +108,11 @@ class Segments:
         *,
         on_need_keyframe: Callable[[], None],
         on_listed: Callable[[Sequence[VideoPacket]], None] = lambda frames: None,
+        on_part: Callable[[Segment, Part], None] = lambda segment, part: None,
         on_segment: Callable[[Segment], None] = lambda segment: None,
     ) -> None:
-        """`on_listed` hears of the frames of each part as players can have it, `on_segment` of each segment
-        that is whole."""
+        """`on_listed` hears of the frames of each part as players can have it, `on_part` of the part, and
+        `on_segment` of each segment that is whole."""
         self.settings = settings
         self.first = asyncio.Event()  # a segment is there, or none will come
         self._changed = asyncio.Event()
@@ -123,6 +124,7 @@ class Segments:
         self._limit = math.ceil((self.target_duration_s + 0.5) * VIDEO_CLOCK_HZ) - 1
         self._on_need_keyframe = on_need_keyframe
         self._on_listed = on_listed
+        self._on_part = on_part
         self._on_segment = on_segment
         # Names that no earlier run of the service has given out: caches keep segments.
         self._run = f"{time.time_ns() // 1_000_000:x}"
@@ -318,6 +320,7 @@ class Segments:
         growing.segment.parts.append(part)
         self._tell()
         self._on_listed([packet for packet, _ in frames])
+        self._on_part(growing.segment, part)
 
     def _finish(self, growing: _Growing, end: int) -> None:
         """Closes a segment and its last part; `end` is where the next one starts."""

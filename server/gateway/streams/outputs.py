@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from server.gateway.fanout.fanout import Fanout, Feedback, Reader
 from server.gateway.fanout.keyframes import KeyframeRequests
-from server.gateway.hls.segments import Segment, Segments
+from server.gateway.hls.segments import Part, Segment, Segments
 from server.gateway.webrtc.profile import ProfileLevel
 from server.gateway.webrtc.rtp import RtpFrame, h264_frame, opus_frame
 from server.settings import Hls
@@ -70,6 +70,7 @@ class Outputs:
         on_slow_viewer: Callable[[int], None],
         on_plain_wanted: Callable[[bool], None],
         on_listed: Callable[[Sequence[VideoPacket]], None],
+        on_part: Callable[[Segment, Part], None],
         on_segment: Callable[[Segment], None],
     ) -> None:
         feedback = Feedback(feedback_keyframe_every_s)
@@ -89,6 +90,7 @@ class Outputs:
             hls,
             on_need_keyframe=self.upscaled.keyframes.ask,
             on_listed=on_listed,
+            on_part=on_part,
             on_segment=on_segment,
         )
         self.audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS, feedback=feedback)

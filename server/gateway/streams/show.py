@@ -41,6 +41,7 @@ def show(stream: Stream) -> StreamView:
         viewers=ViewersView(whep=figures.whep_viewers, hls=figures.hls_players.count(now_s)),
         source_reconnects=figures.reconnects,
         recording=stream.recording.state,
+        push=stream.pushes.show(),
         worker=figures.worker_view(),
         whep_url=f"/whep/{stream.id}",
         hls_url=f"/hls/{stream.id}/index.m3u8",

@@ -21,6 +21,7 @@ from server.gateway.record.archive import Archive
 from server.gateway.streams.audience import Audience
 from server.gateway.streams.events import Events
 from server.gateway.streams.outputs import Outputs
+from server.gateway.streams.pushes import StreamPushes
 from server.gateway.streams.recording import StreamRecording
 from server.gateway.streams.room import Wish
 from server.gateway.streams.supervisor import Supervisor
@@ -83,10 +84,12 @@ class Stream:
             on_slow_viewer=self._on_slow_viewer,
             on_plain_wanted=lambda wanted: self.audience.watch_plain(wanted),
             on_listed=self.figures.segment_listed,
+            on_part=lambda segment, part: self.pushes.part(segment, part),
             on_segment=lambda segment: self.recording.segment(segment),
         )
         self.audience = Audience(self.figures, always=_is_always(settings), on_change=self._on_audience)
         self.recording = StreamRecording(settings.id, archive, self.figures.metrics, events)
+        self.pushes = StreamPushes(settings.id, self.figures.metrics, events)
         self._doors = doors
         self._events = events
         self._publish_address = publish_address(settings.source)
@@ -115,6 +118,7 @@ class Stream:
         self._events.tell("created", self.id)
         self._enter_door()
         self.recording.wanted(self.settings.record)
+        self.pushes.wanted(self.settings.push)
         self._task = asyncio.create_task(self._supervise())
 
     def is_as(self, settings: StreamSettings, policy: SourcePolicy | None, limits: Limits) -> bool:
@@ -130,6 +134,7 @@ class Stream:
         self._desk.timeout_s = settings.source_timeout_s
         self.audience.take_for_granted(_is_always(settings))
         self.recording.wanted(settings.record)
+        self.pushes.wanted(settings.push)
         if before.source != settings.source:
             self._leave_door()
             self._publish_address = publish_address(settings.source)
@@ -158,6 +163,7 @@ class Stream:
         self.outputs.close()  # the last segment is recorded, too
         self.audience.close()
         self.recording.end()
+        self.pushes.end()
 
     @property
     def all_told(self) -> bool:
@@ -171,7 +177,7 @@ class Stream:
         self.end()
         if self._task is not None:
             await asyncio.wait([self._task])
-        await self.recording.close()
+        await asyncio.gather(self.recording.close(), self.pushes.close())
         self.figures.metrics.forget()
 
     def _job(self) -> WorkerJob:
@@ -387,4 +393,4 @@ def _ladder(settings: StreamSettings) -> tuple[object, ...]:
 
 def _is_always(settings: StreamSettings) -> bool:
     """Whether pictures are upscaled with nobody there to watch."""
-    return settings.upscale_when == "always" or settings.record
+    return settings.upscale_when == "always" or settings.record or bool(settings.push)

@@ -1,0 +1,1 @@
+"""Streams sent on to other servers, each by a process of its own."""

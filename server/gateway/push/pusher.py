@@ -1,0 +1,138 @@
+"""Keeps one push going: a process that is fed with the stream, and another one when that has ended."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable
+
+from server.gateway.hls.segments import Init, Part, Segment
+from server.wire.urls import mask_target
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
+_GOOD_S = 30.0  # so long a push had gone well
+_ENDS_S = 1.0  # what the process is given to send the end
+_MOST_BUFFERED = 8 << 20  # bytes that the process hasn't taken: some seconds
+_PROCESS = (sys.executable, "-m", "server.push.main")
+
+
+class Pusher:
+    """Of one stream to one address. `part` belongs to the event loop and never waits."""
+
+    def __init__(self, stream: str, address: str, *, on_change: Callable[["Pusher"], None]) -> None:
+        self.target = mask_target(address)
+        self.connected = False
+        self.reason = "starting"  # why it isn't
+        self.restarts = 0
+        self._stream = stream
+        self._address = address
+        self._on_change = on_change
+        self._process: Process | None = None
+        self._init: Init | None = None  # what the process is fed with
+        self._slow = False
+        self._task = asyncio.create_task(self._run())
+
+    def part(self, segment: Segment, part: Part) -> None:
+        process = self._process
+        if process is None or process.stdin is None or process.stdin.is_closing():
+            return
+        if self._init is None:
+            if not part.independent:
+                return
+            self._init = segment.init
+            process.stdin.write(segment.init.data)
+        if segment.init is not self._init:
+            self._end(process)  # another size or codec is another connection
+            return
+        if process.stdin.transport.get_write_buffer_size() > _MOST_BUFFERED:
+            self._slow = True
+            self._kill(process)
+            return
+        process.stdin.write(part.data)
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
+
+    def end(self) -> None:
+        """Nothing follows; the process sends what it has and goes."""
+        self._task.cancel()
+
+    async def close(self) -> None:
+        self.end()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        retry_s = _FIRST_RETRY_S
+        while True:
+            started_s = time.monotonic()
+            reason = await self._once()
+            if time.monotonic() - started_s > _GOOD_S:
+                retry_s = _FIRST_RETRY_S
+            self.restarts += 1
+            self._now(False, reason)
+            await asyncio.sleep(retry_s * random.uniform(0.75, 1.25))
+            retry_s = min(retry_s * 2, _LAST_RETRY_S)
+
+    async def _once(self) -> str:
+        """Why it has ended."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *_PROCESS,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            return f"no process could be started: {exc}"
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._init, self._slow = None, False
+        process.stdin.write(f"{self._address}\n".encode())
+        self._process = process
+        words = asyncio.create_task(process.stderr.read())
+        try:
+            while line := await process.stdout.readline():
+                if line == b"connected\n":
+                    self._now(True, "")
+            status = await process.wait()
+            said = (await words).decode(errors="replace").strip().splitlines()
+        finally:
+            self._process = None
+            words.cancel()
+            self._end(process)
+        if self._slow:
+            return "it takes less than the stream has"
+        if self._init is not None and status == 0:
+            return "the stream has another format"
+        return said[-1] if said else f"the process ended with status {status}"
+
+    def _now(self, connected: bool, reason: str) -> None:
+        if (connected, reason) == (self.connected, self.reason):
+            return
+        self.connected, self.reason = connected, reason
+        if connected:
+            log.info("stream %s: is pushed to %s", self._stream, self.target)
+        else:
+            log.warning("stream %s: isn't pushed to %s: %s", self._stream, self.target, reason)
+        self._on_change(self)
+
+    def _end(self, process: Process) -> None:
+        """Lets it send the end, for a moment."""
+        if process.stdin is not None:
+            process.stdin.close()
+        asyncio.get_running_loop().call_later(_ENDS_S, self._kill, process)
+
+    def _kill(self, process: Process) -> None:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""The process that sends one stream on to another server."""

@@ -1,0 +1,113 @@
+"""A stream sent on: to ourselves by RTMP and RTSP, to ffmpeg as an RTMP server, and as MPEG-TS."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.peers.service import FOR_PEERS, Service, running, until
+from tests.ports import free_port
+
+SOURCE = "synthetic:?size=160x90&fps=12"
+
+
+@pytest.fixture(scope="module")
+def pushing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    schemes = ("rtmp", "rtsp", "udp")
+    allowed = [f"{scheme}://127.0.0.1:{port}/" for scheme in schemes for port in PORTS.values()]
+    base = f"{FOR_PEERS}[push]\nallowed = {json.dumps(allowed)}\n"
+    with running(tmp_path_factory.mktemp("push"), base=base) as service:
+        yield service
+
+
+PORTS = {name: free_port() for name in ("rtmp", "rtsp", "listener", "udp")}
+
+
+def pushed(service: Service, stream: str) -> dict[str, Any]:
+    (push,) = service.show(stream)["push"]
+    return push
+
+
+def processes(service: Service) -> list[int]:
+    """Of pushes."""
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"server.push.main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def probed(program: Callable[[str, str], str], *words: str) -> dict[str, Any]:
+    """What ffprobe says of the picture; sound in AAC is there as well."""
+    show = (program("ffprobe", "ffmpeg"), "-v", "error", "-of", "json", "-show_streams", *words)
+    said = json.loads(subprocess.run(show, check=True, capture_output=True, timeout=90).stdout)
+    streams = {stream["codec_name"]: stream for stream in said["streams"]}
+    assert set(streams) == {"h264", "aac"}
+    return streams["h264"]
+
+
+@pytest.mark.parametrize("how", ["rtmp", "rtsp"])
+def test_it_is_the_source_of_another_stream(pushing: Service, how: str) -> None:
+    address = f"{how}://127.0.0.1:{PORTS[how]}/live/secret-{how}"
+    with (
+        pushing.stream("taken", f"{address}?listen=1"),
+        pushing.stream("sent", SOURCE, push=[address]),
+    ):
+        seen = pushing.wait_for("taken", "running")
+        assert (seen["input"]["width"], seen["input"]["height"]) == (320, 180), "as large as it was upscaled"
+        assert seen["input"]["codec"] == "h264"
+        until(lambda: pushed(pushing, "sent")["connected"], "it says so")
+        assert pushed(pushing, "sent")["target"] == f"{how}://127.0.0.1:{PORTS[how]}/***"
+        metric = f'livesr_push{{stream="sent",target="{how}://127.0.0.1:{PORTS[how]}/***"}} 1.0'
+        assert metric in pushing.http.get("/metrics").text
+
+        (process,) = processes(pushing)
+        os.kill(process, signal.SIGKILL)
+        until(lambda: pushed(pushing, "sent")["restarts"] == 1, "its end is seen")
+        until(lambda: pushed(pushing, "sent")["connected"], "another one takes its place")
+        pushing.wait_for("taken", "running")
+        pushing.wait_for_frames("taken", 10)
+        command = Path(f"/proc/{processes(pushing)[0]}/cmdline").read_text()
+        assert "secret" not in command + pushing.log().replace(f"/live/secret-{how}?", "")
+    until(lambda: not processes(pushing), "with the stream the push ends")
+
+
+def test_ffmpeg_takes_it_as_a_server_and_is_waited_for(
+    pushing: Service, program: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    ffmpeg, file = program("ffmpeg", "ffmpeg"), tmp_path / "taken.mp4"
+    address = f"rtmp://127.0.0.1:{PORTS['listener']}/live/key"
+    with pushing.stream("early", SOURCE, push=[address]):
+        until(lambda: "refused" in pushed(pushing, "early")["reason"], "nobody is there yet")
+        assert pushing.show("early")["state"] == "running"
+        listen = (ffmpeg, "-loglevel", "error", "-f", "flv", "-listen", "1", "-i", address)
+        subprocess.run([*listen, "-t", "3", "-c", "copy", file], check=True, timeout=90)
+        until(lambda: pushed(pushing, "early")["restarts"] > 1, "the listener has gone")
+    picture = probed(program, "-count_frames", str(file))
+    assert int(picture["nb_read_frames"]) >= 25
+
+
+def test_mpeg_ts_is_read_by_ffmpeg(pushing: Service, program: Callable[[str, str], str]) -> None:
+    address = f"udp://127.0.0.1:{PORTS['udp']}"
+    with pushing.stream("datagrams", SOURCE):
+        changed = pushing.http.patch("/api/streams/datagrams", json={"push": [f"{address}/"]}).json()
+        assert changed["restarted"] == [], "under the same viewers"
+        picture = probed(program, address)
+        assert (picture["width"], picture["height"]) == (320, 180)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("rtmp://127.0.0.1:1/live/key", "must begin as one of push.allowed does"),
+        ("gopher://127.0.0.1/x", "must be of rtmp, rtmps, rtsp, udp, and name a host"),
+        ("udp://127.0.0.1", "must name a port"),
+    ],
+)
+def test_an_address_that_is_not_allowed_is_refused(pushing: Service, address: str, why: str) -> None:
+    answer = pushing.http.post("/api/streams", json={"id": "no", "source": SOURCE, "push": [address]})
+    assert answer.status_code == 422
+    assert why in answer.text
+    assert "key" not in answer.text.replace("key_", "")
