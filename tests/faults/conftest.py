@@ -43,6 +43,13 @@ class Scene:
     def restarts(self) -> int:
         return int(self.service.show("hurt")["worker"]["restarts"])
 
+    def other_lost_none(self, first: int, last: int) -> None:
+        """Of the other stream's frames, but those that its own worker had no time for on a busy machine."""
+        lost = set(range(first, last + 1)) - self.other.numbers()
+        dropped = self.service.show("other")["frames"]["dropped"]
+        busy = sum(count for why, count in dropped.items() if why.endswith("/overload"))
+        assert len(lost) <= busy, f"another stream lost {sorted(lost)}; dropped: {dropped}"
+
     def breaks(self) -> int:
         """Discontinuities of HLS so far."""
         lines = self.service.http.get("/hls/hurt/media.m3u8").text.splitlines()
