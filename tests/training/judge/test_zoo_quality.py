@@ -10,6 +10,7 @@ from training.judge.evaluate import evaluate
 # Set5, PSNR-Y in dB, of the float32 networks; what was trained on compressed LR alone is not for clean one.
 PROMISED = {
     "awsrn-live-x2": 36.6,
+    "awsrn-live-tiny-x2": 36.1,
     "awsrn-live-x2-bicubic": 37.1,
     "awsrn-live-large-x2-bicubic": 37.4,
     "awsrn-sd-x2": 37.4,
