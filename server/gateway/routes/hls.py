@@ -70,7 +70,7 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         """The multivariant playlist, with which a player starts."""
         streams.check_open()
         found = await _with_segments(streams, stream, request)
-        return _playlist(playlist.multivariant(found.outputs.hls), guard)
+        return _playlist(playlist.multivariant(found.outputs.hls.segments), guard)
 
     @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
     @routes.get(
@@ -84,7 +84,7 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         """The segments of the last seconds. With `_HLS_msn` the answer waits for that segment, or for the
         part `_HLS_part` of it; with `_HLS_skip` it leaves out what the player has."""
         found = await _with_segments(streams, stream, request)
-        segments = found.outputs.hls
+        segments = found.outputs.hls.segments
         if msn is not None:
             await _until_there(segments, msn, part)
         elif part is not None:
@@ -103,7 +103,7 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         """A segment, a part of one, or the init segment before it. It waits for the part that a playlist says
         comes next."""
         found = streams.get(stream)
-        segments = found.outputs.hls
+        segments = found.outputs.hls.segments
         if segment == segments.next_part:
             await _changed(segments, lambda: segment != segments.next_part)
         data = segments.find(segment)
@@ -149,7 +149,7 @@ async def _with_segments(streams: Streams, stream_id: str, request: Request) -> 
     LimitReached or NotReady."""
     stream = streams.get(stream_id)
     stream.audience.saw_player(_player(request))
-    segments = stream.outputs.hls
+    segments = stream.outputs.hls.segments
     try:
         async with asyncio.timeout(FIRST_SEGMENT_TIMEOUT_S):
             await segments.first.wait()

@@ -49,7 +49,7 @@ class Sessions:
     async def open(self, stream_id: str, sdp: str, client: str) -> tuple[Peer, str]:
         """A new viewer from that address, and the answer to it."""
         stream = self._streams.get(stream_id)
-        offer = parse_offer(sdp, stream.outputs.profile_levels())
+        offer = parse_offer(sdp, stream.outputs.webrtc.profile_levels())
         limits = self.settings.limits
         if stream.state == "failed":
             raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
@@ -65,7 +65,7 @@ class Sessions:
             address=address,
             network=self._network,
             limits=limits,
-            media=stream.outputs,
+            media=stream.outputs.webrtc,
             refusals=self._refusals,
             on_closed=self._forget,
         )

@@ -90,6 +90,7 @@ class Stream:
         self.audience = Audience(self.figures, always=_is_always(settings), on_change=self._on_audience)
         self.recording = StreamRecording(settings.id, archive, self.figures.metrics, events)
         self.pushes = StreamPushes(settings.id, self.figures.metrics, events)
+        self.outputs.watch(self.audience.watches)
         self._doors = doors
         self._events = events
         self._publish_address = publish_address(settings.source)
@@ -160,7 +161,7 @@ class Stream:
             self._task.cancel()
             self._leave_door()
         self._enter("stopped")
-        self.outputs.close()  # the last segment is recorded, too
+        self.outputs.ended()  # the last segment is recorded, too
         self.audience.close()
         self.recording.end()
         self.pushes.end()
@@ -168,7 +169,7 @@ class Stream:
     @property
     def all_told(self) -> bool:
         """Whether no WebRTC viewer is left, and every HLS player has the end of what there is."""
-        last = self.outputs.hls.last_names
+        last = self.outputs.hls.segments.last_names
         waiting = self.figures.hls_players.waiting(last, time.monotonic()) if last else 0
         return not self.figures.whep_viewers and not waiting
 
@@ -204,7 +205,7 @@ class Stream:
                 self._on_video(message)
             case AudioPacket():
                 self._sound_end = max(self._sound_end or 0, message.pts + message.duration)
-                self.outputs.publish_audio(message)
+                self.outputs.audio(message)
             case Heartbeat():
                 self.figures.heartbeat(message)
             case Dropped():
@@ -240,7 +241,7 @@ class Stream:
 
     def _worker_gone(self) -> None:
         self._desk.worker_gone()
-        self.outputs.hls.interrupt()
+        self.outputs.interrupted()
 
     def release(self) -> None:
         """Its workers may die again as if none had; one that is in quarantine starts."""
@@ -249,8 +250,7 @@ class Stream:
         self._supervisor.release()
 
     def _on_audience(self) -> None:
-        if not self.audience.watches:
-            self.outputs.hls.pause()
+        self.outputs.watch(self.audience.watches)
         self._watch()
 
     def _watch(self) -> None:
@@ -271,7 +271,7 @@ class Stream:
     def _fail(self, reason: str) -> None:
         """Nothing follows: who watches is told so, instead of being left to wait."""
         self._enter("failed", reason)
-        self.outputs.close()
+        self.outputs.ended()
         self._leave_door()
 
     def _enter_door(self) -> None:
@@ -289,7 +289,7 @@ class Stream:
     def _on_video(self, packet: VideoPacket) -> None:
         self._video_pts = max(self._video_pts or 0, packet.pts)
         watched = bool(self.audience.watches)
-        self.outputs.publish_video(packet, hls=watched)
+        self.outputs.video(packet)
         if packet.slate:
             return
         # A frame that was on its way when the source was lost is shown, but brings nothing back.
@@ -347,7 +347,7 @@ class Stream:
         if before and not opened.engine.super_resolution:
             self.figures.metrics.fallbacks.inc()
         self.opened = opened
-        self.outputs.hls.opened(opened)
+        self.outputs.opened(opened)
         self.figures.metrics.engine(opened.engine)
         self._show_super_resolution()
         log.info(
