@@ -131,6 +131,12 @@ class SessionNotFound(GatewayError):
     status = HTTPStatus.NOT_FOUND
 
 
+class RenditionNotFound(GatewayError):
+    """The stream has no rendition of that name; the answer says which it has."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
 class SegmentNotFound(GatewayError):
     status = HTTPStatus.NOT_FOUND
 

@@ -9,11 +9,22 @@ from pydantic import AfterValidator, Field, field_validator
 from engine.load import BACKENDS, zoo
 from server.settings.limits import Limits
 from server.settings.table import Table
-from server.wire.messages import BICUBIC, DEFAULT_KEYFRAME_INTERVAL_S, Deinterlace, When, WorkerJob
+from server.wire.messages import (
+    BICUBIC,
+    DEFAULT_KEYFRAME_INTERVAL_S,
+    SOURCE,
+    UPSCALED,
+    Deinterlace,
+    When,
+    WorkerJob,
+)
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import SCHEMES, find_scheme, mask_target, publish_address
 
 DEFAULT_MODEL = "awsrn-live-x2"
+
+# Of a rendition smaller than the upscaled one, in lines.
+_LEAST_LINES, _MOST_LINES = 90, 4320
 
 # Options of the stream that its worker is not told.
 _GATEWAYS = {"upscale_when", "priority", "record", "push"}
@@ -66,6 +77,14 @@ class PipelineOptions(Table):
         default=0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
     )
     keyframe_interval_s: float = Field(default=DEFAULT_KEYFRAME_INTERVAL_S, ge=0.5, le=10.0)
+    renditions: tuple[str, ...] = Field(
+        default=(UPSCALED, SOURCE),
+        max_length=8,
+        description="What viewers may watch, and is encoded while somebody does: 'upscaled', which must be "
+        "one; 'source', its own picture; and smaller ones by their lines, such as '540p'. One that isn't "
+        "smaller than the upscaled picture is left out",
+        examples=[["upscaled", "540p", "source"]],
+    )
     source_timeout_s: float = Field(
         default=10.0, gt=0, le=120, description="A source silent for longer is reopened"
     )
@@ -128,6 +147,17 @@ class PipelineOptions(Table):
             raise ValueError(f"{BICUBIC!r} must be the last: nothing is smaller")
         return ladder
 
+    @field_validator("renditions")
+    @classmethod
+    def _renditions_exist(cls, renditions: tuple[str, ...]) -> tuple[str, ...]:
+        for name in renditions:
+            _check_rendition(name)
+            if renditions.count(name) > 1:
+                raise ValueError(f"{name!r} must be given once")
+        if UPSCALED not in renditions:
+            raise ValueError(f"{UPSCALED!r} must be one: the others' key frames are its own")
+        return renditions
+
     @field_validator("backend")
     @classmethod
     def _backend_exists(cls, backend: str | None) -> str | None:
@@ -181,6 +211,17 @@ class StreamSettings(PipelineOptions):
             worker_memory_bytes=limits.worker_memory_bytes,
             **options,
         )
+
+
+def _check_rendition(name: str) -> None:
+    """Raises ValueError."""
+    if name in (UPSCALED, SOURCE):
+        return
+    lines = name.removesuffix("p")
+    if lines == name or not (lines.isascii() and lines.isdecimal()) or lines.startswith("0"):
+        raise ValueError(f"{name!r} must be {UPSCALED!r}, {SOURCE!r} or a height such as '540p'")
+    if len(lines) > 4 or not _LEAST_LINES <= int(lines) <= _MOST_LINES or int(lines) % 2:
+        raise ValueError(f"{name!r} must have an even number of lines, from {_LEAST_LINES} to {_MOST_LINES}")
 
 
 def _check_model(model: str) -> None:

@@ -12,7 +12,9 @@ VIDEO_CLOCK_HZ = 90_000
 AUDIO_CLOCK_HZ = 48_000
 DEFAULT_KEYFRAME_INTERVAL_S = 2.0
 
-Rendition = Literal["upscaled", "plain"]
+# What a worker upscales, the source's own picture, or the upscaled one in so many lines: "540p".
+UPSCALED, SOURCE = "upscaled", "source"
+Rendition = Annotated[str, Meta(pattern=r"^(upscaled|source|[1-9][0-9]{1,3}p)\Z")]
 When = Literal["always", "watched"]
 Deinterlace = Literal["frame", "field", "off"]
 Stage = Literal["demux", "decode", "queue", "upscale", "encode", "publish"]
@@ -77,6 +79,7 @@ class WorkerJob(Message, frozen=True):
     ladder: tuple[Text, ...] | None  # below the model, BICUBIC too; None: the usual one
     latency_budget_s: float  # of a frame; 0: three of its intervals, at most 150 ms
     source_when: When  # the source is open: always, or while somebody watches
+    renditions: tuple[Rendition, ...]  # that may be watched; UPSCALED is one
     # Where the worker before got to, in ticks of each: viewers never see timestamps go back.
     video_after: int | None = None
     sound_after: int | None = None
@@ -121,14 +124,12 @@ class Prepare(Message, frozen=True):
 
 
 class RequestKeyframe(Message, frozen=True):
-    """Gateway → worker: the next frame encoded shall be an IDR."""
-
-    rendition: Rendition = "upscaled"
+    """Gateway → worker: the next frame encoded shall be an IDR, in every rendition."""
 
 
 class Watch(Message, frozen=True):
-    """Gateway → worker: these renditions are watched; what nobody watches need not be made. None is at the
-    start."""
+    """Gateway → worker: these renditions are watched; what nobody watches need not be made, but for the
+    upscaled one while there is another. None is at the start."""
 
     renditions: tuple[Rendition, ...]
 
@@ -214,6 +215,15 @@ class OutputFormat(_Part, frozen=True):
     on_gpu: bool  # from decoder to encoder without passing through the host's memory
 
 
+class RenditionFormat(_Part, frozen=True):
+    """A rendition as it is encoded while somebody watches it."""
+
+    name: Rendition
+    width: Size
+    height: Size
+    bitrate_bps: int  # at most
+
+
 class EngineFormat(_Part, frozen=True):
     """What upscales."""
 
@@ -236,6 +246,13 @@ class Opened(Message, frozen=True):
     output: OutputFormat
     engine: EngineFormat
     audio: AudioFormat | None
+    # Those that can be watched, the upscaled one and then the largest first.
+    renditions: Annotated[tuple[RenditionFormat, ...], Meta(min_length=1, max_length=16)]
+
+    def __post_init__(self) -> None:
+        names = [form.name for form in self.renditions]
+        if names[0] != UPSCALED or len(set(names)) < len(names):
+            raise ValueError(f"renditions: must be {UPSCALED!r} and others, each once; they are {names}")
 
 
 class GpuUse(_Part, frozen=True):
@@ -267,12 +284,15 @@ class Trace(_Part, frozen=True):
     demux: Seconds  # from the arrival of its last byte until the demuxer gave it away
     decode: Seconds
     queue: Seconds
-    upscale: Seconds  # 0 for the plain rendition
+    upscale: Seconds  # 0 for the source's rendition
     encode: Seconds
 
 
 class VideoPacket(Message, frozen=True):
     """Worker → gateway: one encoded frame, H.264 Annex B, SPS and PPS in front of every IDR, no B-frames.
+
+    A frame is sent in the upscaled rendition first; in the others it has the same times, and is a key frame
+    where it is one in that.
 
     `pts` ticks at 90 kHz and `arrival_ns` is when the frame's last byte arrived; both are on CLOCK_MONOTONIC
     (pts = 90000 × monotonic seconds of presentation), so they go on unbroken over a worker's restart.

@@ -90,6 +90,7 @@ class Worker:
                 preset=job.preset,
                 bitrate_bps=job.bitrate_bps,
                 keyframe_interval_s=job.keyframe_interval_s,
+                renditions=job.renditions,
                 send=self._send,
                 on_frame=self._governor.frame,
                 audio_format=lambda: ingest.audio_format(),
@@ -191,8 +192,8 @@ class Worker:
         """Does what the gateway says until it says stop, or is gone."""
         for message in messages:
             match message:
-                case RequestKeyframe(rendition=rendition):
-                    self.publisher.request_keyframe(rendition)
+                case RequestKeyframe():
+                    self.publisher.request_keyframe()
                 case Watch(renditions=renditions):
                     self._watch(renditions)
                 case StepUp(level=level):

@@ -73,6 +73,17 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[defaults]\nencoder = 'x265'", ["defaults.encoder='x265'", "libx264"]),
         ("[defaults]\nmodel = 'live-x9'", ["defaults.model='live-x9'", "awsrn-live-x2", "path"]),
         ("[defaults]\nbackend = 'magic'", ["defaults.backend='magic'", "openvino"]),
+        (
+            "[defaults]\nrenditions = ['upscaled', '541p']",
+            ["defaults.renditions: '541p'", "even"],
+        ),
+        (
+            "[defaults]\nrenditions = ['upscaled', '0540p']",
+            ["'0540p'", "'source' or a height"],
+        ),
+        ("[defaults]\nrenditions = ['upscaled', '54000p']", ["'54000p'", "90 to 4320"]),
+        ("[defaults]\nrenditions = ['source']", ["defaults.renditions: 'upscaled' must be one"]),
+        ("[defaults]\nrenditions = ['upscaled', '90p', '90p']", ["'90p' must be given once"]),
         ("[limits]\nmax_streams = 0", ["limits.max_streams=0", "greater"]),
         ("[limits]\nworker_memory_bytes = 1000", ["limits.worker_memory_bytes=1000", "at least"]),
         ("[[streams]]\nid = 'a'", ["streams.0.source", "required"]),

@@ -53,6 +53,16 @@ class OutputView(_Told):
     on_gpu: bool = Field(description="Pictures go from decoder to encoder within the GPU's memory")
 
 
+class RenditionView(_Told):
+    """What `/whep/ID?rendition=NAME` and an HLS variant show."""
+
+    name: str = Field(examples=["upscaled", "540p", "source"])
+    width: int
+    height: int
+    bitrate_bps: int = Field(description="Of its encoder, at most")
+    watched: bool = Field(default=False, description="Somebody watches, so that it is encoded")
+
+
 class EngineView(_Told):
     """What upscales now."""
 
@@ -127,6 +137,7 @@ class StreamView(BaseModel):
     started: datetime = Field(description="When this run of the service took it up")
     input: SourceView | None
     output: OutputView | None
+    renditions: list[RenditionView] = Field(description="To choose from, the largest first")
     engine: EngineView | None
     engine_load: EngineLoadView | None
     level: int = Field(description="Of the ladder that upscales now; 0 is the model named, the last bicubic")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from server.gateway.hls.segments import Part, Segment, Segments
 from server.settings import Hls
-from server.wire.messages import AudioPacket, Opened, Rendition, VideoPacket
+from server.wire.messages import UPSCALED, AudioPacket, Opened, Rendition, VideoPacket
 
 
 class HlsSink:
@@ -38,7 +38,7 @@ class HlsSink:
         self.segments.opened(opened)
 
     def video(self, packet: VideoPacket) -> None:
-        if packet.rendition == "upscaled" and self._watched:
+        if packet.rendition == UPSCALED and self._watched:
             self.segments.video(packet)
 
     def audio(self, packet: AudioPacket) -> None:

@@ -4,8 +4,9 @@ import asyncio
 import secrets
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from server.gateway.auth.guard import Guard
 from server.gateway.errors import (
@@ -15,6 +16,7 @@ from server.gateway.errors import (
     InvalidOffer,
     LimitReached,
     PreconditionFailed,
+    RenditionNotFound,
     SessionNotFound,
     StreamFailed,
     StreamNotFound,
@@ -31,9 +33,19 @@ from server.gateway.webrtc.negotiate import parse_fragment, parse_offer
 from server.gateway.webrtc.peer import Peer
 from server.gateway.webrtc.turn import issue
 from server.settings import IceServer, Settings
+from server.wire.messages import SOURCE, UPSCALED, Rendition
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
+
+Wanted = Annotated[
+    str | None,
+    Query(
+        max_length=32,
+        description="One of the stream's `renditions`; without it the viewer gets the largest that its "
+        "network carries, and another when that changes",
+    ),
+]
 
 
 class Sessions:
@@ -46,10 +58,16 @@ class Sessions:
         self._network = Network(settings.webrtc)
         self._peers: dict[str, tuple[Stream, Peer]] = {}
 
-    async def open(self, stream_id: str, sdp: str, client: str) -> tuple[Peer, str]:
-        """A new viewer from that address, and the answer to it."""
+    async def open(
+        self, stream_id: str, sdp: str, client: str, rendition: Rendition | None = None
+    ) -> tuple[Peer, str]:
+        """A new viewer from that address, and the answer to it. Without `rendition` its network chooses."""
         stream = self._streams.get(stream_id)
-        offer = parse_offer(sdp, stream.outputs.webrtc.profile_levels())
+        media = stream.outputs.webrtc
+        first = rendition or UPSCALED
+        stream.require(first)
+        beside = [SOURCE] if SOURCE in media.renditions and first != SOURCE else []
+        offer = parse_offer(sdp, media.profile_levels(), (first, *beside))
         limits = self.settings.limits
         if stream.state == "failed":
             raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
@@ -65,9 +83,10 @@ class Sessions:
             address=address,
             network=self._network,
             limits=limits,
-            media=stream.outputs.webrtc,
+            media=media,
             refusals=self._refusals,
             on_closed=self._forget,
+            fixed=rendition is not None,
         )
         self._peers[peer.id] = stream, peer
         stream.audience.count_viewer(+1)
@@ -134,16 +153,15 @@ def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
             201: {"content": {SDP: {}}, "description": "The answer; Location is the viewer's resource"},
             **responses(
                 *(InvalidOffer, StreamNotFound, StreamFailed, BodyTooLarge),
-                *(UnsupportedContentType, LimitReached, AddressLimitReached),
+                *(UnsupportedContentType, LimitReached, AddressLimitReached, RenditionNotFound),
             ),
         },
         openapi_extra={"requestBody": {"required": True, "content": {SDP: {"schema": {"type": "string"}}}}},
     )
-    async def watch(stream: str, request: Request) -> Response:
-        """Starts a WebRTC viewer. A second video m-line in the offer gets the plain picture."""
-        peer, answer = await sessions.open(
-            stream, await _body(request, SDP), request.client.host if request.client else ""
-        )
+    async def watch(stream: str, request: Request, rendition: Wanted = None) -> Response:
+        """Starts a WebRTC viewer. A second video m-line in the offer gets the source's own picture."""
+        client = request.client.host if request.client else ""
+        peer, answer = await sessions.open(stream, await _body(request, SDP), client, rendition)
         headers = {
             "Location": f"/whep/{stream}/{peer.id}",
             "ETag": peer.etag,

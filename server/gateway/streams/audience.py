@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.players import REMEMBERED_S
-from server.wire.messages import Rendition
+from server.wire.messages import UPSCALED, Rendition
 
 _LATER_S = REMEMBERED_S + 0.1  # by then a player that has not come back is forgotten
 
@@ -16,11 +16,12 @@ class Audience:
 
     def __init__(self, figures: Figures, *, always: bool, on_change: Callable[[], None]) -> None:
         """`always`: somebody has to be taken for granted."""
-        self.watches: tuple[Rendition, ...] = ("upscaled",) if always else ()
+        self.watches: tuple[Rendition, ...] = (UPSCALED,) if always else ()
         self._figures = figures
         self._always = always
         self._on_change = on_change
-        self._plain = False
+        self._joined: frozenset[Rendition] = frozenset()  # by WebRTC viewers
+        self._played_s: dict[Rendition, float] = {}  # when an HLS player last fetched its playlist
         self._look: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -29,13 +30,15 @@ class Audience:
         self._figures.count_viewer(change)
         self._update()
 
-    def saw_player(self, name: str) -> None:
-        """An HLS player fetched a playlist."""
-        self._figures.hls_players.saw(name, time.monotonic())
+    def saw_player(self, name: str, rendition: Rendition = UPSCALED) -> None:
+        """An HLS player fetched a playlist, of that rendition or of all."""
+        self._played_s[rendition] = time.monotonic()
+        self._figures.hls_players.saw(name, self._played_s[rendition])
         self._update()
 
-    def watch_plain(self, wanted: bool) -> None:
-        self._plain = wanted
+    def join(self, renditions: Collection[Rendition]) -> None:
+        """WebRTC viewers watch these."""
+        self._joined = frozenset(renditions)
         self._update()
 
     def take_for_granted(self, always: bool) -> None:
@@ -50,11 +53,13 @@ class Audience:
     def _update(self) -> None:
         if self._closed:
             return
-        players = self._figures.hls_players.count(time.monotonic())
+        now_s = time.monotonic()
+        players = self._figures.hls_players.count(now_s)
         watched = self._always or self._figures.whep_viewers or players
         watches: tuple[Rendition, ...] = ()
         if watched:
-            watches = ("upscaled", "plain") if self._plain else ("upscaled",)
+            played = {name for name, at_s in self._played_s.items() if now_s - at_s <= REMEMBERED_S}
+            watches = (UPSCALED, *sorted((self._joined | played) - {UPSCALED}))
         if self._look is not None:
             self._look.cancel()
         # Players come back by themselves as long as they play; that one does not, nobody says.

@@ -17,28 +17,27 @@ class Outputs:
     def __init__(
         self,
         hls: Hls,
+        renditions: Sequence[Rendition],
         *,
         feedback_keyframe_every_s: float,
-        on_request_keyframe: Callable[[Rendition], None],
+        on_request_keyframe: Callable[[], None],
         on_slow_viewer: Callable[[int], None],
-        on_plain_wanted: Callable[[bool], None],
+        on_joined: Callable[[Collection[Rendition]], None],
         on_listed: Callable[[Sequence[VideoPacket]], None],
         on_part: Callable[[Segment, Part], None],
         on_segment: Callable[[Segment], None],
     ) -> None:
-        keyframes: dict[Rendition, KeyframeRequests] = {
-            "upscaled": KeyframeRequests(lambda: on_request_keyframe("upscaled")),
-            "plain": KeyframeRequests(lambda: on_request_keyframe("plain")),
-        }
+        keyframes = KeyframeRequests(on_request_keyframe)
         self.webrtc = ViewerOutputs(
+            renditions,
             feedback_keyframe_every_s=feedback_keyframe_every_s,
             keyframes=keyframes,
             on_slow_viewer=on_slow_viewer,
-            on_plain_wanted=on_plain_wanted,
+            on_joined=on_joined,
         )
         self.hls = HlsSink(
             hls,
-            on_need_keyframe=keyframes["upscaled"].ask,
+            on_need_keyframe=keyframes.ask,
             on_listed=on_listed,
             on_part=on_part,
             on_segment=on_segment,

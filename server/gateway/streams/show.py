@@ -6,6 +6,7 @@ from server.gateway.figures.views import (
     EngineLoadView,
     EngineView,
     OutputView,
+    RenditionView,
     SourceView,
     StreamView,
     ViewersView,
@@ -29,6 +30,12 @@ def show(stream: Stream) -> StreamView:
         started=stream.started,
         input=SourceView.of(opened) if opened else None,
         output=OutputView.model_validate(opened.output) if opened else None,
+        renditions=[
+            RenditionView.model_validate(form).model_copy(
+                update={"watched": form.name in stream.audience.watches}
+            )
+            for form in (opened.renditions if opened else ())
+        ],
         engine=EngineView.model_validate(opened.engine) if opened else None,
         engine_load=_engine_load(stream.engine_load) if stream.engine_load else None,
         level=stream.level,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from engine.frame import USUAL_FPS
+from server.gateway.errors import RenditionNotFound
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics, StreamMetrics
 from server.gateway.figures.views import (
@@ -27,6 +28,7 @@ from server.gateway.streams.room import Wish
 from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
 from server.wire.messages import (
+    UPSCALED,
     AudioPacket,
     AwaitPublisher,
     Dropped,
@@ -79,10 +81,11 @@ class Stream:
         self.figures = Figures(StreamMetrics(metrics, settings.id))
         self.outputs = Outputs(
             hls,
+            settings.renditions,
             feedback_keyframe_every_s=limits.feedback_keyframe_every_s,
             on_request_keyframe=self._request_keyframe,
             on_slow_viewer=self._on_slow_viewer,
-            on_plain_wanted=lambda wanted: self.audience.watch_plain(wanted),
+            on_joined=lambda renditions: self.audience.join(renditions),
             on_listed=self.figures.segment_listed,
             on_part=lambda segment, part: self.pushes.part(segment, part),
             on_segment=lambda segment: self.recording.segment(segment),
@@ -145,6 +148,8 @@ class Stream:
             self.level, self.stepped = 0, None
         if self._job() == job:
             return False
+        if self.opened is None:
+            self.outputs.webrtc.offer(settings.renditions)
         self._supervisor.renew()
         return True
 
@@ -294,12 +299,12 @@ class Stream:
             return
         # A frame that was on its way when the source was lost is shown, but brings nothing back.
         late = packet.opening <= self._lost_opening
-        if packet.rendition == "upscaled" and not late:
+        if packet.rendition == UPSCALED and not late:
             if watched and self.state != "running":
                 self._enter("running")
             elif not watched and self.state != "idle":
                 self._enter("idle", _UNWATCHED)
-        if packet.rendition == "upscaled" and watched:
+        if packet.rendition == UPSCALED and watched:
             # The viewers' tasks are already scheduled: behind them, this runs once each has sent.
             asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)
 
@@ -318,6 +323,14 @@ class Stream:
             return 0.0
         source = self.opened.source
         return source.width * source.height * (source.fps or USUAL_FPS)
+
+    def require(self, rendition: Rendition) -> None:
+        """Raises RenditionNotFound for one that the stream doesn't have."""
+        renditions = self.outputs.webrtc.renditions
+        if rendition not in renditions:
+            raise RenditionNotFound(
+                f"stream {self.id!r} has no rendition {rendition!r}; it has {', '.join(renditions)}"
+            )
 
     @property
     def network(self) -> str:
@@ -364,9 +377,9 @@ class Stream:
     def _on_slow_worker(self, count: int) -> None:
         self.figures.drop(Dropped(stage="decode", reason="slow_worker", count=count))
 
-    def _request_keyframe(self, rendition: Rendition) -> None:
+    def _request_keyframe(self) -> None:
         self.figures.metrics.keyframe_requests.inc()
-        self._supervisor.send(RequestKeyframe(rendition=rendition))
+        self._supervisor.send(RequestKeyframe())
 
     def _enter(self, state: StreamState, reason: str = "", *, logged: bool = False) -> None:
         """Logs a change of state, or with `logged` a new reason for the same one."""

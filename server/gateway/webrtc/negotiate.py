@@ -1,7 +1,7 @@
 """From a viewer's SDP offer to the lines we answer: which codec, rendition and transport (RFC 9429)."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aiortc.rtcdtlstransport import RTCDtlsParameters
@@ -18,7 +18,7 @@ from aiortc.sdp import (
 from server.gateway.errors import InvalidOffer
 from server.gateway.webrtc.feedback import TRANSPORT_CC_URI
 from server.gateway.webrtc.profile import ProfileLevel
-from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, Rendition
+from server.wire.messages import AUDIO_CLOCK_HZ, SOURCE, UPSCALED, VIDEO_CLOCK_HZ, Rendition
 
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 SEND_TIME_URI = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
@@ -76,8 +76,13 @@ class Sources:
     cname: str
 
 
-def parse_offer(sdp: str, sent: Mapping[Rendition, ProfileLevel] | None = None) -> Offer:
-    """`sent` is what the renditions are encoded as, where it is known.
+def parse_offer(
+    sdp: str,
+    sent: Mapping[Rendition, ProfileLevel] | None = None,
+    renditions: Sequence[Rendition] = (UPSCALED, SOURCE),
+) -> Offer:
+    """`sent` is what the renditions are encoded as, where it is known. The first line of video gets the first
+    of `renditions`, the next one the next.
 
     Raises InvalidOffer where this is no SDP, or no offer of a viewer we could serve.
     """
@@ -97,8 +102,8 @@ def parse_offer(sdp: str, sent: Mapping[Rendition, ProfileLevel] | None = None) 
         raise InvalidOffer("the offer has no m-line")
     if len(session.media) > MAX_LINES:
         raise InvalidOffer(f"the offer has {len(session.media)} m-lines; {MAX_LINES} are the limit")
-    lines = tuple(_lines(session, sent or {}))
-    if not any(line.rendition == "upscaled" for line in lines):
+    lines = tuple(_lines(session, sent or {}, renditions))
+    if not any(line.rendition is not None for line in lines):
         raise InvalidOffer("the offer has no video m-line with H264/90000 that may receive")
     primary = session.media[lines[0].index]
     if primary.ice is None or not primary.ice.usernameFragment or not primary.ice.password:
@@ -116,8 +121,10 @@ def parse_offer(sdp: str, sent: Mapping[Rendition, ProfileLevel] | None = None) 
     )
 
 
-def _lines(session: SessionDescription, sent: Mapping[Rendition, ProfileLevel]) -> Iterator[Line]:
-    renditions: Iterator[Rendition] = iter(("upscaled", "plain"))
+def _lines(
+    session: SessionDescription, sent: Mapping[Rendition, ProfileLevel], renditions: Sequence[Rendition]
+) -> Iterator[Line]:
+    left = iter(renditions)
     audio_taken = False
     bundle: list[int | str] | None = None
     bundles = next((g.items for g in session.group if g.semantic == "BUNDLE"), [])
@@ -130,7 +137,7 @@ def _lines(session: SessionDescription, sent: Mapping[Rendition, ProfileLevel]) 
             continue
         rendition = None
         if media.kind == "video":
-            rendition = next(renditions, None)
+            rendition = next(left, None)
             if rendition is None:
                 continue
             codec = _choose(media, sent.get(rendition)) or codec
@@ -230,12 +237,13 @@ def answer_sdp(
     session.group.append(GroupDescription(semantic="BUNDLE", items=[line.mid for line in offer.lines]))
     session.msid_semantic.append(GroupDescription(semantic="WMS", items=["*"]))
     lines = {line.index: line for line in offer.lines}
+    first = next(line.rendition for line in offer.lines if line.rendition is not None)
     for index, offered in enumerate(offer.media):
         line = lines.get(index)
         if line is None:
             session.media.append(_declined(offered))
             continue
-        answered = _accepted(line, offered.profile, sources[line.mid])
+        answered = _accepted(line, offered.profile, sources[line.mid], first)
         answered.ice = ice
         answered.ice_candidates = candidates
         answered.ice_candidates_complete = True
@@ -246,13 +254,13 @@ def answer_sdp(
     return str(session)
 
 
-def _accepted(line: Line, profile: str, sources: Sources) -> MediaDescription:
+def _accepted(line: Line, profile: str, sources: Sources, first: Rendition) -> MediaDescription:
     codecs = [line.codec] if line.rtx is None else [line.codec, line.rtx]
     media = MediaDescription(kind=line.kind, port=9, profile=profile, fmt=[c.payloadType for c in codecs])
     media.host = "0.0.0.0"
     media.direction = "sendonly"
-    # Sound belongs to the upscaled picture, and is synchronised with it; the plain one is a stream apart.
-    media.msid = f"{line.rendition or 'upscaled'} {line.mid}"
+    # Sound belongs to the first picture, and is synchronised with it; the other one is a stream apart.
+    media.msid = f"{line.rendition or first} {line.mid}"
     media.rtp.muxId = line.mid
     media.rtcp_port, media.rtcp_host, media.rtcp_mux = 9, "0.0.0.0", True
     line.codec.rtcpFeedback = [f for f in line.codec.rtcpFeedback if f in _FEEDBACK]

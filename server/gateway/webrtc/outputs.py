@@ -1,16 +1,27 @@
 """What WebRTC viewers of a stream read from: a fan-out for each rendition, and one for the sound."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Sequence
 
 from server.gateway.fanout.fanout import Fanout, Feedback, Reader
 from server.gateway.fanout.keyframes import KeyframeRequests
 from server.gateway.webrtc.profile import ProfileLevel
 from server.gateway.webrtc.rtp import RtpFrame, h264_frame, opus_frame
-from server.wire.messages import VIDEO_CLOCK_HZ, AudioPacket, Opened, Rendition, VideoPacket
+from server.wire.messages import (
+    UPSCALED,
+    VIDEO_CLOCK_HZ,
+    AudioPacket,
+    Opened,
+    Rendition,
+    RenditionFormat,
+    VideoPacket,
+)
 
 # Two seconds: behind by more, a viewer sees the present sooner by skipping.
 RING_FRAMES = 64
 RING_AUDIO_PACKETS = 128
+# Fewer pixels take more bits each, of the same picture and quality.
+_SHARE_POWER = 0.75
 _COUNTED = VIDEO_CLOCK_HZ  # ticks that a bitrate is measured over
 
 
@@ -61,49 +72,83 @@ class ViewerOutputs:
 
     def __init__(
         self,
+        renditions: Sequence[Rendition],
         *,
         feedback_keyframe_every_s: float,
-        keyframes: dict[Rendition, KeyframeRequests],
+        keyframes: KeyframeRequests,
         on_slow_viewer: Callable[[int], None],
-        on_plain_wanted: Callable[[bool], None],
+        on_joined: Callable[[Collection[Rendition]], None],
     ) -> None:
-        feedback = Feedback(feedback_keyframe_every_s)
-        self._upscaled = VideoOutput(
-            feedback=feedback,
-            keyframes=keyframes["upscaled"],
-            on_drop=on_slow_viewer,
-            on_readers=lambda count: None,
+        """`renditions`: as the settings name them. `on_joined` hears which have viewers, as that changes."""
+        self._feedback = Feedback(feedback_keyframe_every_s)
+        self._keyframes = keyframes
+        self._on_slow_viewer = on_slow_viewer
+        self._on_joined = on_joined
+        self._formats: dict[Rendition, RenditionFormat] = {}
+        self._videos: dict[Rendition, VideoOutput] = {}
+        self._audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS, feedback=self._feedback)
+        self._joined: set[Rendition] = set()
+        self.offer(renditions)
+
+    def offer(self, renditions: Sequence[Rendition]) -> None:
+        """These can be watched. Who watches another is sent away: its player comes back for one of these."""
+        self.renditions = tuple(renditions)
+        for name in self._videos.keys() - set(renditions):
+            self._videos.pop(name).fanout.close()
+        for name in renditions:
+            if name not in self._videos:
+                self._videos[name] = self._output(name)
+
+    def _output(self, name: Rendition) -> VideoOutput:
+        def on_readers(count: int) -> None:
+            joined = self._joined | {name} if count else self._joined - {name}
+            if joined != self._joined:
+                self._joined = joined
+                self._on_joined(joined)
+
+        return VideoOutput(
+            feedback=self._feedback,
+            keyframes=self._keyframes,
+            on_drop=self._on_slow_viewer,
+            on_readers=on_readers,
         )
-        self._plain = VideoOutput(
-            feedback=feedback,
-            keyframes=keyframes["plain"],
-            on_drop=on_slow_viewer,
-            on_readers=lambda count: on_plain_wanted(count > 0),
-        )
-        self._audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS, feedback=feedback)
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]:
-        """A reader of this rendition; None is the sound."""
-        return self._audio.join() if rendition is None else self._video(rendition).fanout.join()
+        """A reader of this rendition, closed where there is none now; None is the sound."""
+        if rendition is None:
+            return self._audio.join()
+        video = self._videos.get(rendition)
+        if video is None:
+            video = self._output(rendition)
+            video.fanout.close()
+        return video.fanout.join()
 
     def bitrate_bps(self, rendition: Rendition) -> float:
-        return self._video(rendition).bitrate_bps
+        """As it was measured; else, as what it would be beside the upscaled one. 0 where nobody knows."""
+        video, upscaled = self._videos.get(rendition), self._videos[UPSCALED]
+        if video is not None and video.bitrate_bps:
+            return video.bitrate_bps
+        form, whole = self._formats.get(rendition), self._formats.get(UPSCALED)
+        if form is None or whole is None:
+            return 0.0
+        share = (form.width * form.height) / (whole.width * whole.height)
+        whole_bps = upscaled.bitrate_bps or float(whole.bitrate_bps)
+        return min(float(form.bitrate_bps), whole_bps * math.pow(share, _SHARE_POWER))
 
     def profile_levels(self) -> dict[Rendition, ProfileLevel]:
         """What the renditions are encoded as, where that is known."""
-        upscaled = self._upscaled.profile_level
-        # The plain picture is made only while it is watched. The same encoder makes it, and it is smaller.
-        sent: dict[Rendition, ProfileLevel | None] = {
-            "upscaled": upscaled,
-            "plain": self._plain.profile_level or upscaled,
-        }
+        upscaled = self._videos[UPSCALED].profile_level
+        # The same encoder makes the smaller ones, while somebody watches.
+        sent = {name: video.profile_level or upscaled for name, video in self._videos.items()}
         return {name: level for name, level in sent.items() if level is not None}
 
     def opened(self, opened: Opened) -> None:
-        pass  # viewers see it by the key frame
+        self._formats = {form.name: form for form in opened.renditions}
+        self.offer([form.name for form in opened.renditions])
 
     def video(self, packet: VideoPacket) -> None:
-        self._video(packet.rendition).publish(packet)
+        if video := self._videos.get(packet.rendition):
+            video.publish(packet)
 
     def audio(self, packet: AudioPacket) -> None:
         if packet.codec == "opus" and len(self._audio):
@@ -113,9 +158,6 @@ class ViewerOutputs:
         pass  # viewers wait for what comes next
 
     def ended(self) -> None:
-        """Ends every reader; their peers close themselves."""
-        for fanout in (self._upscaled.fanout, self._plain.fanout, self._audio):
+        """Ends every reader, and those to come; their peers close themselves."""
+        for fanout in (self._audio, *(video.fanout for video in self._videos.values())):
             fanout.close()
-
-    def _video(self, rendition: Rendition) -> VideoOutput:
-        return self._upscaled if rendition == "upscaled" else self._plain

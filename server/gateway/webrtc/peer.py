@@ -32,11 +32,12 @@ from server.wire.messages import Rendition
 log = logging.getLogger(__name__)
 
 DTLS_TIMEOUT_S = 10.0
-RENDITIONS: tuple[Rendition, ...] = ("upscaled", "plain")  # the largest first
 
 
 class Media(Protocol):
     """What a viewer is sent, line by line of the offer; None is the sound."""
+
+    renditions: tuple[Rendition, ...]  # to choose from, the largest first
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]: ...
 
@@ -58,7 +59,9 @@ class Peer:
         media: Media,
         refusals: Refusals,
         on_closed: Callable[["Peer"], None],
+        fixed: bool = False,
     ) -> None:
+        """`fixed`: the picture stays the rendition of the offer's line, whatever the network carries."""
         self.id = secrets.token_urlsafe(18)
         self.etag = f'"{secrets.token_hex(8)}"'
         self.address = address
@@ -66,6 +69,7 @@ class Peer:
         self._media = media
         self._on_closed = on_closed
         self._limits = limits
+        self._fixed = fixed
         self._remote_candidates = RemoteCandidates(limits.max_candidates)
         self._network = network
         self._gatherer = network.gatherer(self.id[:6], max_candidates=limits.max_candidates)
@@ -179,7 +183,7 @@ class Peer:
             path=self._path,
             on_feedback=self._look,
         )
-        if line.rendition is not None and self._one_picture:
+        if line.rendition is not None and self._one_picture and not self._fixed:
             self._choice = self._choose(sender, reader)
         try:
             await sender.run()
@@ -195,14 +199,13 @@ class Peer:
         return sum(line.rendition is not None for line in self._offer.lines) == 1
 
     def _choose(self, sender: RtpSender, reader: SwitchingReader[RtpFrame]) -> RenditionChoice:
-        def switch(rendition: Rendition) -> None:
-            smaller = rendition != RENDITIONS[0]
+        def switch(rendition: Rendition, smaller: bool) -> None:
             log.info("viewer %s: %s, as %s", self.id[:6], rendition, choice.reason)
             # What the network doesn't carry only makes its queue longer.
             reader.switch(self._media.join(rendition), at_once=smaller)
 
         choice = RenditionChoice(
-            RENDITIONS,
+            self._media.renditions,
             self._path,
             bitrate_bps=self._media.bitrate_bps,
             switch=switch,

@@ -38,6 +38,10 @@ class LiveEncoder:
         assert self._encoder is not None, "nothing was encoded yet"
         return self._encoder.format
 
+    def is_of(self, wanted: EncoderFormat) -> bool:
+        """Whether a frame of that format goes on where the last one was."""
+        return self._encoder is not None and wanted == self._wanted
+
     def request_keyframe(self) -> None:
         encoder = self._encoder
         if encoder is not None:  # else the first frame is one

@@ -19,11 +19,11 @@ from server.worker.process.picture import (
 
 @dataclass(slots=True, kw_only=True)
 class Shown:
-    """What was shown last: the frames of both renditions, and where it lies in time."""
+    """What was shown last: the frames that renditions are made of, and where it lies in time."""
 
     form: PictureFormat
     upscaled: av.VideoFrame
-    plain: Callable[[], av.VideoFrame]
+    source: Callable[[], av.VideoFrame]
     opening: int
     duration: int
     shown_ns: int
@@ -43,11 +43,11 @@ def dark(before: Opened) -> Shown:
         tags=ColourTags(range=0, matrix=2, primaries=2, transfer=2),
         decoder=source.decoder,
     )
-    plain = dark_frame(*form.scaled_size(1))
+    source_frame = dark_frame(*form.scaled_size(1))
     return Shown(
         form=form,
         upscaled=dark_frame(output.width, output.height),
-        plain=lambda: plain,
+        source=lambda: source_frame,
         opening=0,
         duration=0,
         shown_ns=0,

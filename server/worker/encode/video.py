@@ -1,7 +1,6 @@
 """From upscaled pictures to packets: opens the encoders, says so, and stamps each frame with its trace."""
 
-import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -13,6 +12,8 @@ from engine.frame import USUAL_FPS
 from server.wire.clock import now_ns
 from server.wire.logs import Log
 from server.wire.messages import (
+    SOURCE,
+    UPSCALED,
     VIDEO_CLOCK_HZ,
     AudioFormat,
     EngineFormat,
@@ -20,6 +21,7 @@ from server.wire.messages import (
     Opened,
     OutputFormat,
     Rendition,
+    RenditionFormat,
     SourceFormat,
     Trace,
     VideoPacket,
@@ -33,6 +35,7 @@ from server.worker.encode.h264 import (
     usual_bitrate_bps,
 )
 from server.worker.encode.live_encoder import LiveEncoder
+from server.worker.encode.renditions import Scaler, ShownFrames, on_host, rendition_sizes
 from server.worker.encode.shown import Shown, dark, even_frame
 from server.worker.encode.slate import Slate
 from server.worker.process.picture import (
@@ -48,6 +51,8 @@ _HELD_AFTER_S, _HELD_INTERVALS = 0.75, 2
 # A worker begins in the place of another: by then it has a picture of its own, if there is one.
 _BEGUN_S = 3.0
 _IDLE_TICKS, _LARGEST_GAP = round(IDLE_S * VIDEO_CLOCK_HZ), 2 * VIDEO_CLOCK_HZ
+# Where it would be due by itself: the upscaled rendition says which picture is a key frame.
+_NEVER_S = 1e9
 _NO_TRACE = Trace(demux=0.0, decode=0.0, queue=0.0, upscale=0.0, encode=0.0)
 
 
@@ -73,6 +78,7 @@ class VideoPublisher:
         preset: str,
         bitrate_bps: int,
         keyframe_interval_s: float,
+        renditions: Sequence[Rendition] = (UPSCALED, SOURCE),
         send: Callable[[Message], None],
         on_frame: Callable[[int, float, float], None] = lambda level, latency_s, interval_s: None,
         audio_format: Callable[[], AudioFormat | None],
@@ -83,9 +89,10 @@ class VideoPublisher:
         silence: Callable[[float, AudioFormat], None] = lambda until_s, form: None,
     ) -> None:
         """`on_frame` hears of each upscaled frame: the level of the ladder it is of, its latency since it was
-        demuxed and how long it is shown, in seconds. The first timestamp is above `after`. `before`: what
-        another worker had opened. `silence` is called with each frame made for want of a picture: up to when,
-        and of which format, there has to be some sound."""
+        demuxed, by the rendition that is sent last, and how long it is shown, in seconds. `renditions` may be
+        watched. The first timestamp is above `after`. `before`: what another worker had opened. `silence` is
+        called with each frame made for want of a picture: up to when, and of which format, there has to be
+        some sound."""
         self.frames = 0  # upscaled ones
         self.encoder = choose_encoder(encoder, preset, log)
         self._preset = preset
@@ -100,30 +107,25 @@ class VideoPublisher:
         self._opened: Opened | None = None
         self._last = dark(before) if before else None
         self._away: _Away | None = None
-        self._watched = threading.Event()
+        self._log = log
+        self._names = renditions
+        self._missing: set[Rendition] = set()  # of those, for the picture's size
+        self._watches: frozenset[Rendition] = frozenset()
         self._watched_ns = self._begun_ns = now_ns()
-        self._encoders: dict[Rendition, LiveEncoder] = {
-            "upscaled": LiveEncoder("upscaled", log),
-            "plain": LiveEncoder("plain", log),
-        }
-        self._plain_wanted = threading.Event()
+        self._encoders = {name: LiveEncoder(name, log) for name in renditions}
+        self._scaler = Scaler()
         self._last_pts = after
 
-    def request_keyframe(self, rendition: Rendition) -> None:
-        self._encoders[rendition].request_keyframe()
+    def request_keyframe(self) -> None:
+        """The next picture is a key frame in every rendition."""
+        self._encoders[UPSCALED].request_keyframe()
 
     def watch(self, renditions: Collection[Rendition]) -> None:
-        """Who watches meets a key frame; the plain rendition begins with one in any case."""
-        if "plain" in renditions:
-            self._plain_wanted.set()
-        else:
-            self._plain_wanted.clear()
-        if not renditions:
-            self._watched.clear()
-        elif not self._watched.is_set():
+        """Who watches meets a key frame, and so does everyone where another rendition begins."""
+        if renditions and not self._watches:
             self._watched_ns = now_ns()
-            self.request_keyframe("upscaled")
-            self._watched.set()
+            self.request_keyframe()
+        self._watches = frozenset(renditions)
 
     def source_away(self, since: datetime, opening: int) -> None:
         """No picture comes but of a later opening of the source; those on their way are still shown."""
@@ -139,7 +141,7 @@ class VideoPublisher:
         started_ns = now_ns()
         self._back(picture.opening)
         packet = VideoPacket(
-            rendition="upscaled",
+            rendition=UPSCALED,
             pts=pts,
             duration=_duration(picture),
             keyframe=False,
@@ -149,13 +151,13 @@ class VideoPublisher:
             payload=b"",
             opening=picture.opening,
         )
-        encoded = self._encode(packet, upscaled.frame, picture.format)
-        self._say_opened(upscaled, self._encoders["upscaled"].format)
-        sent_ns = self._send_encoded(encoded, packet, started_ns)
+        source = cache(lambda: even_frame(picture))
+        frames = ShownFrames(upscaled.frame, source, self._scaler)
+        sent_ns = self._show(packet, frames, picture.format, upscaled)
         self._last = Shown(
             form=picture.format,
             upscaled=upscaled.frame,
-            plain=cache(lambda: even_frame(picture)),
+            source=source,
             opening=picture.opening,
             duration=_duration(picture),
             shown_ns=now_ns(),
@@ -165,13 +167,6 @@ class VideoPublisher:
         # What a demuxer holds back no smaller network would make up for.
         latency_s = _seconds(sent_ns - picture.demuxed_ns)
         self._on_frame(upscaled.level, latency_s, _duration(picture) / VIDEO_CLOCK_HZ)
-        if self._plain_wanted.is_set():
-            started_ns = now_ns()
-            frame = even_frame(picture)
-            packet = replace(packet, rendition="plain", trace=replace(packet.trace, upscale=0.0))
-            self._send_encoded(self._encode(packet, frame, picture.format), packet, started_ns)
-        else:
-            self._encoders["plain"].close()
 
     def close(self) -> None:
         for encoder in self._encoders.values():
@@ -180,7 +175,7 @@ class VideoPublisher:
     def idle(self) -> None:
         """Nothing has come to be published for IDLE_S."""
         away, last = self._away, self._last
-        if not self._watched.is_set() or last is None:
+        if not self._watches or last is None:
             return
         now = now_ns()
         quiet_s = _seconds(now - max(last.shown_ns, self._watched_ns))
@@ -197,9 +192,7 @@ class VideoPublisher:
         until = _ticks(now) + last.lead
         for pts in self._gap(until):
             self._last_pts = pts
-            self._stand_in("upscaled", last, since, pts)
-            if self._plain_wanted.is_set():
-                self._stand_in("plain", last, since, pts)
+            self._stand_in(last, since, pts)
         if self._sound is not None:
             self._silence(until / VIDEO_CLOCK_HZ, self._sound)
 
@@ -209,27 +202,27 @@ class VideoPublisher:
             return (until,)
         return range(self._last_pts + _IDLE_TICKS, until + 1, _IDLE_TICKS)
 
-    def _stand_in(self, rendition: Rendition, last: Shown, since: datetime | None, pts: int) -> None:
-        """Shows the last frame again, or the slate where it is known since when the source is away."""
-        frame = last.upscaled if rendition == "upscaled" else last.plain()
+    def _stand_in(self, last: Shown, since: datetime | None, pts: int) -> None:
+        """Shows the last picture again, or the slate where it is known since when the source is away."""
+        upscaled, source = last.upscaled, last.source
         if since is not None:
-            if frame.format.name != "yuv420p":  # it lies in the GPU's memory
-                frame = last.upscaled = frame.reformat(format="yuv420p", threads=1)
-            frame = self._slate.frame(rendition, frame, last.form, since)
-        started_ns = now_ns()
+            shown_since, form = since, last.form
+            upscaled = last.upscaled = on_host(upscaled)
+            upscaled = self._slate.frame(UPSCALED, upscaled, form, since)
+            source = lambda: self._slate.frame(SOURCE, last.source(), form, shown_since)  # noqa: E731
         packet = VideoPacket(
-            rendition=rendition,
+            rendition=UPSCALED,
             pts=pts,
             duration=_IDLE_TICKS,
             keyframe=False,
-            arrival_ns=started_ns,
+            arrival_ns=now_ns(),
             sent_ns=0,
             trace=_NO_TRACE,
             payload=b"",
             opening=max(last.opening, 1),
             slate=True,
         )
-        self._send_encoded(self._encode(packet, frame, last.form), packet, started_ns)
+        self._show(packet, ShownFrames(upscaled, source, self._scaler), last.form, None)
 
     def _back(self, opening: int) -> None:
         """A picture is about to be shown. What follows the slate, or is of another opening, begins with a key
@@ -239,8 +232,7 @@ class VideoPublisher:
             self._away = None
         elif self._last is not None and opening == self._last.opening:
             return
-        self.request_keyframe("upscaled")
-        self.request_keyframe("plain")
+        self.request_keyframe()
 
     def _rising(self, pts: int, duration: int) -> int:
         """Timestamps rise strictly. Where the timeline was moved back they go on at twice the pace until they
@@ -250,25 +242,66 @@ class VideoPublisher:
         self._last_pts = pts
         return pts
 
-    def _encode(self, packet: VideoPacket, frame: av.VideoFrame, form: PictureFormat) -> list[Encoded]:
-        """By the encoder of the packet's rendition, in the format that suits the frame."""
-        chosen_bps = self._bitrate_bps if packet.rendition == "upscaled" else 0
-        wanted = EncoderFormat(
-            encoder=self.encoder,
-            preset=self._preset,
-            width=frame.width,
-            height=frame.height,
-            fps=form.fps,
-            bitrate_bps=chosen_bps or usual_bitrate_bps(frame.width, frame.height, form.fps),
-            keyframe_interval_s=self._keyframe_interval_s,
-            sample_aspect_ratio=form.sample_aspect_ratio,
-            tags=form.tags,
-        )
-        return self._encoders[packet.rendition].encode(frame, packet.pts, wanted)
+    def _show(
+        self, packet: VideoPacket, frames: ShownFrames, form: PictureFormat, upscaled: Upscaled | None
+    ) -> int:
+        """Encodes and sends what is watched of one picture, the upscaled rendition in any case and first, and
+        returns when the last was. `upscaled`: what the gateway is to know of it."""
+        formats = self._formats(frames.upscaled, form)
+        smaller = [name for name in formats if name != UPSCALED and name in self._watches]
+        for name, encoder in self._encoders.items():
+            if name != UPSCALED and name not in smaller:
+                encoder.close()
+        if not all(self._encoders[name].is_of(formats[name]) for name in smaller):
+            self.request_keyframe()
+        started_ns = now_ns()
+        encoded = self._encoders[UPSCALED].encode(frames.upscaled, packet.pts, formats[UPSCALED])
+        if upscaled is not None:
+            self._say_opened(upscaled, formats)
+        sent_ns = self._send_encoded(encoded, packet, started_ns)
+        keyframe = any(one.keyframe for one in encoded)
+        for name in smaller:
+            started_ns, encoder, wanted = now_ns(), self._encoders[name], formats[name]
+            frame = frames.of(name, (wanted.width, wanted.height))
+            if keyframe:
+                encoder.request_keyframe()
+            trace = replace(packet.trace, upscale=0.0) if name == SOURCE else packet.trace
+            encoded = encoder.encode(frame, packet.pts, wanted)
+            sent_ns = self._send_encoded(encoded, replace(packet, rendition=name, trace=trace), started_ns)
+        return sent_ns
 
-    def _say_opened(self, upscaled: Upscaled, encoder: EncoderFormat) -> None:
+    def _formats(self, upscaled: av.VideoFrame, form: PictureFormat) -> dict[Rendition, EncoderFormat]:
+        """What each rendition of such a picture is encoded as, the largest first."""
+        sizes = rendition_sizes(self._names, (upscaled.width, upscaled.height), form)
+        missing = set(self._names) - set(sizes)
+        if missing - self._missing:
+            self._log.warning(
+                "no rendition %s: the upscaled picture has only %d lines",
+                *(", ".join(sorted(missing)), upscaled.height),
+            )
+        self._missing = missing
+        formats = {}
+        for name, (width, height) in sizes.items():
+            bitrate_bps = usual_bitrate_bps(width, height, form.fps)
+            if self._bitrate_bps:  # chosen, for the upscaled one
+                smaller = name != UPSCALED and bitrate_bps < self._bitrate_bps
+                bitrate_bps = bitrate_bps if smaller else self._bitrate_bps
+            formats[name] = EncoderFormat(
+                encoder=self.encoder,
+                preset=self._preset,
+                width=width,
+                height=height,
+                fps=form.fps,
+                bitrate_bps=bitrate_bps,
+                keyframe_interval_s=self._keyframe_interval_s if name == UPSCALED else _NEVER_S,
+                sample_aspect_ratio=form.sample_aspect_ratio,
+                tags=form.tags,
+            )
+        return formats
+
+    def _say_opened(self, upscaled: Upscaled, formats: Mapping[Rendition, EncoderFormat]) -> None:
         """Before the first packet that it is true of."""
-        spec, form = upscaled.spec, upscaled.picture.format
+        spec, form, encoder = upscaled.spec, upscaled.picture.format, self._encoders[UPSCALED].format
         opened = Opened(
             source=SourceFormat(
                 codec=form.codec,
@@ -294,6 +327,10 @@ class VideoPublisher:
                 scale=spec.scale,
             ),
             audio=self._audio_format(),
+            renditions=tuple(
+                RenditionFormat(name=name, width=one.width, height=one.height, bitrate_bps=one.bitrate_bps)
+                for name, one in formats.items()
+            ),
         )
         if opened != self._opened:
             self._opened = opened

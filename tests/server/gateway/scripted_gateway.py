@@ -111,10 +111,17 @@ class Viewer:
     """An independent WHEP viewer: aiortc's peer connection, its decoder, its jitter buffer."""
 
     def __init__(
-        self, gateway: Gateway, stream: str = "demo", *, videos: int = 1, audio: bool = True
+        self,
+        gateway: Gateway,
+        stream: str = "demo",
+        *,
+        videos: int = 1,
+        audio: bool = True,
+        rendition: str | None = None,
     ) -> None:
         self.gateway = gateway
         self.stream = stream
+        self.query = {"rendition": rendition} if rendition else {}
         self.frames: list[list[av.VideoFrame]] = [[] for _ in range(videos)]
         self.sound: list[av.AudioFrame] = []
         self.location = ""
@@ -134,6 +141,7 @@ class Viewer:
             f"/whep/{self.stream}",
             content=self.to_gateway(await self.offer()),
             headers={"Content-Type": "application/sdp"},
+            params=self.query,
         )
         assert response.status_code == 201, response.text
         self.response = response

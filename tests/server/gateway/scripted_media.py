@@ -11,6 +11,7 @@ from server.wire.messages import (
     EngineFormat,
     Opened,
     OutputFormat,
+    RenditionFormat,
     SourceFormat,
 )
 
@@ -98,4 +99,9 @@ def opened(width: int = 160, height: int = 120, audio: AudioFormat | None = None
         output=OutputFormat(width=width, height=height, encoder="libx264", bitrate_bps=500_000, on_gpu=False),
         engine=replace(scripted, **engine),
         audio=audio,
+        renditions=(
+            RenditionFormat(name="upscaled", width=width, height=height, bitrate_bps=500_000),
+            RenditionFormat(name="90p", width=width * 90 // height // 2 * 2, height=90, bitrate_bps=400_000),
+            RenditionFormat(name="source", width=width // 2, height=height // 2, bitrate_bps=300_000),
+        ),
     )

@@ -43,7 +43,7 @@ class ScriptedWorker:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.received: list[Message] = []
-        self.plain = False
+        self.watched: tuple[str, ...] = ()
         self.frames = 0
         self.ended_at_once = False
         self.isolated = False
@@ -51,6 +51,7 @@ class ScriptedWorker:
         self._to_gateway: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._from_gateway = Decoder()
         self._encoders = {}
+        self._force = False
         for message in script.first:
             self.say(message)
         self._pump = asyncio.create_task(self._live()) if script.live else None
@@ -76,8 +77,8 @@ class ScriptedWorker:
         self._pump.cancel()
 
     @property
-    def keyframe_requests(self) -> list[str]:
-        return [m.rendition for m in self.received if isinstance(m, RequestKeyframe)]
+    def keyframe_requests(self) -> list[RequestKeyframe]:
+        return [m for m in self.received if isinstance(m, RequestKeyframe)]
 
     # Worker
 
@@ -91,10 +92,11 @@ class ScriptedWorker:
         (received,) = self._from_gateway.feed(encode(message))
         self.received.append(received)
         match received:
-            case RequestKeyframe(rendition=rendition) if rendition in self._encoders:
-                self._encoders[rendition].force = True
+            case RequestKeyframe():
+                self._force = True
             case Watch(renditions=renditions):
-                self.plain = "plain" in renditions
+                self._force |= bool(set(renditions) - set(self.watched))
+                self.watched = renditions
         return True
 
     def at_work(self) -> bool:
@@ -112,19 +114,27 @@ class ScriptedWorker:
         script = self.script
         sound = Sound() if script.audio else None
         self.say(opened(script.width, script.height, sound.format if sound else None))
-        sizes = {"upscaled": (script.width, script.height), "plain": (script.width // 2, script.height // 2)}
         self._encoders = {
-            name: Encoder(*size, script.gop_s, script.noise_bps if name == "upscaled" else 0)
-            for name, size in sizes.items()
+            form.name: Encoder(
+                form.width,
+                form.height,
+                script.gop_s if form.name == "upscaled" else 1e4,
+                script.noise_bps if form.name == "upscaled" else 0,
+            )
+            for form in opened(script.width, script.height).renditions
         }
-        self._encoders["plain"].force = True
         started_s = time.monotonic()
         origin = {"opus": int(started_s * 48_000), "aac": int(started_s * 48_000)}
         while True:
             due_s = started_s + self.frames / FPS
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            for rendition in ("upscaled", "plain") if self.plain else ("upscaled",):
-                self.say(self._video(rendition, int((due_s - script.video_delay_s) * 90_000)))
+            keyframe, self._force = self._force, False
+            for rendition, encoder in self._encoders.items():
+                if rendition == "upscaled" or rendition in self.watched:
+                    encoder.force = keyframe
+                    packet = self._video(rendition, int((due_s - script.video_delay_s) * 90_000))
+                    keyframe = packet.keyframe
+                    self.say(packet)
             if sound:
                 for kind, step in (("opus", 960), ("aac", 1024)):
                     while origin[kind] < due_s * 48_000:

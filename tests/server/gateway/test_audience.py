@@ -78,4 +78,4 @@ async def test_the_next_worker_hears_what_is_watched():
         served.worker.die()
         await until(lambda: len(served.placement.workers) == 2, "a second worker")
         await viewer.sees(len(viewer.frames[1]) + 3, video=1)
-        assert told(served.placement)[0] == ("upscaled", "plain")
+        assert told(served.placement)[0] == ("upscaled", "source")

@@ -148,21 +148,23 @@ def test_a_viewers_own_estimate_counts_where_something_is_lost():
     assert path.congested(22)
 
 
-RATES_BPS = {"upscaled": 3.4e6, "plain": 0.8e6}
+RATES_BPS = {"upscaled": 3.4e6, "720p": 2e6, "540p": 1.2e6, "source": 0.8e6}
 
 
 class Viewer:
-    """A choice between two renditions on a simulated network, in simulated time."""
+    """A choice between renditions on a simulated network, in simulated time."""
 
-    def __init__(self, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, network: Network, monkeypatch: pytest.MonkeyPatch, renditions=("upscaled", "source")
+    ) -> None:
         self.network = network
         self.switches: list[tuple[float, str]] = []
         monkeypatch.setattr("server.gateway.webrtc.choice.asyncio.sleep", self._sleep)
         self.choice = RenditionChoice(
-            ("upscaled", "plain"),
+            renditions,
             network.path,
             bitrate_bps=RATES_BPS.__getitem__,
-            switch=lambda rendition: self.switches.append((network.now_s, rendition)),
+            switch=lambda rendition, smaller: self.switches.append((network.now_s, rendition)),
             pad=self._pad,
             clock=lambda: network.now_s,
         )
@@ -189,14 +191,32 @@ async def test_a_viewer_gets_the_smaller_rendition_within_a_second_and_the_large
     start_s = network.now_s
     await viewer.watch(60)
     ((at_s, rendition),) = viewer.switches
-    assert rendition == "plain"
+    assert rendition == "source"
     assert at_s - start_s < 1.0
     assert "1.5 Mbit/s arrive" in viewer.choice.reason
 
     network.rate_bps, healed_s = 10e6, network.now_s
     await viewer.watch(15)
-    assert [name for _, name in viewer.switches] == ["plain", "upscaled"]
+    assert [name for _, name in viewer.switches] == ["source", "upscaled"]
     assert viewer.switches[1][0] - healed_s < 15
+
+
+async def test_of_many_renditions_a_viewer_gets_the_largest_that_fits_and_climbs_again(monkeypatch):
+    network = Network(1.5e6)
+    viewer = Viewer(network, monkeypatch, tuple(RATES_BPS))
+    start_s = network.now_s
+    await viewer.watch(60)
+    assert [name for _, name in viewer.switches] == ["540p"], "and no other for the rest of the minute"
+    assert viewer.switches[0][0] - start_s < 1.0
+
+    network.rate_bps = 1.0e6
+    await viewer.watch(10)
+    assert viewer.choice.rendition == "source"
+
+    network.rate_bps, healed_s = 10e6, network.now_s
+    await viewer.watch(20)
+    assert [name for _, name in viewer.switches[-3:]] == ["540p", "720p", "upscaled"]
+    assert viewer.switches[-1][0] - healed_s < 20
 
 
 async def test_a_trial_costs_the_picture_nothing(monkeypatch):

@@ -9,9 +9,11 @@ import pytest
 from aiortc import RTCRtpReceiver
 from aiortc.rtp import RtcpByePacket, RtcpSenderInfo, RtcpSrPacket
 from aiortc.sdp import SessionDescription
+from msgspec.structs import replace
 
 from server.wire.messages import JobImpossible
 from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_media import opened
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 
 SDP = {"Content-Type": "application/sdp"}
@@ -74,10 +76,10 @@ async def test_a_killed_worker_is_replaced_and_the_viewer_goes_on():
         assert (await served.stream())["worker"]["restarts"] == 1
 
 
-async def test_a_second_video_line_gets_the_plain_picture_and_only_while_somebody_watches():
+async def test_a_second_video_line_gets_the_sources_picture_and_only_while_somebody_watches():
     async with gateway() as served:
         await served.in_state("running")
-        assert not served.worker.plain
+        assert "source" not in served.worker.watched
         async with Viewer(served, videos=2) as viewer:
             frames = await viewer.sees(10, video=1)
             assert (frames[0].width, frames[0].height) == (80, 60)
@@ -85,9 +87,38 @@ async def test_a_second_video_line_gets_the_plain_picture_and_only_while_somebod
             assert upscaled[0].width == 160
             served.worker.die()
             await until(lambda: len(served.placement.workers) == 2, "a second worker")
-            await until(lambda: served.worker.plain, "the new worker makes the plain picture as well")
+            await until(lambda: "source" in served.worker.watched, "the new worker makes both")
             await viewer.sees(len(viewer.frames[1]) + 10, video=1)
-        await until(lambda: not served.worker.plain, "the plain picture ends with its last viewer")
+        await until(lambda: "source" not in served.worker.watched, "it ends with its last viewer")
+
+
+async def test_a_viewer_names_the_rendition_that_it_gets():
+    async with gateway() as served:
+        await served.in_state("running")
+        async with Viewer(served, rendition="90p") as viewer:
+            frames = await viewer.sees(10)
+            assert (frames[0].width, frames[0].height) == (120, 90)
+            renditions = (await served.stream())["renditions"]
+            assert [(r["name"], r["width"], r["watched"]) for r in renditions] == [
+                ("upscaled", 160, True),
+                ("90p", 120, True),
+                ("source", 80, False),
+            ]
+            offer = await viewer.offer()
+        refused = await served.http.post("/whep/demo?rendition=540p", content=offer, headers=SDP)
+        assert refused.status_code == 404
+        assert "no rendition '540p'; it has upscaled, 90p, source" in refused.json()["detail"]
+
+
+async def test_who_watches_a_rendition_that_is_no_more_is_sent_away():
+    async with gateway() as served:
+        await served.in_state("running")
+        async with Viewer(served, rendition="90p") as viewer, Viewer(served) as other:
+            await viewer.sees(3)
+            smaller = opened()
+            served.worker.say(replace(smaller, renditions=smaller.renditions[:1]))
+            await until(lambda: viewer.pc.connectionState == "closed", "it hears that nothing follows")
+            await other.sees(len(other.frames[0]) + 10)
 
 
 async def test_keyframe_requests_of_many_viewers_are_thinned_out():

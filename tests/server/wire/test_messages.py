@@ -32,8 +32,8 @@ from server.wire.messages import (
 from tests.server.gateway.scripted_media import opened
 
 MESSAGES = [
-    RequestKeyframe(rendition="plain"),
-    Watch(renditions=("upscaled", "plain")),
+    RequestKeyframe(),
+    Watch(renditions=("upscaled", "540p")),
     Stop(),
     AwaitPublisher(opening=1),
     Published(opening=1, format="rtsp", description=b"v=0"),
@@ -93,7 +93,7 @@ def tagged(name: str, **fields: object) -> bytes:
         tagged("Stop", more=1),
         tagged("Watch"),
         tagged("Watch", renditions=["other"]),
-        tagged("RequestKeyframe", rendition="best"),
+        tagged("Watch", renditions=["best"]),
         tagged("JobImpossible", reason=["x"]),
         tagged("JobImpossible", reason="x" * (2 << 20)),
         tagged("Dropped", stage="lunch", reason="overload", count=1),

@@ -121,9 +121,9 @@ def test_nobody_watches_a_slate_that_nobody_made(start, site):
     beats = len(worker.of(Heartbeat))
     worker.until(lambda w: len(w.of(Heartbeat)) >= beats + 4)
     assert not any(packet.slate for packet in worker.video())
-    worker.send(Watch(renditions=("upscaled", "plain")))
-    worker.until(lambda w: len(slates(w)) >= 6 and w.video("plain"))
-    assert worker.video("plain")[0].keyframe
+    worker.send(Watch(renditions=("upscaled", "source")))
+    worker.until(lambda w: len(slates(w)) >= 6 and w.video("source"))
+    assert worker.video("source")[0].keyframe
     first = next(n for n, packet in enumerate(worker.video()) if packet.slate)
     assert worker.video()[first].keyframe
     shown = seen(worker.video()[first:])
@@ -189,7 +189,7 @@ def test_a_slate_that_is_no_image_is_named_and_does_without(tmp_path, caplog):
     for slate in (str(path), str(tmp_path / "none.png")):
         made = open_slate(replace(JOB, slate=slate), log)
         assert slate in caplog.text
-        assert plane_view(made.frame("plain", dark_frame(320, 180), FORM, SINCE), 0).max() > 100
+        assert plane_view(made.frame("source", dark_frame(320, 180), FORM, SINCE), 0).max() > 100
 
 
 def test_silence_is_silent_and_keeps_time() -> None:

@@ -14,6 +14,7 @@ from server.wire.messages import (
     Heartbeat,
     JobImpossible,
     Opened,
+    RequestKeyframe,
     Stepped,
     StepUp,
     Watch,
@@ -21,22 +22,49 @@ from server.wire.messages import (
 from tests.server.worker.worker_process import numbers
 
 
-def test_the_plain_picture_comes_only_while_it_is_wanted(start):
+def test_the_sources_own_picture_comes_only_while_it_is_wanted(start):
     worker = start().until(lambda w: len(w.video()) >= 5)
-    assert not worker.video("plain")
-    worker.send(Watch(renditions=("upscaled", "plain")))
-    worker.until(lambda w: len(w.video("plain")) >= 10)
-    plain = worker.video("plain")
-    assert plain[0].keyframe
+    assert not worker.video("source")
+    worker.send(Watch(renditions=("upscaled", "source")))
+    worker.until(lambda w: len(w.video("source")) >= 10)
+    source = worker.video("source")
+    assert source[0].keyframe
     upscaled = {packet.pts: packet for packet in worker.video()}
-    matching = [upscaled[packet.pts] for packet in plain]
-    assert {packet.arrival_ns for packet in plain} == {packet.arrival_ns for packet in matching}
-    assert None not in numbers(plain, 1)
+    matching = [upscaled[packet.pts] for packet in source]
+    assert {packet.arrival_ns for packet in source} == {packet.arrival_ns for packet in matching}
+    assert None not in numbers(source, 1)
     worker.send(Watch(renditions=("upscaled",)))
     worker.until(lambda w: isinstance(w.messages[-1], Heartbeat) and len(w.video()) > 60)
-    count = len(worker.video("plain"))
+    count = len(worker.video("source"))
     worker.until(lambda w: len(w.video()) >= 80)
-    assert len(worker.video("plain")) == count
+    assert len(worker.video("source")) == count
+
+
+def test_every_rendition_has_the_same_pictures_times_and_key_frames(start):
+    """They come and go while others are watched, and key frames are asked for meanwhile."""
+    names = ("upscaled", "96p", "source")
+    worker = start(renditions=("source", "400p", "upscaled", "96p"), watched=("upscaled", "96p"))
+    worker.until(lambda w: len(w.video("96p")) >= 12)
+    worker.send(Watch(renditions=names))
+    worker.until(lambda w: len(w.video("source")) >= 8)
+    worker.send(RequestKeyframe())
+    worker.until(lambda w: len(w.video("source")) >= 60 and len(w.video("96p")) >= 80)
+    upscaled = {packet.pts: packet for packet in worker.video()}
+    shown = dict(zip(upscaled, numbers([*upscaled.values()], 2), strict=True))
+    for name in names[1:]:
+        packets = worker.video(name)
+        assert packets[0].keyframe
+        same = [upscaled[packet.pts] for packet in packets]
+        assert [p.keyframe for p in packets] == [p.keyframe for p in same]
+        assert [p.duration for p in packets] == [p.duration for p in same]
+        assert numbers(packets, 1) == [shown[p.pts] for p in packets]
+        assert None not in numbers(packets, 1)
+    keyframes = [pts for pts, packet in upscaled.items() if packet.keyframe]
+    assert worker.video("source")[0].pts in keyframes[1:], "what begins later begins with all the others"
+    assert len([pts for pts in keyframes if pts > worker.video("source")[7].pts]) >= 2
+    sizes = {form.name: (form.width, form.height) for form in worker.of(Opened)[-1].renditions}
+    assert sizes == {"upscaled": (320, 192), "96p": (160, 96), "source": (160, 96)}
+    assert "no rendition 400p: the upscaled picture has only 192 lines" in worker.ended()[1]
 
 
 def test_unwatched_pictures_are_not_upscaled(start):

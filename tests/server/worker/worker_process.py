@@ -41,6 +41,7 @@ JOB = WorkerJob(
     source_timeout_s=3.0,
     engine_patience_s=60.0,
     source_when="always",
+    renditions=("upscaled", "source"),
     ladder=(),
     latency_budget_s=0.0,
 )
