@@ -11,7 +11,7 @@ from aiortc.rtp import RtcpPacket
 
 from server.gateway.errors import InvalidOffer
 from server.gateway.hls import playlist
-from server.gateway.hls.segments import Segments
+from server.gateway.hls.sink import HlsSink
 from server.gateway.publish import Admission, Malformed, Publication
 from server.gateway.publish.rtmp.dialogue import RtmpDialogue
 from server.gateway.publish.rtsp.dialogue import RtspDialogue
@@ -67,8 +67,9 @@ def _rtcp(data: bytes) -> None:
 
 def _access_unit(data: bytes) -> None:
     """One damaged frame between two whole ones: packetised, cut into segments, told in playlists."""
-    segments = Segments(Hls(segment_s=1.0), on_need_keyframe=lambda: None)
-    segments.opened(opened())
+    sink = HlsSink(Hls(segment_s=1.0), on_need_keyframe=lambda: None)
+    sink.watch(("upscaled",))
+    sink.opened(opened())
     whole = _access_units()
     for index in range(60):
         payload = data if index == 1 else whole[index % len(whole)]
@@ -83,8 +84,8 @@ def _access_unit(data: bytes) -> None:
             payload=payload,
         )
         h264_frame(packet)
-        segments.video(packet)
-    playlist.media(segments)
+        sink.video(packet)
+    playlist.media(sink)
 
 
 class _Line:

@@ -1,42 +1,82 @@
 """The text of HLS playlists (RFC 8216bis)."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 from statistics import median
+from typing import Self
 
 from server.gateway.hls.segments import PART_S, Part, Segments
+from server.gateway.hls.sink import HlsSink
+from server.wire.messages import UPSCALED, Rendition
 
 MEDIA_PLAYLIST = "media.m3u8"
+_SOUND_BPS = 192_000  # at most, with what the fragments take
 # In target durations, the least that is allowed (4.4.3.8, 4.4.4.9): what is older than this a player need not
 # be told again, and the parts of segments that are younger than this are listed.
 _SKIP_TARGETS, _PARTS_TARGETS = 6, 3
 _PARTS_BACK = 3  # so many parts behind the end a player stays: it must be two at least, three should it be
 
 
-def multivariant(segments: Segments) -> str:
-    """One variant, described by its latest segments."""
-    listed = segments.listed
-    init = listed[-1].init
-    # Of segments that are long enough to say something (4.4.6.2); the first one of a stream is short.
-    long = [s for s in listed if s.duration_s >= 0.5 * segments.target_duration_s] or listed
-    rates_bps = [len(segment.data) * 8 / segment.duration_s for segment in long]
-    average_bps = sum(len(s.data) for s in listed) * 8 / sum(s.duration_s for s in listed)
-    fps = sum(segment.frames for segment in listed) / sum(segment.duration_s for segment in listed)
-    attributes = (
-        f"BANDWIDTH={math.ceil(max(rates_bps))}",
-        f"AVERAGE-BANDWIDTH={math.ceil(average_bps)}",
-        f'CODECS="{init.codecs}"',
-        f"RESOLUTION={init.video.width}x{init.video.height}",
-        f"FRAME-RATE={fps:.3f}",
-    )
-    lines = ("#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS")
-    return "\n".join((*lines, f"#EXT-X-STREAM-INF:{','.join(attributes)}", MEDIA_PLAYLIST, ""))
+def name_of(rendition: Rendition) -> str:
+    """Of a variant's media playlist."""
+    return MEDIA_PLAYLIST if rendition == UPSCALED else f"{rendition}.m3u8"
 
 
-def media(segments: Segments, *, delta: bool = False) -> str:
-    """The segments that there are, with the parts of the last ones, and the part to come. `delta`: without
-    the segments that a player has from before."""
+def multivariant(sink: HlsSink) -> str:
+    """Every variant, the upscaled one first: players begin with it. It has segments."""
+    lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    largest = _Measured.of(sink.segments)
+    for form in sink.latest.renditions if sink.latest else ():
+        variant = sink.variant(form.name)
+        init = variant.listed[-1].init if variant.listed else None
+        if form.name == UPSCALED or init is not None:
+            measured = _Measured.of(variant)
+        else:  # nobody plays it: it takes what its encoder may, and no more than a larger one
+            at_most_bps = min(form.bitrate_bps + _SOUND_BPS, largest.most_bps)
+            measured = _Measured(most_bps=at_most_bps, average_bps=None, fps=largest.fps)
+        # The same encoder makes them, so that who plays the larger picture plays the smaller one.
+        codecs = (init or sink.segments.listed[-1].init).codecs
+        width, height = (init.video.width, init.video.height) if init else (form.width, form.height)
+        attributes = [f"BANDWIDTH={math.ceil(measured.most_bps)}"]
+        if measured.average_bps is not None:
+            attributes.append(f"AVERAGE-BANDWIDTH={math.ceil(measured.average_bps)}")
+        attributes += [
+            f'CODECS="{codecs}"',
+            f"RESOLUTION={width}x{height}",
+            f"FRAME-RATE={measured.fps:.3f}",
+        ]
+        lines += [f"#EXT-X-STREAM-INF:{','.join(attributes)}", name_of(form.name)]
+    return "\n".join((*lines, ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """What the latest segments of a variant take."""
+
+    most_bps: float
+    average_bps: float | None
+    fps: float
+
+    @classmethod
+    def of(cls, segments: Segments) -> Self:
+        listed = segments.listed
+        # Of segments that are long enough to say something (4.4.6.2); the first one of a stream is short.
+        long = [s for s in listed if s.duration_s >= 0.5 * segments.target_duration_s] or listed
+        duration_s = sum(segment.duration_s for segment in listed)
+        return cls(
+            most_bps=max(len(segment.data) * 8 / segment.duration_s for segment in long),
+            average_bps=sum(len(segment.data) for segment in listed) * 8 / duration_s,
+            fps=sum(segment.frames for segment in listed) / duration_s,
+        )
+
+
+def media(sink: HlsSink, rendition: Rendition = UPSCALED, *, delta: bool = False) -> str:
+    """The segments of a variant, with the parts of the last ones, the part to come, and how far the other
+    variants are. `delta`: without the segments that a player has from before."""
+    segments = sink.variant(rendition)
     target_s, listed = segments.target_duration_s, segments.listed
     growing = segments.growing
     rows = [*listed, growing] if growing else [*listed]
@@ -80,7 +120,20 @@ def media(segments: Segments, *, delta: bool = False) -> str:
         lines.append("#EXT-X-ENDLIST")
     elif (hint := segments.next_part) is not None:
         lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="{hint}"')
+    if not segments.ended:
+        lines += _reports(sink, rendition)
     return "\n".join((*lines, ""))
+
+
+def _reports(sink: HlsSink, rendition: Rendition) -> Iterator[str]:
+    """One that nobody plays would be as far as the upscaled one (4.4.5.4)."""
+    for form in sink.latest.renditions if sink.latest else ():
+        if form.name != rendition:
+            last = sink.variant(form.name).last_part or sink.segments.last_part
+            if last is not None:
+                sequence, part = last
+                name = name_of(form.name)
+                yield f'#EXT-X-RENDITION-REPORT:URI="{name}",LAST-MSN={sequence},LAST-PART={part}'
 
 
 def _part(part: Part) -> str:

@@ -1,4 +1,4 @@
-"""One stream cut into HLS segments, in memory: from keyframe to keyframe, each of parts."""
+"""The segments of one variant, in memory: from keyframe to keyframe, each of parts."""
 
 import asyncio
 import math
@@ -8,19 +8,25 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from server.gateway.h264 import ParameterSets, to_sample
+from server.gateway.h264 import ParameterSets
 from server.gateway.hls.fmp4 import AudioTrack, Sample, VideoTrack, init_segment, media_segment
 from server.settings import Hls
-from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ, AudioPacket, Opened, VideoPacket
+from server.wire.messages import (
+    AUDIO_CLOCK_HZ,
+    UPSCALED,
+    VIDEO_CLOCK_HZ,
+    AudioPacket,
+    Opened,
+    Rendition,
+    VideoPacket,
+)
 
-# No picture for longer is a hole in the timeline, and a discontinuity in the playlist.
-HOLE_TICKS = VIDEO_CLOCK_HZ
-# A keyframe this close to the wanted end of a segment ends it.
-EARLY_SHARE = 0.9
-# No part lasts longer, unless a picture does; all but a segment's last have this share of it (RFC 8216bis,
-# 4.4.4.9). A little above a third: whole pictures fill that share at every usual frame rate from 10 on.
-PART_S, _LEAST_SHARE = 0.334, 0.85
-_EPOCH_S = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+# No part lasts longer, unless a picture does.
+PART_S = 0.334
+# In target durations, the least that a playlist may be cut down to (RFC 8216, 6.2.2).
+_LEAST_TARGETS = 3
+# A variant that begins may end the segment of all others early: so often, before it waits for the next one.
+_EARLY_CUTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,71 +77,59 @@ class Segment:
         return b"".join(part.data for part in self.parts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Of a segment, the same in every variant."""
+
+    pts: int  # of its first picture
+    number: int  # in the playlist
+    discontinuity: bool
+    discontinuities: int  # before it
+
+
 @dataclass(slots=True)
 class _Growing:
-    """The segment that frames are still added to, and the frames of its next part: one at least, but while a
-    frame is being added."""
+    """The segment that frames are still added to, and the frames of its next part."""
 
     segment: Segment
-    start: int
     frames: list[tuple[VideoPacket, bytes]] = field(default_factory=list)
-    step: int = 0  # time from picture to picture, as it is now
-    end: int = 0  # of the last frame, by its own word
-
-    def add(self, packet: VideoPacket, sample: bytes, step: int) -> None:
-        self.frames.append((packet, sample))
-        self.end, self.step = packet.pts + packet.duration, step
-
-
-def _first_sequences() -> tuple[int, int]:
-    """Where segments and discontinuities are numbered from: by the time, so that the numbers go on over a
-    restart of the service instead of back (RFC 8216, 6.2.2).
-
-    Segments: there can't be so many; players that count in 31 bits have it until 2043. Discontinuities:
-    more than one in ten minutes, all the time, are not provided for. hls.js walks an array of that length at
-    every segment, so that the number has to stay small.
-    """
-    since_s = time.time() - _EPOCH_S
-    return int(4 * since_s), int(since_s / 600)
 
 
 class Segments:
-    """Fed with a stream's packets by the event loop; each costs it some tens of microseconds."""
+    """One variant. `HlsSink` says where its segments and parts begin and end."""
 
     def __init__(
         self,
         settings: Hls,
         *,
-        on_need_keyframe: Callable[[], None],
-        on_listed: Callable[[Sequence[VideoPacket]], None] = lambda frames: None,
-        on_part: Callable[[Segment, Part], None] = lambda segment, part: None,
+        rendition: Rendition = UPSCALED,
+        on_part: Callable[[Segment, Part, Sequence[VideoPacket]], None] = lambda segment, part, frames: None,
         on_segment: Callable[[Segment], None] = lambda segment: None,
     ) -> None:
-        """`on_listed` hears of the frames of each part as players can have it, `on_part` of the part, and
-        `on_segment` of each segment that is whole."""
+        """`on_part` hears of each part and its frames as players can have it, and `on_segment` of each
+        segment that is whole."""
         self.settings = settings
+        self.rendition = rendition
         self.first = asyncio.Event()  # a segment is there, or none will come
         self._changed = asyncio.Event()
         self.ended = False  # no segment follows those that there are
         self.listed: deque[Segment] = deque()
-        self.media_sequence, self.discontinuity_sequence = _first_sequences()
+        self.media_sequence = self.discontinuity_sequence = 0
         # RFC 8216, 6.2.1: it must not change. 4.3.3.1: no segment's duration may round to more.
         self.target_duration_s = math.ceil(settings.segment_s)
-        self._limit = math.ceil((self.target_duration_s + 0.5) * VIDEO_CLOCK_HZ) - 1
-        self._on_need_keyframe = on_need_keyframe
-        self._on_listed = on_listed
         self._on_part = on_part
         self._on_segment = on_segment
         # Names that no earlier run of the service has given out: caches keep segments.
         self._run = f"{time.time_ns() // 1_000_000:x}"
+        self._prefix = "" if rendition == UPSCALED else f"{rendition}-"
         self._made = self._parts = self._inits = 0
         # RFC 8216, 6.2.2: gone from the playlist, a segment stays for as long as the playlist was.
         self._kept: deque[Segment] = deque(maxlen=2 * settings.segments)
         self._clock_origin = datetime.now(UTC) - timedelta(seconds=time.monotonic())
         self._opened: Opened | None = None
+        self._start: Start | None = None  # of the segment that begins with the next picture
         self._growing: _Growing | None = None
-        self._audio: deque[AudioPacket] = deque(maxlen=4096)
-        self._interrupted = False
+        self._early_cuts = _EARLY_CUTS
 
     @property
     def growing(self) -> Segment | None:
@@ -157,6 +151,19 @@ class Segments:
         """What the last segment may be fetched by: its own name, or its last part's."""
         return (self.listed[-1].name, self.listed[-1].parts[-1].name) if self.listed else ()
 
+    @property
+    def last_part(self) -> tuple[int, int] | None:
+        """The number of the last segment that has parts, and the index of its last part."""
+        last = self.growing or (self.listed[-1] if self.listed else None)
+        if last is None:
+            return None
+        return self.media_sequence + len(self.listed) - (last is not self.growing), len(last.parts) - 1
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a segment that its pictures belong to."""
+        return self._growing is not None
+
     def has(self, sequence: int, part: int | None) -> bool:
         """Whether the segment of that number is whole, or has that part; beyond its last, the first of the
         next one counts (RFC 8216bis, 6.2.5.2)."""
@@ -173,60 +180,6 @@ class Segments:
         """Waits for the next part, segment or end."""
         await self._changed.wait()
 
-    def opened(self, opened: Opened) -> None:
-        """The tracks are these from the next keyframe on."""
-        self._opened = opened
-
-    def video(self, packet: VideoPacket) -> None:
-        sample, parameter_sets = to_sample(packet.payload)
-        growing = self._growing
-        step = packet.duration
-        if growing is not None:
-            step = packet.pts - growing.frames[-1][0].pts
-            if packet.pts - growing.end > HOLE_TICKS or packet.pts - growing.start > self._limit:
-                self.interrupt()
-            elif self._is_part(growing, packet.pts) and not packet.keyframe:
-                self._finish_part(growing, packet.pts)
-        if packet.keyframe and parameter_sets is not None:
-            self._on_keyframe(packet.pts, parameter_sets)
-        growing = self._growing
-        if growing is None:
-            self._on_need_keyframe()
-            return
-        growing.add(packet, sample, step)
-        long_enough = packet.pts - growing.start >= self._wanted_s * VIDEO_CLOCK_HZ
-        # Asked for here, a keyframe is the next picture at the earliest.
-        if long_enough or self._is_last_chance(growing, packet.pts + growing.step):
-            self._on_need_keyframe()
-
-    def audio(self, packet: AudioPacket) -> None:
-        self._audio.append(packet)  # before the first picture too: sound does not wait for the upscaler
-
-    def interrupt(self) -> None:
-        """The timeline ends here and goes on elsewhere: at a new worker, or a source that came back."""
-        if self._growing is not None:
-            self._finish(self._growing, min(self._growing.end, self._growing.start + self._limit))
-            self._growing = None
-        self._audio.clear()
-        self._interrupted = True
-
-    def pause(self) -> None:
-        """Nobody plays: who comes later starts with what is then, not with what was."""
-        if self.ended:
-            return
-        self.interrupt()
-        self.media_sequence += len(self.listed)
-        self.discontinuity_sequence += sum(segment.discontinuity for segment in self.listed)
-        self.listed.clear()
-        self.first.clear()
-
-    def end(self) -> None:
-        """What was begun becomes the last segment."""
-        self.interrupt()
-        self.ended = True
-        self.first.set()
-        self._tell()
-
     def find(self, name: str) -> bytes | None:
         """The bytes of a segment, a part or an init segment of that name."""
         for segment in (*self._kept, *([self.growing] if self.growing else [])):
@@ -239,70 +192,48 @@ class Segments:
                     return part.data
         return None
 
+    def opened(self, opened: Opened) -> None:
+        """The tracks are these from the next keyframe on."""
+        self._opened = opened
+
+    def can_begin(self, parameter_sets: ParameterSets) -> bool:
+        """Whether it is known what the pictures of these are."""
+        return self._tracks(parameter_sets) is not None
+
+    def is_other(self, parameter_sets: ParameterSets) -> bool:
+        """Whether the segment that grows can't go on with these."""
+        return self._growing is not None and not _fits(
+            self._growing.segment.init, self._tracks(parameter_sets)
+        )
+
     @property
-    def _wanted_s(self) -> float:
-        """How long a segment is to be. Who waits for the first one is not to wait for long."""
-        return self.settings.segment_s if self.listed else PART_S
+    def wants_early_cut(self) -> bool:
+        """It has nothing to go on with, and players wait."""
+        return self._growing is None and self._early_cuts > 0
 
-    def _on_keyframe(self, pts: int, parameter_sets: ParameterSets) -> None:
+    def begin(self, start: Start) -> None:
+        """A segment begins with the picture of that time, if that comes as a key frame."""
+        if self._growing is None:
+            self._early_cuts -= 1
+        self._start = start
+
+    def add(self, packet: VideoPacket, sample: bytes, parameter_sets: ParameterSets | None) -> None:
+        start = self._start
+        if start is not None:
+            self._start = None
+            tracks = self._tracks(parameter_sets) if parameter_sets is not None else None
+            if packet.pts == start.pts and packet.keyframe and tracks is not None:
+                self._open(start, *tracks)
+            elif self.listed:
+                self.clear()  # one is missing, and their numbers go on
+        if self._growing is not None:
+            self._growing.frames.append((packet, sample))
+
+    def end_part(self, end: int, sound: Sequence[AudioPacket]) -> None:
+        """Closes a part, unless it has no frame; `end` is where the next one starts."""
         growing = self._growing
-        wanted = self._tracks(parameter_sets)
-        if wanted is None:
+        if growing is None or not growing.frames:
             return
-        changed = growing is not None and not _fits(growing.segment.init, wanted)
-        if growing is None:
-            while self._audio and self._audio[0].pts * VIDEO_CLOCK_HZ < pts * AUDIO_CLOCK_HZ:
-                self._audio.popleft()
-        else:
-            elapsed_s = (pts - growing.start) / VIDEO_CLOCK_HZ
-            early = elapsed_s < EARLY_SHARE * self._wanted_s
-            if early and not changed and not self._is_last_chance(growing, pts):
-                if self._is_part(growing, pts):
-                    self._finish_part(growing, pts)
-                return  # a keyframe that some viewer asked for
-            self._finish(growing, pts)
-        last = self._kept[-1].init if self._kept else None
-        self._made += 1
-        segment = Segment(
-            name=f"seg-{self._run}-{self._made}.m4s",
-            init=last if last and _fits(last, wanted) else self._new_init(*wanted),
-            starts=self._clock_origin + timedelta(seconds=pts / VIDEO_CLOCK_HZ),
-            discontinuity=changed or (self._interrupted and last is not None),
-        )
-        self._interrupted = False
-        self._growing = _Growing(segment, pts)
-
-    def _is_last_chance(self, growing: _Growing, pts: int) -> bool:
-        """Whether the segment would be too long if it didn't end at this picture but at the next one."""
-        return pts + growing.step - growing.start > self._limit
-
-    def _tracks(self, parameter_sets: ParameterSets) -> tuple[VideoTrack, AudioTrack | None] | None:
-        opened = self._opened
-        if opened is None:
-            return None
-        video = VideoTrack(
-            parameter_sets=parameter_sets,
-            width=opened.output.width,
-            height=opened.output.height,
-            sample_aspect_ratio=opened.source.sample_aspect_ratio,
-        )
-        audio = opened.audio
-        if audio is None:
-            return video, None
-        return video, AudioTrack(config=audio.config, rate_hz=audio.rate_hz, channels=audio.channels)
-
-    def _new_init(self, video: VideoTrack, audio: AudioTrack | None) -> Init:
-        self._inits += 1
-        name = f"init-{self._run}-{self._inits}.mp4"
-        return Init(name=name, video=video, audio=audio, data=init_segment(video, audio))
-
-    def _is_part(self, growing: _Growing, pts: int) -> bool:
-        """Whether the frames there are make a part, with the next one coming at `pts`."""
-        lasts_s = (pts - growing.frames[0][0].pts) / VIDEO_CLOCK_HZ
-        return lasts_s >= _LEAST_SHARE * PART_S or lasts_s + growing.step / VIDEO_CLOCK_HZ > PART_S
-
-    def _finish_part(self, growing: _Growing, end: int) -> None:
-        """Closes a part; `end` is where the next one starts."""
         frames, growing.frames = growing.frames, []
         times = [packet.pts for packet, _ in frames] + [end]
         video = [
@@ -315,48 +246,109 @@ class Segments:
             duration_s=(end - times[0]) / VIDEO_CLOCK_HZ,
             frames=len(video),
             independent=video[0].sync,
-            data=media_segment(self._parts, video, self._take_audio(growing.segment.init, end)),
+            data=media_segment(self._parts, video, _sound(growing.segment.init, sound)),
         )
         growing.segment.parts.append(part)
         self._tell()
-        self._on_listed([packet for packet, _ in frames])
-        self._on_part(growing.segment, part)
+        self._on_part(growing.segment, part, [packet for packet, _ in frames])
 
-    def _finish(self, growing: _Growing, end: int) -> None:
+    def end_segment(self, end: int, sound: Sequence[AudioPacket]) -> None:
         """Closes a segment and its last part; `end` is where the next one starts."""
-        self._finish_part(growing, end)
+        self.end_part(end, sound)
+        growing, self._growing, self._start = self._growing, None, None
+        if growing is None or not growing.segment.parts:
+            return
         self._kept.append(growing.segment)
         self.listed.append(growing.segment)
-        if len(self.listed) > self.settings.segments:
+        self._early_cuts = _EARLY_CUTS
+        while self._is_too_long():
             self.media_sequence += 1
             self.discontinuity_sequence += self.listed.popleft().discontinuity
         self.first.set()
         self._tell()
         self._on_segment(growing.segment)
 
+    def clear(self) -> None:
+        """Nobody plays: who comes later starts with what is then, not with what was."""
+        if self.ended:
+            return
+        self._growing = self._start = None
+        self._early_cuts = _EARLY_CUTS
+        self.media_sequence += len(self.listed)
+        self.discontinuity_sequence += sum(segment.discontinuity for segment in self.listed)
+        self.listed.clear()
+        self.first.clear()
+
+    def end(self) -> None:
+        self.ended = True
+        self.first.set()
+        self._tell()
+
+    @property
+    def has_made(self) -> bool:
+        """Whether there was a segment before."""
+        return bool(self._kept)
+
+    def _is_too_long(self) -> bool:
+        if len(self.listed) <= self.settings.segments:
+            return False
+        rest_s = sum(segment.duration_s for segment in self.listed) - self.listed[0].duration_s
+        return rest_s >= _LEAST_TARGETS * self.target_duration_s or len(self.listed) == self._kept.maxlen
+
+    def _open(self, start: Start, video: VideoTrack, audio: AudioTrack | None) -> None:
+        if not self.listed:
+            self.media_sequence, self.discontinuity_sequence = start.number, start.discontinuities
+        last = self._kept[-1].init if self._kept else None
+        self._made += 1
+        segment = Segment(
+            name=f"{self._prefix}seg-{self._run}-{self._made}.m4s",
+            init=last if last and _fits(last, (video, audio)) else self._new_init(video, audio),
+            starts=self._clock_origin + timedelta(seconds=start.pts / VIDEO_CLOCK_HZ),
+            discontinuity=start.discontinuity,
+        )
+        self._growing = _Growing(segment)
+
+    def _tracks(self, parameter_sets: ParameterSets) -> tuple[VideoTrack, AudioTrack | None] | None:
+        opened = self._opened
+        form = next((f for f in opened.renditions if f.name == self.rendition), None) if opened else None
+        if opened is None or form is None:
+            return None
+        video = VideoTrack(
+            parameter_sets=parameter_sets,
+            width=form.width,
+            height=form.height,
+            sample_aspect_ratio=opened.source.sample_aspect_ratio,
+        )
+        audio = opened.audio
+        if audio is None:
+            return video, None
+        return video, AudioTrack(config=audio.config, rate_hz=audio.rate_hz, channels=audio.channels)
+
+    def _new_init(self, video: VideoTrack, audio: AudioTrack | None) -> Init:
+        self._inits += 1
+        name = f"{self._prefix}init-{self._run}-{self._inits}.mp4"
+        return Init(name=name, video=video, audio=audio, data=init_segment(video, audio))
+
     def _part_name(self, number: int) -> str:
-        return f"part-{self._run}-{number}.m4s"
+        return f"{self._prefix}part-{self._run}-{number}.m4s"
 
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _take_audio(self, init: Init, end: int) -> list[Sample]:
-        """The sound up to the end of the part. What comes late is in the next one: its time says where."""
-        packets = []
-        while self._audio and self._audio[0].pts * VIDEO_CLOCK_HZ < end * AUDIO_CLOCK_HZ:
-            packets.append(self._audio.popleft())
-        track = init.audio
-        if track is None:
-            return []
-        times = [p.pts * track.rate_hz // AUDIO_CLOCK_HZ for p in packets]
-        if packets:
-            times.append((packets[-1].pts + packets[-1].duration) * track.rate_hz // AUDIO_CLOCK_HZ)
-        return [
-            Sample(time=times[i], duration=max(0, times[i + 1] - times[i]), sync=True, data=packet.payload)
-            for i, packet in enumerate(packets)
-        ]
+
+def _sound(init: Init, packets: Sequence[AudioPacket]) -> list[Sample]:
+    track = init.audio
+    if track is None:
+        return []
+    times = [p.pts * track.rate_hz // AUDIO_CLOCK_HZ for p in packets]
+    if packets:
+        times.append((packets[-1].pts + packets[-1].duration) * track.rate_hz // AUDIO_CLOCK_HZ)
+    return [
+        Sample(time=times[i], duration=max(0, times[i + 1] - times[i]), sync=True, data=packet.payload)
+        for i, packet in enumerate(packets)
+    ]
 
 
-def _fits(init: Init, tracks: tuple[VideoTrack, AudioTrack | None]) -> bool:
+def _fits(init: Init, tracks: tuple[VideoTrack, AudioTrack | None] | None) -> bool:
     return (init.video, init.audio) == tracks

@@ -13,6 +13,7 @@ from server.gateway.errors import (
     InvalidReload,
     LimitReached,
     NotReady,
+    RenditionNotFound,
     SegmentNotFound,
     StreamFailed,
     StreamNotFound,
@@ -23,6 +24,7 @@ from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
+from server.wire.messages import UPSCALED, Rendition
 
 PLAYLIST = "application/vnd.apple.mpegurl"
 MP4 = "video/mp4"
@@ -70,7 +72,7 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         """The multivariant playlist, with which a player starts."""
         streams.check_open()
         found = await _with_segments(streams, stream, request)
-        return _playlist(playlist.multivariant(found.outputs.hls.segments), guard)
+        return _playlist(playlist.multivariant(found.outputs.hls), guard)
 
     @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
     @routes.get(
@@ -83,15 +85,47 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
     ) -> Response:
         """The segments of the last seconds. With `_HLS_msn` the answer waits for that segment, or for the
         part `_HLS_part` of it; with `_HLS_skip` it leaves out what the player has."""
-        found = await _with_segments(streams, stream, request)
-        segments = found.outputs.hls.segments
+        return await media_of(UPSCALED, stream, request, msn, part, skip)
+
+    @routes.head("/{rendition}.m3u8", include_in_schema=False)
+    @routes.get(
+        "/{rendition}.m3u8",
+        response_class=Response,
+        responses={
+            200: {"content": {PLAYLIST: {}}},
+            **described,
+            **responses(InvalidReload, RenditionNotFound),
+        },
+    )
+    async def variant_playlist(
+        stream: str,
+        rendition: str,
+        request: Request,
+        msn: Sequence = None,
+        part: PartIndex = None,
+        skip: Skip = None,
+    ) -> Response:
+        """The same of a smaller variant, which is made while its playlist is asked for."""
+        return await media_of(rendition, stream, request, msn, part, skip)
+
+    async def media_of(
+        rendition: Rendition,
+        stream: str,
+        request: Request,
+        msn: int | None,
+        part: int | None,
+        skip: str | None,
+    ) -> Response:
+        found = await _with_segments(streams, stream, request, rendition)
+        sink = found.outputs.hls
+        segments = sink.variant(rendition)
         if msn is not None:
             await _until_there(segments, msn, part)
         elif part is not None:
             raise InvalidReload(f"_HLS_part={part} without _HLS_msn: a part is one of a segment")
         if segments.ended:
             found.figures.hls_players.told_end(_player(request))
-        return _playlist(playlist.media(segments, delta=skip is not None), guard)
+        return _playlist(playlist.media(sink, rendition, delta=skip is not None), guard)
 
     @routes.head("/{segment}", include_in_schema=False)
     @routes.get(
@@ -103,7 +137,7 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         """A segment, a part of one, or the init segment before it. It waits for the part that a playlist says
         comes next."""
         found = streams.get(stream)
-        segments = found.outputs.hls.segments
+        segments = found.outputs.hls.of(segment)
         if segment == segments.next_part:
             await _changed(segments, lambda: segment != segments.next_part)
         data = segments.find(segment)
@@ -144,12 +178,15 @@ def _player(request: Request) -> str:
     return f"{client} {request.headers.get('User-Agent', '')}"
 
 
-async def _with_segments(streams: Streams, stream_id: str, request: Request) -> Stream:
-    """The stream that is watched by this, once it has a segment; raises StreamNotFound, StreamFailed,
-    LimitReached or NotReady."""
+async def _with_segments(
+    streams: Streams, stream_id: str, request: Request, rendition: Rendition = UPSCALED
+) -> Stream:
+    """The stream that is watched by this, once the variant has a segment; raises StreamNotFound,
+    RenditionNotFound, StreamFailed, LimitReached or NotReady."""
     stream = streams.get(stream_id)
-    stream.audience.saw_player(_player(request))
-    segments = stream.outputs.hls.segments
+    stream.outputs.require(rendition)
+    stream.audience.saw_player(_player(request), rendition)
+    segments = stream.outputs.hls.variant(rendition)
     try:
         async with asyncio.timeout(FIRST_SEGMENT_TIMEOUT_S):
             await segments.first.wait()

@@ -65,7 +65,7 @@ class Sessions:
         stream = self._streams.get(stream_id)
         media = stream.outputs.webrtc
         first = rendition or UPSCALED
-        stream.require(first)
+        stream.outputs.require(first)
         beside = [SOURCE] if SOURCE in media.renditions and first != SOURCE else []
         offer = parse_offer(sdp, media.profile_levels(), (first, *beside))
         limits = self.settings.limits

@@ -12,11 +12,12 @@ _LATER_S = REMEMBERED_S + 0.1  # by then a player that has not come back is forg
 
 
 class Audience:
-    """Counts viewers into `figures`; `on_change` hears when other renditions are watched than before."""
+    """Counts viewers into `figures`; `on_change` hears when other renditions are watched or played."""
 
     def __init__(self, figures: Figures, *, always: bool, on_change: Callable[[], None]) -> None:
         """`always`: somebody has to be taken for granted."""
         self.watches: tuple[Rendition, ...] = (UPSCALED,) if always else ()
+        self.plays: tuple[Rendition, ...] = self.watches  # of which HLS has to be ready
         self._figures = figures
         self._always = always
         self._on_change = on_change
@@ -57,13 +58,17 @@ class Audience:
         players = self._figures.hls_players.count(now_s)
         watched = self._always or self._figures.whep_viewers or players
         watches: tuple[Rendition, ...] = ()
+        plays: tuple[Rendition, ...] = ()
         if watched:
-            played = {name for name, at_s in self._played_s.items() if now_s - at_s <= REMEMBERED_S}
-            watches = (UPSCALED, *sorted((self._joined | played) - {UPSCALED}))
+            self._played_s = {
+                name: at_s for name, at_s in self._played_s.items() if now_s - at_s <= REMEMBERED_S
+            }
+            plays = (UPSCALED, *sorted(self._played_s.keys() - {UPSCALED}))
+            watches = (UPSCALED, *sorted((self._joined | set(plays)) - {UPSCALED}))
         if self._look is not None:
             self._look.cancel()
         # Players come back by themselves as long as they play; that one does not, nobody says.
         self._look = asyncio.get_running_loop().call_later(_LATER_S, self._update) if players else None
-        if watches != self.watches:
-            self.watches = watches
+        if (watches, plays) != (self.watches, self.plays):
+            self.watches, self.plays = watches, plays
             self._on_change()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
+from server.gateway.errors import RenditionNotFound
 from server.gateway.fanout.keyframes import KeyframeRequests
 from server.gateway.fanout.sinks import Sink
 from server.gateway.hls.segments import Part, Segment
@@ -44,8 +45,14 @@ class Outputs:
         )
         self._sinks: tuple[Sink, ...] = (self.webrtc, self.hls)
 
-    def watch(self, renditions: Collection[Rendition]) -> None:
-        """These are made from here on."""
+    def require(self, rendition: Rendition) -> None:
+        """Raises RenditionNotFound for one that the stream doesn't have."""
+        renditions = self.webrtc.renditions
+        if rendition not in renditions:
+            raise RenditionNotFound(f"no rendition {rendition!r}; the stream has {', '.join(renditions)}")
+
+    def play(self, renditions: Collection[Rendition]) -> None:
+        """Of these there are to be HLS segments."""
         self.hls.watch(renditions)
 
     def opened(self, opened: Opened) -> None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from engine.frame import USUAL_FPS
-from server.gateway.errors import RenditionNotFound
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics, StreamMetrics
 from server.gateway.figures.views import (
@@ -39,7 +38,6 @@ from server.wire.messages import (
     Opened,
     PictureMissing,
     Reconnecting,
-    Rendition,
     RequestKeyframe,
     Stepped,
     StepUp,
@@ -93,7 +91,7 @@ class Stream:
         self.audience = Audience(self.figures, always=_is_always(settings), on_change=self._on_audience)
         self.recording = StreamRecording(settings.id, archive, self.figures.metrics, events)
         self.pushes = StreamPushes(settings.id, self.figures.metrics, events)
-        self.outputs.watch(self.audience.watches)
+        self.outputs.play(self.audience.plays)
         self._doors = doors
         self._events = events
         self._publish_address = publish_address(settings.source)
@@ -174,7 +172,7 @@ class Stream:
     @property
     def all_told(self) -> bool:
         """Whether no WebRTC viewer is left, and every HLS player has the end of what there is."""
-        last = self.outputs.hls.segments.last_names
+        last = self.outputs.hls.last_names
         waiting = self.figures.hls_players.waiting(last, time.monotonic()) if last else 0
         return not self.figures.whep_viewers and not waiting
 
@@ -255,8 +253,8 @@ class Stream:
         self._supervisor.release()
 
     def _on_audience(self) -> None:
-        self.outputs.watch(self.audience.watches)
         self._watch()
+        self.outputs.play(self.audience.plays)
 
     def _watch(self) -> None:
         """Tells the worker what is watched."""
@@ -323,14 +321,6 @@ class Stream:
             return 0.0
         source = self.opened.source
         return source.width * source.height * (source.fps or USUAL_FPS)
-
-    def require(self, rendition: Rendition) -> None:
-        """Raises RenditionNotFound for one that the stream doesn't have."""
-        renditions = self.outputs.webrtc.renditions
-        if rendition not in renditions:
-            raise RenditionNotFound(
-                f"stream {self.id!r} has no rendition {rendition!r}; it has {', '.join(renditions)}"
-            )
 
     @property
     def network(self) -> str:

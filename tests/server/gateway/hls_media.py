@@ -12,13 +12,14 @@ from msgspec.structs import replace
 
 from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
+from server.gateway.hls.sink import HlsSink
 from server.settings import Hls
 from server.wire.messages import AudioPacket, Trace, VideoPacket
 from tests.server.gateway.scripted_media import FPS, FRAME_TICKS, Encoder, Sound, opened
 
 
 class Source:
-    """Video (and sound) with an IDR every two seconds, or where `Segments` asks for one."""
+    """Video (and sound) with an IDR every two seconds, or where `HlsSink` asks for one."""
 
     def __init__(
         self,
@@ -30,7 +31,7 @@ class Source:
         fps: float = FPS,
     ) -> None:
         hls = Hls(segment_s=segment_s, segments=segments)
-        self.segments = Segments(hls, on_need_keyframe=self._ask)
+        self.sink = HlsSink(hls, on_need_keyframe=self._ask)
         self.sound = Sound() if sound else None
         self.opened = opened(audio=self.sound.format if self.sound else None)
         self.encoder = Encoder(self.opened.output.width, self.opened.output.height, gop_s)
@@ -39,44 +40,64 @@ class Source:
         self.sound_pts = 48_000 * 1000
         self.frames = 0
         self.asked = 0
-        self.segments.opened(self.opened)
+        self.renditions = ("upscaled",)
+        self.smaller = {
+            form.name: Encoder(form.width, form.height, 1e4) for form in self.opened.renditions[1:]
+        }
+        self.sink.opened(self.opened)
+        self.sink.watch(self.renditions)
+
+    @property
+    def segments(self) -> Segments:
+        return self.sink.segments
 
     def _ask(self) -> None:
         self.asked += 1
         self.encoder.force = True
 
     def resize(self, width: int, height: int) -> None:
-        self.opened = replace(self.opened, output=replace(self.opened.output, width=width, height=height))
+        self.opened = opened(width, height, self.opened.audio)
         self.encoder = Encoder(width, height, 2.0)
-        self.segments.opened(self.opened)
+        self.sink.opened(self.opened)
 
     def run(self, seconds: float, *, extra_keyframe_every: int = 0) -> None:
         for index in range(round(seconds * 90_000 / self._ticks)):
             if extra_keyframe_every and index % extra_keyframe_every == 0:
                 self.encoder.force = True
             payload, keyframe = self.encoder.encode(self.frames, self.pts)
-            self.segments.video(replace(video(self.pts, payload, keyframe), duration=self._ticks))
+            packet = replace(video(self.pts, payload, keyframe), duration=self._ticks)
+            self.sink.video(packet)
+            for name in self.renditions[1:]:
+                self.smaller[name].force = keyframe
+                payload, _ = self.smaller[name].encode(self.frames, self.pts)
+                self.sink.video(replace(packet, rendition=name, payload=payload))
             self.pts += self._ticks
             self.frames += 1
             while self.sound and self.sound_pts * 90_000 < self.pts * 48_000:
                 for payload in self.sound.packets("aac", self.sound_pts):
-                    self.segments.audio(
+                    self.sink.audio(
                         AudioPacket(codec="aac", pts=self.sound_pts, duration=1024, payload=payload)
                     )
                 self.sound_pts += 1024
+
+    def watch(self, *renditions: str) -> None:
+        """Begins with a key frame in all where one begins, as a worker does."""
+        self.encoder.force |= bool(set(renditions) - set(self.renditions))
+        self.renditions = renditions
+        self.sink.watch(renditions)
 
     def pause(self, seconds: float) -> None:
         self.pts += round(seconds * 90_000)
         self.sound_pts += round(seconds * 48_000)
 
-    def media(self) -> "Media":
-        return Media.parse(playlist.media(self.segments))
+    def media(self, rendition: str = "upscaled") -> "Media":
+        return Media.parse(playlist.media(self.sink, rendition))
 
-    def play(self) -> list[av.VideoFrame]:
+    def play(self, rendition: str = "upscaled") -> list[av.VideoFrame]:
         """What a decoder makes of all that is listed, each run of one init segment by itself."""
         frames: list[av.VideoFrame] = []
-        for run in self.media().runs():
-            data = b"".join(self.segments.find(name) or b"" for name in run)
+        for run in self.media(rendition).runs():
+            data = b"".join(self.sink.of(name).find(name) or b"" for name in run)
             with av.open(BytesIO(data)) as container:
                 frames += list(container.decode(video=0))
         return frames

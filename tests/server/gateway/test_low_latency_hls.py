@@ -35,7 +35,7 @@ def parts_by_segment(text: str) -> list[list[tuple[float, str, bool]]]:
 def test_parts_are_as_long_as_the_rules_say(fps):
     source = Source(fps=fps)
     source.run(9.5)
-    text = playlist.media(source.segments)
+    text = playlist.media(source.sink)
     target_s = value(text, "PART-TARGET")
     assert 0.2 <= target_s <= 0.34
     assert value(text, "PART-HOLD-BACK") >= 3 * target_s
@@ -52,7 +52,7 @@ def test_parts_are_as_long_as_the_rules_say(fps):
 def test_pictures_that_are_far_apart_make_parts_of_one_or_few(fps):
     source = Source(fps=fps)
     source.run(9.0)
-    text = playlist.media(source.segments)
+    text = playlist.media(source.sink)
     longest_s = max(duration_s for parts in parts_by_segment(text) for duration_s, _, _ in parts)
     assert longest_s <= value(text, "PART-TARGET") + 1e-5
     assert longest_s <= max(PART_S, 1 / fps) + 1e-5
@@ -63,7 +63,7 @@ def test_a_picture_that_is_held_once_moves_no_player_away_from_the_end():
     source.run(3.5)
     source.pause(0.8)
     source.run(0.5)
-    text = playlist.media(source.segments)
+    text = playlist.media(source.sink)
     assert max(duration_s for parts in parts_by_segment(text) for duration_s, _, _ in parts) > 0.8
     assert value(text, "PART-TARGET") == PART_S
 
@@ -71,7 +71,7 @@ def test_a_picture_that_is_held_once_moves_no_player_away_from_the_end():
 def test_a_segment_is_its_parts_one_after_the_other_and_they_decode():
     source = Source(sound=True)
     source.run(6.5)
-    media, text = source.media(), playlist.media(source.segments)
+    media, text = source.media(), playlist.media(source.sink)
     for entry, parts in zip(media.entries[-2:], parts_by_segment(text)[-3:-1], strict=True):
         data = [source.segments.find(name) for _, name, _ in parts]
         assert None not in data
@@ -82,7 +82,7 @@ def test_a_segment_is_its_parts_one_after_the_other_and_they_decode():
 def test_only_the_last_three_target_durations_are_told_in_parts():
     source = Source(segments=10)
     source.run(21.0)
-    *whole, growing = parts_by_segment(playlist.media(source.segments))
+    *whole, growing = parts_by_segment(playlist.media(source.sink))
     assert len(whole) == 10
     assert growing
     told = [bool(parts) for parts in whole]
@@ -93,7 +93,7 @@ def test_only_the_last_three_target_durations_are_told_in_parts():
 def test_a_delta_update_leaves_out_what_is_older_than_six_target_durations():
     source = Source(segments=12)
     source.run(25.0)
-    full, delta = playlist.media(source.segments), playlist.media(source.segments, delta=True)
+    full, delta = playlist.media(source.sink), playlist.media(source.sink, delta=True)
     assert value(full, "CAN-SKIP-UNTIL") >= 6 * 2
     skipped = int(re.search(r"#EXT-X-SKIP:SKIPPED-SEGMENTS=(\d+)\n", delta)[1])
     names = [line for line in full.splitlines() if line and not line.startswith("#")]
@@ -104,7 +104,7 @@ def test_a_delta_update_leaves_out_what_is_older_than_six_target_durations():
 
     young = Source(segments=4)
     young.run(9.0)
-    assert "EXT-X-SKIP" not in playlist.media(young.segments, delta=True)
+    assert "EXT-X-SKIP" not in playlist.media(young.sink, delta=True)
 
 
 def test_the_hint_is_the_name_of_the_part_that_comes_next():
@@ -112,14 +112,14 @@ def test_the_hint_is_the_name_of_the_part_that_comes_next():
     source.run(2.0)
     hints = []
     for _ in range(60):
-        hints.append(HINT.search(playlist.media(source.segments))[1])
+        hints.append(HINT.search(playlist.media(source.sink))[1])
         source.run(0.16)
-    names = [name for parts in parts_by_segment(playlist.media(source.segments)) for _, name, _ in parts]
+    names = [name for parts in parts_by_segment(playlist.media(source.sink)) for _, name, _ in parts]
     assert set(hints[-20:]) <= {*names, source.segments.next_part}
-    source.segments.interrupt()
-    assert "PRELOAD-HINT" not in playlist.media(source.segments), "what comes then follows a discontinuity"
-    source.segments.end()
-    assert "PRELOAD-HINT" not in playlist.media(source.segments)
+    source.sink.interrupted()
+    assert "PRELOAD-HINT" not in playlist.media(source.sink), "what comes then follows a discontinuity"
+    source.sink.ended()
+    assert "PRELOAD-HINT" not in playlist.media(source.sink)
 
 
 async def ask(served: Gateway, **query: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from server.gateway.hls import playlist
-from server.gateway.hls.segments import Segments
+from server.gateway.hls.sink import HlsSink
 from server.settings import Hls
 from server.wire.messages import AudioPacket
 from tests.server.gateway.hls_media import Source, decode_audio, video
@@ -64,7 +64,7 @@ def test_an_encoder_with_rare_keyframes_is_asked_for_them():
 def test_a_new_worker_is_a_discontinuity_with_the_same_init():
     source = Source()
     source.run(4.5)
-    source.segments.interrupt()
+    source.sink.interrupted()
     source.pause(1.2)
     source.encoder = Encoder(160, 120, 2.0)
     source.run(4.5)
@@ -82,7 +82,7 @@ def test_numbers_go_on_over_a_restart_of_the_service(monkeypatch):
     before = Source(segments=3, segment_s=1.0, gop_s=1.0)
     for _ in range(20):  # a bad day: a discontinuity in each second
         before.run(1.0)
-        before.segments.interrupt()
+        before.sink.interrupted()
         before.pause(0.1)
     now_s += 21.0
     last, after = before.media(), Source(segments=3, segment_s=1.0, gop_s=1.0).media()
@@ -99,22 +99,23 @@ def test_numbers_go_on_over_a_restart_of_the_service(monkeypatch):
 
 def test_a_worker_that_dies_before_its_first_picture_leaves_no_trace():
     source = Source()
-    source.segments.interrupt()
+    source.sink.interrupted()
     source.run(4.5)
     assert [entry.discontinuity for entry in source.media().entries] == [False, False, False]
 
 
 def test_pictures_that_nothing_can_be_made_of_are_answered_with_the_wish_for_a_keyframe():
-    segments = Segments(Hls(), on_need_keyframe=lambda: asked.append(True))
+    sink = HlsSink(Hls(), on_need_keyframe=lambda: asked.append(True))
+    sink.watch(("upscaled",))
     asked: list[bool] = []
     payload, _ = Encoder(160, 120, 2.0).encode(0, 0)
-    segments.video(video(0, payload, keyframe=True))  # nobody has said yet what it is
-    segments.opened(opened())
+    sink.video(video(0, payload, keyframe=True))  # nobody has said yet what it is
+    sink.opened(opened())
     idr_alone = b"\0\0\0\1\x65\x88\x84"
-    segments.video(video(FRAME_TICKS, idr_alone, keyframe=True))
-    segments.interrupt()
+    sink.video(video(FRAME_TICKS, idr_alone, keyframe=True))
+    sink.interrupted()
     assert len(asked) == 2
-    assert not segments.listed
+    assert not sink.segments.listed
 
 
 def test_no_name_comes_again_in_another_run_of_the_service():
@@ -149,7 +150,7 @@ def test_a_new_size_is_a_discontinuity_with_an_init_of_its_own():
     (changed,) = [entry for entry in media.entries if entry.discontinuity]
     assert changed.init != media.entries[0].init
     assert {(frame.width, frame.height) for frame in source.play()} == {(160, 120), (96, 64)}
-    assert "RESOLUTION=96x64" in playlist.multivariant(source.segments)
+    assert "RESOLUTION=96x64" in playlist.multivariant(source.sink)
 
 
 @pytest.mark.parametrize("step_s", [0.3, 0.7, 0.9])
@@ -158,7 +159,7 @@ def test_a_slow_source_makes_segments_no_longer_than_was_promised(step_s):
     source.encoder = Encoder(160, 120, 1000.0)
     for number in range(40):
         payload, keyframe = source.encoder.encode(number, source.pts)
-        source.segments.video(video(source.pts, payload, keyframe))
+        source.sink.video(video(source.pts, payload, keyframe))
         source.pts += round(step_s * 90_000)
     media = source.media()
     assert media.target_s == 2
@@ -168,11 +169,11 @@ def test_a_slow_source_makes_segments_no_longer_than_was_promised(step_s):
 
 def test_a_keyframe_that_comes_too_late_costs_pictures_and_no_promise():
     source = Source(gop_s=1000.0)
-    source.segments._on_need_keyframe = lambda: None  # the worker is too slow to answer
+    source.sink._on_need_keyframe = lambda: None  # the worker is too slow to answer
     source.run(4.0)
     source.encoder.force = True
     source.run(1.0)
-    source.segments.end()
+    source.sink.ended()
     media = source.media()
     assert media.target_s == 2
     assert [entry.discontinuity for entry in media.entries] == [False, True]
@@ -191,7 +192,7 @@ def test_sound_lies_beside_the_picture():
         start = float(packets[0].pts * packets[0].time_base)
     assert start == pytest.approx(1000.4, abs=0.03)
     assert sum(len(f.layout.channels) == 2 for f in decode_audio(data)) > 300
-    assert re.search(r'CODECS="avc1\.42c0[0-9a-f]{2},mp4a\.40\.2"', playlist.multivariant(source.segments))
+    assert re.search(r'CODECS="avc1\.42c0[0-9a-f]{2},mp4a\.40\.2"', playlist.multivariant(source.sink))
 
 
 def test_sound_that_comes_before_the_first_picture_is_kept():
@@ -200,9 +201,7 @@ def test_sound_that_comes_before_the_first_picture_is_kept():
     source.sound_pts -= 24_000
     while source.sound_pts < 48_000 * 1000.5:  # the picture takes its time through the upscaler
         for payload in source.sound.packets("aac", source.sound_pts):
-            source.segments.audio(
-                AudioPacket(codec="aac", pts=source.sound_pts, duration=1024, payload=payload)
-            )
+            source.sink.audio(AudioPacket(codec="aac", pts=source.sound_pts, duration=1024, payload=payload))
         source.sound_pts += 1024
     source.run(2.1)
     init, first = source.media().runs()[0]
@@ -224,7 +223,7 @@ def test_sound_that_ends_leaves_the_picture_alone():
 
 def test_sound_that_no_track_was_announced_for_is_left_out():
     source = Source()
-    source.segments.audio(AudioPacket(codec="aac", pts=48_000 * 1000, duration=1024, payload=b"?"))
+    source.sink.audio(AudioPacket(codec="aac", pts=48_000 * 1000, duration=1024, payload=b"?"))
     source.run(2.1)
     (run,) = source.media().runs()
     with av.open(BytesIO(b"".join(source.segments.find(name) or b"" for name in run))) as container:
@@ -234,7 +233,7 @@ def test_sound_that_no_track_was_announced_for_is_left_out():
 def test_a_player_is_told_what_it_will_get():
     source = Source()
     source.run(6.1)
-    text = playlist.multivariant(source.segments)
+    text = playlist.multivariant(source.sink)
     assert "RESOLUTION=160x120" in text
     assert "FRAME-RATE=25.000" in text
     sizes = [len(source.segments.find(entry.name) or b"") * 8 / 2 for entry in source.media().entries[1:]]
@@ -244,7 +243,7 @@ def test_a_player_is_told_what_it_will_get():
 def test_non_square_pixels_are_told():
     source = Source()
     source.opened = replace(source.opened, source=replace(source.opened.source, sample_aspect_ratio=(4, 3)))
-    source.segments.opened(source.opened)
+    source.sink.opened(source.opened)
     source.run(2.1)
     (run,) = source.media().runs()
     with av.open(BytesIO(b"".join(source.segments.find(name) or b"" for name in run))) as container:
@@ -259,8 +258,9 @@ def test_each_frame_is_told_once_its_part_can_be_had():
         assert part.duration_s == pytest.approx(len(frames) / FPS)
         listed.extend(frames)
 
-    source.segments = Segments(Hls(segment_s=2.0), on_need_keyframe=source._ask, on_listed=on_listed)
-    source.segments.opened(source.opened)
+    source.sink = HlsSink(Hls(segment_s=2.0), on_need_keyframe=source._ask, on_listed=on_listed)
+    source.sink.watch(("upscaled",))
+    source.sink.opened(source.opened)
     start = source.pts
     source.run(6.5)
     assert [frame.pts for frame in listed] == [start + i * FRAME_TICKS for i in range(len(listed))]

@@ -107,7 +107,7 @@ async def test_a_viewer_names_the_rendition_that_it_gets():
             offer = await viewer.offer()
         refused = await served.http.post("/whep/demo?rendition=540p", content=offer, headers=SDP)
         assert refused.status_code == 404
-        assert "no rendition '540p'; it has upscaled, 90p, source" in refused.json()["detail"]
+        assert "no rendition '540p'; the stream has upscaled, 90p, source" in refused.json()["detail"]
 
 
 async def test_who_watches_a_rendition_that_is_no_more_is_sent_away():
