@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from engine.load import BACKENDS, zoo
 from server.settings.limits import Limits
@@ -24,7 +24,11 @@ from server.wire.urls import SCHEMES, find_scheme, mask_target, publish_address
 DEFAULT_MODEL = "awsrn-live-x2"
 
 # Of a rendition smaller than the upscaled one, in lines.
-_LEAST_LINES, _MOST_LINES = 90, 4320
+_LEAST_LINES, _MOST_LINES = 90, 4318
+_LINES = "9[02468]|[1-9][0-9][02468]|[1-3][0-9][0-9][02468]|4[0-2][0-9][02468]|43[01][02468]"
+RenditionName = Annotated[
+    str, WithJsonSchema({"type": "string", "pattern": f"^({UPSCALED}|{SOURCE}|({_LINES})p)$"})
+]
 
 # Options of the stream that its worker is not told.
 _GATEWAYS = {"upscale_when", "priority", "record", "push"}
@@ -77,13 +81,14 @@ class PipelineOptions(Table):
         default=0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
     )
     keyframe_interval_s: float = Field(default=DEFAULT_KEYFRAME_INTERVAL_S, ge=0.5, le=10.0)
-    renditions: tuple[str, ...] = Field(
+    renditions: tuple[RenditionName, ...] = Field(
         default=(UPSCALED, SOURCE),
         max_length=8,
         description="What viewers may watch, and is encoded while somebody does: 'upscaled', which must be "
         "one; 'source', its own picture; and smaller ones by their lines, such as '540p'. One that isn't "
         "smaller than the upscaled picture is left out",
         examples=[["upscaled", "540p", "source"]],
+        json_schema_extra={"contains": {"const": UPSCALED}, "uniqueItems": True},
     )
     source_timeout_s: float = Field(
         default=10.0, gt=0, le=120, description="A source silent for longer is reopened"

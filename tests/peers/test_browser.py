@@ -125,6 +125,8 @@ def test_hls_js_plays_close_to_the_source_where_there_is_no_webrtc(service: Serv
             return shown_s - source.sent_s[number] if number in source.sent_s else None
 
         until(lambda: (behind := behind_s()) is not None and behind <= 2.0, "it is 2 s behind at most")
+        watched = [one["name"] for one in service.show("hlsjs")["renditions"] if one["watched"]]
+        assert watched == ["upscaled"], "the other variant is not even begun"
 
 
 def test_a_killed_worker_is_replaced_until_it_is_once_too_often(service: Service, page: Page) -> None:

@@ -93,3 +93,19 @@ def test_a_publisher_is_upscaled_and_played(
 
         # Not from the first second on: what a publisher sends at once when it connects is made up for.
         until(plays_evenly, "picture and sound are whole, side by side, and at the publisher's rate")
+
+
+def test_every_variant_plays(service: Service, ffmpeg: str) -> None:
+    """By itself, and as what a player makes of the multivariant playlist, which opens all of them."""
+    renditions = ["upscaled", "120p", "source"]
+    with service.stream("variants", "synthetic:?size=160x96&fps=15", renditions=renditions):
+        service.wait_for("variants", "running")
+        playlists = {"120p": "200x120", "source": "160x96", "index": "320x192"}
+        for name, size in playlists.items():
+            video, audio = play(ffmpeg, f"{service.url}hls/variants/{name}.m3u8", 3)
+            assert video.size == size
+            assert video.times_s == sorted(set(video.times_s))
+            assert len(video.times_s) >= 40
+            assert audio.times_s[-1] - audio.times_s[0] > 2.5
+        watched = {one["name"]: one["watched"] for one in service.show("variants")["renditions"]}
+        assert watched == dict.fromkeys(renditions, True)

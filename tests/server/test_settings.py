@@ -81,7 +81,7 @@ def test_the_reference_file_names_every_key_with_its_default():
             "[defaults]\nrenditions = ['upscaled', '0540p']",
             ["'0540p'", "'source' or a height"],
         ),
-        ("[defaults]\nrenditions = ['upscaled', '54000p']", ["'54000p'", "90 to 4320"]),
+        ("[defaults]\nrenditions = ['upscaled', '54000p']", ["'54000p'", "90 to 4318"]),
         ("[defaults]\nrenditions = ['source']", ["defaults.renditions: 'upscaled' must be one"]),
         ("[defaults]\nrenditions = ['upscaled', '90p', '90p']", ["'90p' must be given once"]),
         ("[limits]\nmax_streams = 0", ["limits.max_streams=0", "greater"]),
