@@ -61,9 +61,9 @@ def run(load, pictures: list[Picture], **options) -> list:
     sent: list = []
     publisher = VideoPublisher(
         encoder="libx264", preset="ultrafast", bitrate_bps=0, keyframe_interval_s=10.0,
-        send=sent.append, audio_format=lambda: None, log=LOG,
+        renditions=("upscaled", "96p", "source"), send=sent.append, audio_format=lambda: None, log=LOG,
     )  # fmt: skip
-    publisher.watch(("upscaled", "source") if options.pop("source", False) else ("upscaled",))
+    publisher.watch(("upscaled", "96p", "source") if options.pop("all", False) else ("upscaled",))
 
     def produce(put) -> None:
         for one in pictures:
@@ -86,9 +86,10 @@ def numbers(sent: list, scale: int, rendition: str = "upscaled") -> list[int | N
 
 
 def test_surfaces_go_from_decoder_to_encoder_as_they_are():
-    sent = run(lambda w, h, _: SurfaceEngine(w, h), [surface_picture(n) for n in range(12)], source=True)
+    sent = run(lambda w, h, _: SurfaceEngine(w, h), [surface_picture(n) for n in range(12)], all=True)
     assert numbers(sent, 2) == list(range(12))
     assert numbers(sent, 1, "source") == list(range(12)), "the source's picture is brought to the host"
+    assert numbers(sent, 1, "96p") == list(range(12)), "and so is the upscaled one for the smaller"
     [opened] = [m for m in sent if isinstance(m, Opened)]
     assert (opened.source.decoder, opened.engine.backend, opened.output.width) == ("nvdec", "test", 320)
 
