@@ -161,7 +161,7 @@ class PipelineOptions(Table):
                 raise ValueError(f"{name!r} must be given once")
         if UPSCALED not in renditions:
             raise ValueError(f"{UPSCALED!r} must be one: the others' key frames are its own")
-        return renditions
+        return tuple(sorted(renditions, key=_likely_lines, reverse=True))
 
     @field_validator("backend")
     @classmethod
@@ -216,6 +216,11 @@ class StreamSettings(PipelineOptions):
             worker_memory_bytes=limits.worker_memory_bytes,
             **options,
         )
+
+
+def _likely_lines(name: str) -> int:
+    """For an order that holds until the sizes are known."""
+    return _MOST_LINES + 1 if name == UPSCALED else 0 if name == SOURCE else int(name.removesuffix("p"))
 
 
 def _check_rendition(name: str) -> None:

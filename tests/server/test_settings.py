@@ -150,6 +150,11 @@ def test_a_missing_file_is_named(tmp_path):
         load(tmp_path / "none.toml")
 
 
+def test_renditions_are_in_the_order_in_which_a_viewers_network_tries_them():
+    settings = Settings.model_validate({"defaults": {"renditions": ["source", "360p", "upscaled", "720p"]}})
+    assert settings.defaults.renditions == ("upscaled", "720p", "360p", "source")
+
+
 def test_an_api_stream_takes_the_operators_defaults():
     settings = Settings.model_validate({"defaults": {"lanes": 5}})
     assert settings.stream(id="x", source="demo:").lanes == 5

@@ -125,8 +125,10 @@ class HlsSink:
             self.variant(name)
 
     def opened(self, opened: Opened) -> None:
-        """The tracks are these from the next keyframe on."""
+        """The tracks are these from the next keyframe on; a variant that is none of them ends."""
         self.latest = opened
+        for name in self._variants.keys() - {form.name for form in opened.renditions}:
+            self._variants.pop(name).end()
         for variant in self._variants.values():
             variant.opened(opened)
 
@@ -136,8 +138,9 @@ class HlsSink:
         sample, parameter_sets = to_sample(packet.payload)
         if packet.rendition == UPSCALED:
             self._cut(packet, parameter_sets)
-        if self._growing is not None:
-            self._variants[packet.rendition].add(packet, sample, parameter_sets)
+        variant = self._variants.get(packet.rendition)
+        if variant is not None and self._growing is not None:
+            variant.add(packet, sample, parameter_sets)
 
     def _cut(self, packet: VideoPacket, parameter_sets: ParameterSets | None) -> None:
         """Ends parts and segments, and begins them, before a picture of the upscaled rendition."""
@@ -182,7 +185,7 @@ class HlsSink:
 
     @property
     def _fed(self) -> list[Segments]:
-        return [self._variants[name] for name in self._watched]
+        return [variant for name, variant in self._variants.items() if name in self._watched]
 
     @property
     def _wanted_s(self) -> float:

@@ -48,6 +48,10 @@ class VideoOutput:
         self.bitrate_bps = 0.0  # of the last seconds; 0 before there were any
         self._bytes, self._counted_since = 0, 0
 
+    def is_made_with(self, other: "VideoOutput") -> bool:
+        """Whether both have had pictures lately."""
+        return abs(self._counted_since - other._counted_since) <= 2 * _COUNTED
+
     def publish(self, packet: VideoPacket) -> None:
         if packet.keyframe:
             self._keyframes.satisfied()
@@ -124,9 +128,10 @@ class ViewerOutputs:
         return video.fanout.join()
 
     def bitrate_bps(self, rendition: Rendition) -> float:
-        """As it was measured; else, as what it would be beside the upscaled one. 0 where nobody knows."""
+        """As it is measured; where it isn't made now, what it would take beside the upscaled one. 0: nobody
+        knows."""
         video, upscaled = self._videos.get(rendition), self._videos[UPSCALED]
-        if video is not None and video.bitrate_bps:
+        if video is not None and video.bitrate_bps and video.is_made_with(upscaled):
             return video.bitrate_bps
         form, whole = self._formats.get(rendition), self._formats.get(UPSCALED)
         if form is None or whole is None:

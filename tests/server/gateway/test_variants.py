@@ -4,6 +4,7 @@ import re
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from server.gateway.figures import players
 from server.gateway.hls import playlist
@@ -65,6 +66,24 @@ def test_a_variant_that_lacks_pictures_begins_anew():
     source.renditions = ("upscaled", "90p")
     source.smaller["90p"].force = True
     source.run(4.5)
+    after = source.media("90p")
+    assert after.sequence > max(before.numbered())
+    assert cuts(after).items() <= cuts(source.media()).items()
+
+
+def test_a_variant_that_is_no_more_ends_and_may_come_back():
+    source = Source()
+    source.watch("upscaled", "90p")
+    source.run(4.5)
+    before, variant = source.media("90p"), source.sink.variant("90p")
+    source.sink.opened(replace(source.opened, renditions=source.opened.renditions[:1]))
+    source.run(2.5)  # some pictures of it are on their way
+    assert variant.ended
+    assert "90p" not in playlist.multivariant(source.sink)
+    source.sink.opened(source.opened)
+    source.sink.variant("90p")  # is asked for
+    source.smaller["90p"].force = source.encoder.force = True
+    source.run(2.5)
     after = source.media("90p")
     assert after.sequence > max(before.numbered())
     assert cuts(after).items() <= cuts(source.media()).items()

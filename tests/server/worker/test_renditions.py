@@ -47,7 +47,7 @@ def test_a_frames_latency_is_that_of_the_rendition_which_is_sent_last():
             Upscaled(
                 picture=one,
                 frame=large,
-                spec=DoublingEngine(160, 96).spec,
+                spec=spec,
                 taken_ns=0,
                 upscaled_ns=0,
                 level=0,
