@@ -78,9 +78,14 @@ class Peer:
             on_refused=lambda: refusals.add("feedback", address),
         )
         self._dtls._set_role(offer.dtls_role)
-        cname = str(uuid.uuid4())
+        cname, origin = str(uuid.uuid4()), secrets.randbits(32)
         self._sources = {
-            line.mid: Sources(ssrc=secrets.randbits(32), rtx_ssrc=secrets.randbits(32), cname=cname)
+            line.mid: Sources(
+                ssrc=secrets.randbits(32),
+                rtx_ssrc=secrets.randbits(32),
+                cname=cname,
+                timestamp_origin=origin,
+            )
             for line in offer.lines
         }
         self._ended = asyncio.Event()

@@ -90,6 +90,24 @@ async def test_a_second_video_line_gets_the_plain_picture_and_only_while_somebod
         await until(lambda: not served.worker.plain, "the plain picture ends with its last viewer")
 
 
+async def test_both_renditions_of_a_moment_have_one_timestamp():
+    async with gateway() as served, Viewer(served, videos=2, audio=False) as viewer:
+        stamps: tuple[set[int], ...] = set(), set()
+        for receiver, seen in zip(viewer.pc.getReceivers(), stamps, strict=True):
+            _keep_timestamps(receiver, seen)
+        await until(lambda: len(stamps[0] & stamps[1]) >= 10, "ten moments are found in both")
+
+
+def _keep_timestamps(receiver: RTCRtpReceiver, seen: set[int]) -> None:
+    handle = receiver._handle_rtp_packet
+
+    async def on_rtp(packet, arrival_time_ms) -> None:
+        seen.add(packet.timestamp)
+        await handle(packet, arrival_time_ms=arrival_time_ms)
+
+    receiver._handle_rtp_packet = on_rtp
+
+
 async def test_keyframe_requests_of_many_viewers_are_thinned_out():
     async with gateway() as served, Viewer(served) as viewer:
         await viewer.sees(5)
