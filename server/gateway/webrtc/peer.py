@@ -70,7 +70,7 @@ class Peer:
         self._network = network
         self._gatherer = network.gatherer(self.id[:6], max_candidates=limits.max_candidates)
         self._ice = RTCIceTransport(self._gatherer)
-        self._path = Path()
+        self.path = Path()
         self._choice: RenditionChoice | None = None
         self._dtls = ViewerTransport(
             self._ice,
@@ -111,6 +111,16 @@ class Peer:
     def pending(self) -> bool:
         """Whether it has yet to connect."""
         return self._dtls.state != "connected"
+
+    @property
+    def rendition(self) -> Rendition:
+        """That of its picture; of the first one where it has two."""
+        return self._choice.rendition if self._choice is not None else RENDITIONS[0]
+
+    @property
+    def reason(self) -> str:
+        """Why its rendition was last changed; empty where it never was."""
+        return self._choice.reason if self._choice is not None else ""
 
     @property
     def remote_ufrag(self) -> str | None:
@@ -181,7 +191,7 @@ class Peer:
             sources=self._sources[line.mid],
             transport=self._dtls,
             reader=reader,
-            path=self._path,
+            path=self.path,
             on_feedback=self._look,
         )
         if line.rendition is not None and self._one_picture:
@@ -208,7 +218,7 @@ class Peer:
 
         choice = RenditionChoice(
             RENDITIONS,
-            self._path,
+            self.path,
             bitrate_bps=self._media.bitrate_bps,
             switch=switch,
             pad=sender.pad,
@@ -217,7 +227,7 @@ class Peer:
         return choice
 
     def _on_arrivals(self, arrivals: Arrivals) -> None:
-        self._path.heard(arrivals, time.monotonic())
+        self.path.heard(arrivals, time.monotonic())
         self._look()
 
     def _look(self) -> None:
