@@ -65,7 +65,8 @@ def test_the_plain_picture_beside_the_upscaled_one(service: Service, page: Page)
             script = "return [...document.querySelectorAll('video')].map(video => video.videoWidth)"
             return page.run(script)
 
-        until(lambda: sizes() == [320, 160], "both pictures are there")
+        until(lambda: sizes() == [160, 320], "both pictures are there")
+        until(page.find("#compared").is_displayed, "they are drawn together")
         page.plays(SIZE)
         page.find("#split-at").send_keys("\ue011")  # Home
         assert (
@@ -78,7 +79,7 @@ def test_the_plain_picture_beside_the_upscaled_one(service: Service, page: Page)
         page.find("#split-at").send_keys("\ue010")  # End
         assert page.picture().std() > 20, "so does the plain one"
         page.find("#compare").click()
-        until(lambda: not page.find("#plain").is_displayed(), "the plain picture is gone")
+        until(lambda: not page.find("#compared").is_displayed(), "the plain picture is gone")
         page.plays(SIZE)
         assert page.console() == []
 

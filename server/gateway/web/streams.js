@@ -1,6 +1,7 @@
 // The list of streams.
 
 import { element, setText, size } from "./dom.js";
+import { STATE_WORDS } from "./facts.js";
 
 // Keeps the nodes of streams that are still there, so that keyboard focus survives the polling.
 export function showList(list, streams, currentId) {
@@ -13,6 +14,7 @@ export function showList(list, streams, currentId) {
     if (stream.id === currentId) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
     setText(item.querySelector(".about"), about(stream));
+    setText(item.querySelector(".hidden"), STATE_WORDS[stream.state]); // what the dot says by its colour
     if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
   });
   for (const item of items.values()) item.remove();
@@ -25,6 +27,7 @@ function newItem(id) {
     element("span", { className: "dot" }),
     element("span", { className: "name", text: id }),
     element("span", { className: "about" }),
+    element("span", { className: "hidden" }),
   );
   const item = element("li", {}, link);
   item.dataset.id = id;

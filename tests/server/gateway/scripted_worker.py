@@ -29,6 +29,8 @@ class Script:
     height: int = 120
     gop_s: float = 2.0
     noise_bps: int = 0  # the upscaled picture is noisy, and takes that much
+    numbered: bool = False  # each half of a picture carries its number
+    plain_lag_s: float = 0.0  # so much later than the upscaled picture the plain one comes
     audio: bool = True
     video_delay_s: float = 0.0  # how far the picture lags its timestamps, and the sound
     live: bool = True  # encodes and sends in real time; else the test says what is sent
@@ -114,7 +116,12 @@ class ScriptedWorker:
         self.say(opened(script.width, script.height, sound.format if sound else None))
         sizes = {"upscaled": (script.width, script.height), "plain": (script.width // 2, script.height // 2)}
         self._encoders = {
-            name: Encoder(*size, script.gop_s, script.noise_bps if name == "upscaled" else 0)
+            name: Encoder(
+                *size,
+                script.gop_s,
+                script.noise_bps if name == "upscaled" else 0,
+                numbered=script.numbered,
+            )
             for name, size in sizes.items()
         }
         self._encoders["plain"].force = True
@@ -123,8 +130,11 @@ class ScriptedWorker:
         while True:
             due_s = started_s + self.frames / FPS
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            for rendition in ("upscaled", "plain") if self.plain else ("upscaled",):
-                self.say(self._video(rendition, int((due_s - script.video_delay_s) * 90_000)))
+            pts = int((due_s - script.video_delay_s) * 90_000)
+            self.say(self._video("upscaled", pts))
+            if self.plain:
+                lag_s, plain = script.plain_lag_s, self._video("plain", pts)
+                asyncio.get_running_loop().call_later(lag_s, self.say, plain)
             if sound:
                 for kind, step in (("opus", 960), ("aac", 1024)):
                     while origin[kind] < due_s * 48_000:

@@ -1,0 +1,44 @@
+// The menu of renditions: Auto, and each that there is. Hidden where there is no choice.
+
+import { element, megabits, setText, size } from "./dom.js";
+
+export class RenditionMenu {
+  #label;
+  #select;
+  #listed = "";
+
+  // `onChoose` gets the name of a rendition, or "" for Auto.
+  constructor(label, onChoose) {
+    this.#label = label;
+    this.#select = label.querySelector("select");
+    this.#select.addEventListener("change", () => onChoose(this.#select.value));
+  }
+
+  get chosen() {
+    return this.#select.value;
+  }
+
+  reset() {
+    this.#select.value = "";
+  }
+
+  // Each of `renditions`: { name, width, height, bitrate_bps }. What is chosen stays so while it is there.
+  show(renditions, { disabled }) {
+    this.#label.hidden = renditions.length < 2;
+    this.#select.disabled = disabled;
+    const listed = JSON.stringify(renditions.map(({ name }) => name));
+    if (listed !== this.#listed) {
+      this.#listed = listed;
+      const { chosen } = this;
+      const names = ["", ...renditions.map(({ name }) => name)];
+      this.#select.replaceChildren(...names.map((value) => element("option", { value, text: value || "Auto" })));
+      this.#select.value = names.includes(chosen) ? chosen : "";
+    }
+    renditions.forEach((rendition, index) => setText(this.#select.options[index + 1], describe(rendition)));
+  }
+}
+
+function describe({ name, width, height, bitrate_bps }) {
+  const word = name[0].toUpperCase() + name.slice(1);
+  return [word, size(width, height), bitrate_bps ? megabits(bitrate_bps) : null].filter(Boolean).join(" · ");
+}
