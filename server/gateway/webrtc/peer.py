@@ -115,7 +115,9 @@ class Peer:
     @property
     def rendition(self) -> Rendition:
         """That of its picture; of the first one where it has two."""
-        return self._choice.rendition if self._choice is not None else RENDITIONS[0]
+        if self._choice is not None:
+            return self._choice.rendition
+        return next(line.rendition for line in self._offer.lines if line.rendition is not None)
 
     @property
     def reason(self) -> str:
