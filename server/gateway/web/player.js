@@ -35,11 +35,12 @@ export class Player extends EventTarget {
     if (upscaled.requestVideoFrameCallback) this.#onFrame();
   }
 
-  // `rendition` is for WebRTC: the name of one, or "" for what the network carries.
+  // `rendition` is for WebRTC: the name of one, or "" for what the network carries. `compare`: the source's own beside
+  // it.
   play({ id, transport, compare, rendition }) {
     this.stop();
     this.#abort = new AbortController();
-    const query = rendition && !compare ? `?rendition=${encodeURIComponent(rendition)}` : "";
+    const query = rendition ? `?rendition=${encodeURIComponent(rendition)}` : "";
     this.#run(id, transport, { compare, endpoint: `/whep/${encodeURIComponent(id)}${query}` }, this.#abort.signal);
   }
 

@@ -23,9 +23,8 @@ export class RenditionMenu {
   }
 
   // Each of `renditions`: { name, width, height, bitrate_bps }. What is chosen stays so while it is there.
-  show(renditions, { disabled }) {
+  show(renditions) {
     this.#label.hidden = renditions.length < 2;
-    this.#select.disabled = disabled;
     const listed = JSON.stringify(renditions.map(({ name }) => name));
     if (listed !== this.#listed) {
       this.#listed = listed;
@@ -38,7 +37,8 @@ export class RenditionMenu {
   }
 }
 
+export const named = (name) => name[0].toUpperCase() + name.slice(1);
+
 function describe({ name, width, height, bitrate_bps }) {
-  const word = name[0].toUpperCase() + name.slice(1);
-  return [word, size(width, height), bitrate_bps ? megabits(bitrate_bps) : null].filter(Boolean).join(" · ");
+  return [named(name), size(width, height), bitrate_bps ? megabits(bitrate_bps) : null].filter(Boolean).join(" · ");
 }

@@ -13,7 +13,9 @@ export function showList(list, streams, currentId) {
     const link = item.firstChild;
     if (stream.id === currentId) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
-    setText(item.querySelector(".about"), about(stream));
+    const about = aboutOf(stream);
+    setText(item.querySelector(".about"), about || STATE_WORDS[stream.state]);
+    item.querySelector(".about").ariaHidden = String(!about);
     setText(item.querySelector(".hidden"), STATE_WORDS[stream.state]); // what the dot says by its colour
     if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
   });
@@ -34,7 +36,7 @@ function newItem(id) {
   return item;
 }
 
-function about(stream) {
-  const picture = stream.state === "running" && size(stream.output?.width, stream.output?.height);
-  return picture || stream.state;
+// Its picture's size, where there is a picture.
+function aboutOf({ state, output }) {
+  return state === "running" ? size(output?.width, output?.height) : null;
 }

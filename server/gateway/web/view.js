@@ -5,7 +5,7 @@ import { P99_COLOUR, STAGES, StageChart } from "./chart.js";
 import { byId, element, setFacts, setText, size, withUnit } from "./dom.js";
 import * as facts from "./facts.js";
 import { Player } from "./player.js";
-import { RenditionMenu } from "./renditions.js";
+import { named, RenditionMenu } from "./renditions.js";
 
 const WATCH_EVERY_MS = 250;
 const CANNOT_COMPARE = "This browser cannot compare: it does not say which frames belong together.";
@@ -107,6 +107,7 @@ export class StreamView {
     byId("compare").setAttribute("aria-pressed", String(comparing));
     this.#player.stop();
     if (!canPlay(this.#stream)) return;
+    if (comparing && this.#chosen?.width === this.#stream.input?.width) this.#menu.reset(); // with itself
     const { chosen: rendition } = this.#menu;
     this.#player.play({ id: this.id, transport: this.#transport, compare: comparing, rendition });
   }
@@ -114,6 +115,11 @@ export class StreamView {
   #choose(name) {
     if (this.#transport === "whep") this.#play();
     else this.#player.chooseLevel(this.#renditions.findIndex((rendition) => rendition.name === name));
+  }
+
+  // Undefined for Auto.
+  get #chosen() {
+    return this.#renditions.find(({ name }) => name === this.#menu.chosen);
   }
 
   // What the menu offers: over HLS what the player knows of, by the names that the server has for it.
@@ -178,7 +184,7 @@ export class StreamView {
   }
 
   #showRenditions() {
-    this.#menu.show(this.#renditions, { disabled: this.#player.status.comparing });
+    this.#menu.show(this.#renditions);
   }
 
   #showLevels() {
@@ -231,7 +237,9 @@ export class StreamView {
     const to = output && size(output.width, output.height);
     setText(byId("sr-size"), to ? `${from} → ${to}` : "");
     setText(byId("plain-size"), from ?? "");
-    setText(byId("upscaled-size"), to ?? "");
+    const chosen = this.#chosen;
+    setText(byId("right-name"), named(chosen?.name ?? "upscaled"));
+    setText(byId("upscaled-size"), (chosen ? size(chosen.width, chosen.height) : to) ?? "");
     if (output) byId("picture").style.setProperty("--ratio", pictureRatio(input, output));
 
     byId("compare").disabled = byId("fullscreen").disabled = state === "failed";

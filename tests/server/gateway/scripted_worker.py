@@ -30,6 +30,7 @@ class Script:
     gop_s: float = 2.0
     noise_bps: int = 0  # the upscaled picture is noisy, and takes that much
     numbered: bool = False  # each half of a picture carries its number
+    silent: bool = False  # nothing comes from the source: the last picture is shown again
     plain_lag_s: float = 0.0  # so much later than the upscaled picture the plain one comes
     audio: bool = True
     video_delay_s: float = 0.0  # how far the picture lags its timestamps, and the sound
@@ -160,6 +161,7 @@ class ScriptedWorker:
             sent_ns=now_ns,
             trace=Trace(demux=0, decode=0.001, queue=0.002, upscale=0.015, encode=0.002),
             payload=payload,
+            slate=self.script.silent,
         )
 
 

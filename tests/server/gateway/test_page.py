@@ -6,13 +6,16 @@ import shutil
 from collections.abc import AsyncIterator
 
 import numpy as np
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 from loadtest.numbered_source import read
 from server.wire.messages import EngineLoad
-from tests.conftest import missing_peer
+from tests.conftest import ROOT, missing_peer
+from tests.peers import service as peers
 from tests.peers.browser import Page, chromium
 from tests.server.gateway.scripted_gateway import Gateway, gateway, until
-from tests.server.gateway.scripted_media import opened
+from tests.server.gateway.scripted_media import FPS, opened
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 
 
@@ -111,3 +114,112 @@ async def test_the_slider_compares_two_renditions_of_the_same_frame():
                 pairs = await compared(page, 60)
                 assert [left for left, _ in pairs] == [right for _, right in pairs]
                 seen |= {left for left, _ in pairs}
+
+
+async def test_a_picture_that_stands_still_says_why(monkeypatch):
+    script = Script(width=320, height=180, numbered=True, audio=False)
+    async with on_page(script) as (served, page):
+        await asyncio.to_thread(page.plays, "320 × 180")
+        await reads(page, "#still", "")
+
+        script.silent = True
+        await reads(page, "#still", "No new picture. The source sends nothing.")
+        await reads(page, "#said", "No new picture. The source sends nothing.")
+        script.silent = False
+        await reads(page, "#still", "")
+
+        async def lost(data: bytes) -> None:
+            pass
+
+        (peer,) = served.peers()
+        with monkeypatch.context() as network:
+            network.setattr(peer._dtls, "_send_rtp", lost)
+            await reads(
+                page,
+                "#still",
+                "No new picture. The server sends on, but it does not arrive: "
+                "your network is too slow or interrupted.",
+            )
+            page.run("window.asked = window.fetch; window.fetch = () => new Promise(() => {})")
+            await reads(page, "#still", "No new picture. The server does not answer.")
+        page.run("window.fetch = window.asked")
+        await reads(page, "#still", "")
+
+
+async def test_seconds_behind_live_count_what_the_browser_holds_back():
+    async with on_page(Script(width=320, height=180, numbered=True, audio=False)) as (served, page):
+        await asyncio.to_thread(page.plays, "320 × 180")
+
+        async def behind_s() -> tuple[float, float]:
+            """As the page says, and as the picture does."""
+            said = await asyncio.to_thread(page.fact, "player", "behind")
+            shown, made = await asyncio.to_thread(page.luma, "#upscaled"), served.worker.frames
+            number = read(shown)
+            assert number is not None
+            return float(said.removesuffix(" s")), (made - number % 256) % 256 / FPS
+
+        async def agree(least_s: float, most_s: float) -> bool:
+            figures = await behind_s()
+            return all(least_s <= figure <= most_s for figure in figures)
+
+        await until(lambda: agree(0.0, 0.3), "it is close to live")
+        (peer,) = served.peers()
+        peer.path.hold_s, peer.path._held_s = 0.8, float("inf")
+        await until(lambda: agree(0.7, 1.2), "and as much later as it is held back")
+
+
+AXE = ROOT / "node_modules/axe-core/axe.min.js"
+VIOLATIONS = """
+    const done = arguments[0];
+    axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
+      done(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`)));
+"""
+FOCUSED = """
+    const { activeElement: at } = document;
+    const ring = getComputedStyle(at.type === "radio" ? at.nextElementSibling : at).outlineStyle;
+    return [at.id || at.value || at.textContent.trim(), ring];
+"""
+
+
+async def test_the_page_is_for_keyboards_screen_readers_and_phones():
+    if not AXE.exists():
+        missing_peer("axe-core", "npm ci")
+    async with on_page(Script()) as (_, page):
+
+        def violations() -> list[str]:
+            page.run(AXE.read_text())
+            return page.driver.execute_async_script(VIOLATIONS)
+
+        def press(*keys: str) -> None:
+            ActionChains(page.driver).send_keys(*keys).perform()
+
+        def use() -> None:
+            page.plays("160 × 120")
+            assert violations() == []
+            reached = []
+            while not reached or reached[-1] != "delete":
+                press(Keys.TAB)
+                name, ring = page.run(FOCUSED)
+                assert ring not in ("none", ""), f"the focus is seen on {name}"
+                reached.append(name)
+                if name == "compare":
+                    press(Keys.ENTER)
+            assert reached[-5:] == ["mute", "compare", "whep", "fullscreen", "delete"]
+            peers.until(page.find("#compared").is_displayed, "Enter compares")
+            page.run("document.querySelector('#split-at').focus()")
+            press(Keys.ARROW_RIGHT)
+            assert page.find("#split-at").get_attribute("aria-valuetext") == "51 % plain"
+            assert page.find("#compare").get_attribute("aria-pressed") == "true"
+            assert violations() == []
+            page.find("#add").send_keys(Keys.ENTER)
+            assert page.run(FOCUSED)[0] == "add-source"
+            assert violations() == []
+            press(Keys.ESCAPE)
+            for width, height in ((360, 640), (390, 844)):
+                size = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+                page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+                assert page.run("return document.documentElement.scrollWidth") == width
+                assert page.run("return compared.getBoundingClientRect().bottom < innerHeight")
+                assert violations() == []
+
+        await asyncio.to_thread(use)
