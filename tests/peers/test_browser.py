@@ -127,6 +127,12 @@ def test_hls_js_plays_close_to_the_source_where_there_is_no_webrtc(service: Serv
 
         until(lambda: (behind := behind_s()) is not None and behind <= 2.0, "it is 2 s behind at most")
 
+        def agree() -> bool:
+            said, behind = page.fact("player", "behind"), behind_s()
+            return behind is not None and abs(float(said.removesuffix(" s")) - behind) < 0.3
+
+        until(agree, "the page says so")
+
 
 def test_a_killed_worker_is_replaced_until_it_is_once_too_often(service: Service, page: Page) -> None:
     with service.stream("killed", SOURCE):

@@ -87,11 +87,11 @@ export function player(over, stream, sample, viewer) {
   ];
 }
 
-// How old what is shown is. By WebRTC: what the server took, half the way there and back, and what the browser holds
-// back. NaN where that isn't known, or nothing moves.
+// How old what is shown is: what the server took, and what the player is behind the end of the playlist; by WebRTC, half
+// the way there and back, and what the browser holds back. NaN where that isn't known, or nothing moves.
 function behindS(stream, sample) {
   if (!sample?.fps) return NaN;
-  return sample.behindS ?? stream.latency_s?.p50 + sample.rttMs / 2000 + sample.waitS;
+  return stream.latency_s?.p50 + (sample.behindS ?? sample.rttMs / 2000 + sample.waitS);
 }
 
 // Why it is not the largest rendition; empty where it is, or one was chosen.

@@ -30,13 +30,16 @@ export class HlsPlayback {
     return this.#engine ? "hls.js" : "native";
   }
 
-  // The variants among which `chooseLevel` chooses: { width, height, bitrate_bps } each. None where the browser plays
-  // by itself, which tells nothing of them.
+  // The variants among which `chooseLevel` chooses, the largest first: { index, width, height, bitrate_bps } each. None
+  // where the browser plays by itself, which tells nothing of them.
   get levels() {
-    return (this.#engine?.levels ?? []).map(({ width, height, bitrate }) => ({ width, height, bitrate_bps: bitrate }));
+    const levels = (this.#engine?.levels ?? []).map(({ width, height, bitrate }, index) => {
+      return { index, width, height, bitrate_bps: bitrate };
+    });
+    return levels.reverse();
   }
 
-  // By its place in `levels`; -1: what the network carries.
+  // By its index; -1: what the network carries.
   chooseLevel(index) {
     if (this.#engine) this.#engine.nextLevel = index;
   }

@@ -151,7 +151,7 @@ export class Player extends EventTarget {
       await session.open(signal);
       this.#upscaled.srcObject = session.upscaled;
       this.#plain.srcObject = session.plain;
-      const note = compare && !session.plain ? "The server sends no plain picture." : "";
+      const note = compare && !session.plain ? "The server does not send the source's own picture." : "";
       return { comparing: session.plain !== null, note };
     });
   }

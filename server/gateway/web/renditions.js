@@ -7,13 +7,14 @@ export class RenditionMenu {
   #select;
   #listed = "";
 
-  // `onChoose` gets the name of a rendition, or "" for Auto.
+  // `onChoose` is called with another choice.
   constructor(label, onChoose) {
     this.#label = label;
     this.#select = label.querySelector("select");
-    this.#select.addEventListener("change", () => onChoose(this.#select.value));
+    this.#select.addEventListener("change", onChoose);
   }
 
+  // The name of a rendition, or "" for Auto.
   get chosen() {
     return this.#select.value;
   }

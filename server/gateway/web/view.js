@@ -20,7 +20,7 @@ export class StreamView {
     canvas: byId("compared"),
     onShown: () => this.#showCompared(true),
   });
-  #menu = new RenditionMenu(byId("renditions"), (name) => this.#choose(name));
+  #menu = new RenditionMenu(byId("renditions"), () => this.#choose());
   #chart = new StageChart(byId("chart"));
 
   constructor() {
@@ -112,9 +112,9 @@ export class StreamView {
     this.#player.play({ id: this.id, transport: this.#transport, compare: comparing, rendition });
   }
 
-  #choose(name) {
+  #choose() {
     if (this.#transport === "whep") this.#play();
-    else this.#player.chooseLevel(this.#renditions.findIndex((rendition) => rendition.name === name));
+    else this.#player.chooseLevel(this.#chosen?.index ?? -1);
   }
 
   // Undefined for Auto.
@@ -179,7 +179,7 @@ export class StreamView {
     const { clientWidth: width } = picture;
     const thumb = parseFloat(getComputedStyle(picture).getPropertyValue("--thumb"));
     picture.style.setProperty("--split", share);
-    at.setAttribute("aria-valuetext", `${Math.round(share * 100)} % plain`);
+    at.setAttribute("aria-valuetext", `${Math.round(share * 100)} % source`);
     if (width) this.#comparison.edge = (thumb / 2 + (width - thumb) * share) / width;
   }
 
@@ -189,7 +189,7 @@ export class StreamView {
 
   #showLevels() {
     this.#showRenditions();
-    if (this.#menu.chosen) this.#choose(this.#menu.chosen);
+    if (this.#menu.chosen) this.#choose();
   }
 
   // What covers the picture, and what is written over one that stands still; each is said to screen readers once.

@@ -51,7 +51,7 @@ export class WhepSession {
     return this.#location?.pathname.split("/").at(-1) ?? null;
   }
 
-  // Null where the server sends no plain picture.
+  // Null where the server does not send it.
   get plain() {
     return this.#plain?.currentDirection === "recvonly" ? new MediaStream([this.#plain.receiver.track]) : null;
   }

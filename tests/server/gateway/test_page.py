@@ -208,7 +208,7 @@ async def test_the_page_is_for_keyboards_screen_readers_and_phones():
             peers.until(page.find("#compared").is_displayed, "Enter compares")
             page.run("document.querySelector('#split-at').focus()")
             press(Keys.ARROW_RIGHT)
-            assert page.find("#split-at").get_attribute("aria-valuetext") == "51 % plain"
+            assert page.find("#split-at").get_attribute("aria-valuetext") == "51 % source"
             assert page.find("#compare").get_attribute("aria-pressed") == "true"
             assert violations() == []
             page.find("#add").send_keys(Keys.ENTER)
