@@ -23,9 +23,11 @@ export class RenditionMenu {
     this.#select.value = "";
   }
 
-  // Each of `renditions`: { name, width, height, bitrate_bps }. What is chosen stays so while it is there.
+  // Each of `renditions`: { name, width, height, bitrate_bps }. What is chosen stays so while it is there, or while none
+  // is known.
   show(renditions) {
     this.#label.hidden = renditions.length < 2;
+    if (!renditions.length) return;
     const listed = JSON.stringify(renditions.map(({ name }) => name));
     if (listed !== this.#listed) {
       this.#listed = listed;
