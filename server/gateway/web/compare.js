@@ -16,15 +16,15 @@ export class Comparison {
   #shown = null; // the pair on the canvas
   #edge = 0.5;
   #running = false;
-  #onShown;
+  #onPair;
 
-  // `onShown` is called with the first pair.
-  constructor({ left, right, canvas, onShown }) {
+  // `onPair` is called with each pair that is drawn.
+  constructor({ left, right, canvas, onPair }) {
     this.#canvas = canvas;
     this.#context = canvas.getContext("2d", { alpha: false });
     this.#left = new Frames(left);
     this.#right = new Frames(right);
-    this.#onShown = onShown;
+    this.#onPair = onPair;
     new ResizeObserver(() => this.#draw()).observe(canvas);
   }
 
@@ -50,13 +50,12 @@ export class Comparison {
 
   #pair(stamp) {
     if (!this.#left.has(stamp) || !this.#right.has(stamp)) return;
-    const first = this.#shown === null;
-    if (!first) {
+    if (this.#shown) {
       this.#left.giveBack(this.#shown.left);
       this.#right.giveBack(this.#shown.right);
     }
     this.#shown = { left: this.#left.take(stamp), right: this.#right.take(stamp) };
-    if (first) this.#onShown();
+    this.#onPair();
     this.#draw();
   }
 

@@ -21,6 +21,7 @@ export class Player extends EventTarget {
   #playback = null;
   #abort = null;
   #last = null;
+  #paired = false;
 
   // phase: "idle", "connecting", "playing" or "stopped"; note: what the user should know about it
   status = { phase: "idle", transport: null, comparing: false, note: "" };
@@ -58,9 +59,15 @@ export class Player extends EventTarget {
     this.#playback?.chooseLevel?.(index);
   }
 
+  // Two pictures are compared: from here on a frame alone is none that is seen.
+  sawPair() {
+    this.#paired = true;
+    this.#saw();
+  }
+
   #onFrame = () => {
     this.#upscaled.requestVideoFrameCallback(this.#onFrame);
-    if (this.#playback) this.#saw();
+    if (this.#playback && !this.#paired) this.#saw();
   };
 
   #saw() {
@@ -171,6 +178,7 @@ export class Player extends EventTarget {
   async #during(playback, signal, open) {
     this.#playback = playback;
     this.#last = null;
+    this.#paired = false;
     this.still.reset();
     try {
       const status = await open();

@@ -5,12 +5,14 @@ import { element, megabits, setText, size } from "./dom.js";
 export class RenditionMenu {
   #label;
   #select;
+  #onChoose;
   #listed = "";
 
   // `onChoose` is called with another choice.
   constructor(label, onChoose) {
     this.#label = label;
     this.#select = label.querySelector("select");
+    this.#onChoose = onChoose;
     this.#select.addEventListener("change", onChoose);
   }
 
@@ -24,7 +26,7 @@ export class RenditionMenu {
   }
 
   // Each of `renditions`: { name, width, height, bitrate_bps }. What is chosen stays so while it is there, or while none
-  // is known.
+  // is known; where it has gone that is a choice of Auto.
   show(renditions) {
     this.#label.hidden = renditions.length < 2;
     if (!renditions.length) return;
@@ -34,7 +36,9 @@ export class RenditionMenu {
       const { chosen } = this;
       const names = ["", ...renditions.map(({ name }) => name)];
       this.#select.replaceChildren(...names.map((value) => element("option", { value, text: value || "Auto" })));
-      this.#select.value = names.includes(chosen) ? chosen : "";
+      const gone = !names.includes(chosen);
+      this.#select.value = gone ? "" : chosen;
+      if (gone) this.#onChoose();
     }
     renditions.forEach((rendition, index) => setText(this.#select.options[index + 1], describe(rendition)));
   }

@@ -49,7 +49,7 @@ export class StillWatch {
     if (still && (stream.state === "unknown" || now - this.#answeredAt > NO_ANSWER_MS)) {
       return "The server does not answer.";
     }
-    if (stream.state !== "running") return still ? "The stream is starting again." : "";
+    if (!["running", "idle"].includes(stream.state)) return still ? "The stream is starting again." : "";
     // Where nothing comes from the source the server shows the last picture again and again.
     if (this.#answeredAt - this.#grewAt > Math.max(SILENT_MS, slowMs)) return "The source sends nothing.";
     return still ? "The server sends on, but it does not arrive: your network is too slow or interrupted." : "";

@@ -18,7 +18,7 @@ export class StreamView {
     left: byId("plain"),
     right: byId("upscaled"),
     canvas: byId("compared"),
-    onShown: () => this.#showCompared(true),
+    onPair: () => this.#showPair(),
   });
   #menu = new RenditionMenu(byId("renditions"), () => this.#choose());
   #chart = new StageChart(byId("chart"));
@@ -157,7 +157,7 @@ export class StreamView {
     byId("split").hidden = byId("plain").hidden = !comparing;
     if (comparing) this.#comparison.start();
     else this.#comparison.stop();
-    if (!comparing) this.#showCompared(false);
+    if (!comparing) byId("compared").hidden = true;
     for (const choice of document.getElementsByName("transport")) {
       if (choice.value === transport) choice.checked = true; // says what really plays, after a fallback too
     }
@@ -167,9 +167,11 @@ export class StreamView {
   }
 
   // Until the first pair of frames is there, the upscaled picture alone is shown.
-  #showCompared(shown) {
-    byId("compared").hidden = !shown;
-    if (shown) this.#showSplit();
+  #showPair() {
+    this.#player.sawPair();
+    if (!byId("compared").hidden) return;
+    byId("compared").hidden = false;
+    this.#showSplit();
   }
 
   #showSplit() {

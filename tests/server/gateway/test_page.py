@@ -23,6 +23,11 @@ def load(state: str, detail: str) -> EngineLoad:
     return EngineLoad(state=state, model="awsrn-live-x2", width=80, height=60, elapsed_s=35.2, detail=detail)
 
 
+NOT_ARRIVING = (
+    "No new picture. The server sends on, but it does not arrive: your network is too slow or interrupted."
+)
+
+
 async def reads(page: Page, selector: str, text: str) -> None:
     async def so() -> bool:
         return await asyncio.to_thread(page.text, selector) == text
@@ -114,6 +119,8 @@ async def test_the_slider_compares_two_renditions_of_the_same_frame():
                 pairs = await compared(page, 60)
                 assert [left for left, _ in pairs] == [right for _, right in pairs]
                 seen |= {left for left, _ in pairs}
+        script.plain_lag_s = 1e3
+        await reads(page, "#still", NOT_ARRIVING)
 
 
 async def test_a_picture_that_stands_still_says_why(monkeypatch):
@@ -134,12 +141,7 @@ async def test_a_picture_that_stands_still_says_why(monkeypatch):
         (peer,) = served.peers()
         with monkeypatch.context() as network:
             network.setattr(peer._dtls, "_send_rtp", lost)
-            await reads(
-                page,
-                "#still",
-                "No new picture. The server sends on, but it does not arrive: "
-                "your network is too slow or interrupted.",
-            )
+            await reads(page, "#still", NOT_ARRIVING)
             page.run("window.asked = window.fetch; window.fetch = () => new Promise(() => {})")
             await reads(page, "#still", "No new picture. The server does not answer.")
         page.run("window.fetch = window.asked")
