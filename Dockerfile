@@ -18,7 +18,7 @@ ARG NODE=node:22-bookworm-slim
 FROM ${NODE} AS page
 WORKDIR /page
 COPY package.json package-lock.json .npmrc ./
-RUN npm ci --ignore-scripts
+RUN npm ci --omit=dev --ignore-scripts
 
 FROM ${BASE} AS build
 WORKDIR /src

@@ -26,7 +26,7 @@ from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.reload import Reloader
-from server.gateway.routes import api, health, hls, recordings, whep
+from server.gateway.routes import api, health, hls, recordings, viewers, whep
 from server.gateway.routes import events as event_routes
 from server.gateway.streams.events import Events
 from server.gateway.streams.kept import KeptStreams
@@ -126,6 +126,7 @@ def create_app(
     app.include_router(recordings.router(archive, guard))
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
+    app.include_router(viewers.router(sessions, guard))
     app.include_router(hls.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))

@@ -65,7 +65,8 @@ def test_the_plain_picture_beside_the_upscaled_one(service: Service, page: Page)
             script = "return [...document.querySelectorAll('video')].map(video => video.videoWidth)"
             return page.run(script)
 
-        until(lambda: sizes() == [320, 160], "both pictures are there")
+        until(lambda: sizes() == [160, 320], "both pictures are there")
+        until(page.find("#compared").is_displayed, "they are drawn together")
         page.plays(SIZE)
         page.find("#split-at").send_keys("\ue011")  # Home
         assert (
@@ -78,7 +79,7 @@ def test_the_plain_picture_beside_the_upscaled_one(service: Service, page: Page)
         page.find("#split-at").send_keys("\ue010")  # End
         assert page.picture().std() > 20, "so does the plain one"
         page.find("#compare").click()
-        until(lambda: not page.find("#plain").is_displayed(), "the plain picture is gone")
+        until(lambda: not page.find("#compared").is_displayed(), "the plain picture is gone")
         page.plays(SIZE)
         assert page.console() == []
 
@@ -127,6 +128,12 @@ def test_hls_js_plays_close_to_the_source_where_there_is_no_webrtc(service: Serv
         until(lambda: (behind := behind_s()) is not None and behind <= 2.0, "it is 2 s behind at most")
         watched = [one["name"] for one in service.show("hlsjs")["renditions"] if one["watched"]]
         assert watched == ["upscaled"], "the other variant is not even begun"
+
+        def agree() -> bool:
+            said, behind = page.fact("player", "behind"), behind_s()
+            return behind is not None and abs(float(said.removesuffix(" s")) - behind) < 0.3
+
+        until(agree, "the page says so")
 
 
 def test_a_killed_worker_is_replaced_until_it_is_once_too_often(service: Service, page: Page) -> None:

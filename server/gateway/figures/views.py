@@ -156,3 +156,20 @@ class StreamView(BaseModel):
     worker: WorkerView
     whep_url: str = Field(examples=["/whep/demo"])
     hls_url: str = Field(examples=["/hls/demo/index.m3u8"])
+
+
+class ViewerView(BaseModel):
+    """One WebRTC viewer: which picture it is sent, and what is known of its network. Null is what its
+    feedback doesn't say, or hasn't yet."""
+
+    rendition: str = Field(description="The first one's, where it compares two", examples=["upscaled"])
+    reason: str = Field(
+        description="Why the rendition was last changed; empty where it never was",
+        examples=["1.5 Mbit/s arrive"],
+    )
+    rtt_s: float | None = Field(description="To the viewer and back, smoothed")
+    loss: float = Field(description="Share of the packets of the last second")
+    queue_s: float | None = Field(description="What packets wait on the way")
+    sent_bps: float
+    delivered_bps: float | None = Field(description="What has arrived of that in the last second")
+    estimate_bps: float | None = Field(description="The viewer's own estimate (REMB)")

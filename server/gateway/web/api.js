@@ -11,6 +11,9 @@ export class ApiError extends Error {
 
 export const listStreams = () => call("GET", "/api/streams");
 export const showStream = (id) => call("GET", streamPath(id));
+// What the server knows of this viewer's network; `session` is the WHEP session's id.
+export const showViewer = (id, session) =>
+  call("GET", `${streamPath(id)}/viewers/${encodeURIComponent(session)}`);
 export const createStream = (fields) => call("POST", "/api/streams", fields);
 export const deleteStream = (id) => call("DELETE", streamPath(id));
 // Its workers may die again as if none had.

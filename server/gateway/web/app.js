@@ -1,6 +1,6 @@
 // Wires the page: which stream is shown (the address's #fragment), and what is asked of the server when.
 
-import { createStream, deleteStream, listStreams, releaseStream, showStream } from "./api.js";
+import { createStream, deleteStream, listStreams, releaseStream, showStream, showViewer } from "./api.js";
 import { loggedIn, logIn, logOut, takeTokenFromAddress } from "./auth.js";
 import { bindAdd, bindDelete, bindLogin } from "./dialogs.js";
 import { byId, setText } from "./dom.js";
@@ -81,10 +81,11 @@ const askToLogIn = bindLogin(async (token) => {
 });
 
 async function refreshStream() {
-  const id = view.id;
+  const { id, session } = view;
   if (id === null) return;
   try {
-    view.update(id, await showStream(id));
+    const viewer = session === null ? null : showViewer(id, session).catch(() => null); // it may just have ended
+    view.update(id, await showStream(id), await viewer);
   } catch {
     view.update(id, null); // the list's own polling says why
   }
@@ -128,7 +129,11 @@ addEventListener("hashchange", () => {
   takeTokenFromAddress();
   route();
 });
-document.addEventListener("visibilitychange", () => document.hidden || refreshList());
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  view.comeToSight();
+  refreshList();
+});
 addEventListener("pagehide", () => view.leave());
 addEventListener("pageshow", (event) => event.persisted && view.comeBack());
 

@@ -34,4 +34,5 @@ export function setFacts(list, rows) {
 // Null of what is not known.
 export const withUnit = (value, unit, digits = 0) =>
   Number.isFinite(value) ? `${value.toFixed(digits)} ${unit}` : null;
+export const megabits = (bps) => withUnit(bps && bps / 1e6, "Mbit/s", 1);
 export const size = (width, height) => (width && height ? `${width} × ${height}` : null);

@@ -1,6 +1,19 @@
 // What the page says of a stream in figures: rows of [key, term, value] out of the API's and the player's numbers.
 
-import { size, withUnit } from "./dom.js";
+import { megabits, size, withUnit } from "./dom.js";
+
+export const STATE_WORDS = {
+  starting: "Starting",
+  running: "Live",
+  idle: "Idle",
+  reconnecting: "Reconnecting",
+  quarantined: "Quarantined",
+  failed: "Failed",
+  stopped: "Stopped",
+  unknown: "No answer",
+};
+
+const NO_QUEUE_S = 0.05;
 
 export function superResolution(stream) {
   const { input, output, engine, model } = stream;
@@ -13,7 +26,7 @@ export function superResolution(stream) {
     ["parity", "Parity to float32", engine && (withUnit(engine.parity_db, "dB", 1) ?? unmeasured)],
     ["input", "Source", input && `${input.codec}${input.fps ? `, ${round(input.fps)} fps` : ""}`],
     ["decoder", "Decoder", input?.decoder],
-    ["output", "Encoder", output && `${output.encoder}, ${withUnit(output.bitrate_bps / 1e6, "Mbit/s", 1)}`],
+    ["output", "Encoder", output && `${output.encoder}, ${megabits(output.bitrate_bps)}`],
   ];
 }
 
@@ -50,24 +63,49 @@ export function server(stream) {
   ];
 }
 
-// `sample` is null while nothing plays.
-export function player(over, sample) {
+// `sample` is null while nothing plays, `viewer` (what the server knows of it) wherever it knows none.
+export function player(over, stream, sample, viewer) {
   const rows = [
     ["over", "Over", over],
+    ["behind", "Behind live", withUnit(behindS(stream, sample), "s", sample?.by ? 1 : 2)],
     ["fps", "Frames per second", sample && withUnit(sample.fps, "", 1)?.trim()],
     ["size", "Picture", sample && size(sample.width, sample.height)],
     ["frames", "Frames decoded", sample?.frames.toLocaleString("en")],
     ["dropped", "Dropped", sample?.dropped.toLocaleString("en")],
   ];
-  if (over?.startsWith("HLS")) {
-    return [...rows, ["behind", "Behind live", sample && withUnit(sample.behindS, "s", 1)]];
-  }
+  if (over?.startsWith("HLS")) return rows;
+  const rttMs = sample?.rttMs ?? (viewer?.rtt_s ?? NaN) * 1000;
   return [
     ...rows,
-    ["lost", "Packets lost", sample?.lost?.toLocaleString("en")],
+    ["rendition", "Rendition", viewer?.rendition],
+    ["sent", "Sent", megabits(viewer?.sent_bps)],
+    ["rate", "Arriving", megabits(viewer?.delivered_bps ?? sample?.bps)],
+    ["carries", "Network carries", carries(viewer)],
+    ["loss", "Packets lost", withUnit((viewer?.loss ?? sample?.loss) * 100, "%", 1)],
+    ["rtt", "Round trip", withUnit(rttMs, "ms", 1)],
     ["jitter", "Jitter", sample && withUnit(sample.jitterMs, "ms", 1)],
-    ["rtt", "Round trip", sample && withUnit(sample.rttMs, "ms", 1)],
   ];
+}
+
+// How old what is shown is: what the server took, and what the player is behind the end of the playlist; by WebRTC, half
+// the way there and back, and what the browser holds back. NaN where that isn't known, or nothing moves.
+function behindS(stream, sample) {
+  if (!sample?.fps) return NaN;
+  return stream.latency_s?.p50 + (sample.behindS ?? sample.rttMs / 2000 + sample.waitS);
+}
+
+// Why it is not the largest rendition; empty where it is, or one was chosen.
+export function whySmaller(viewer, renditions) {
+  if (!viewer?.reason || viewer.rendition === (renditions[0]?.name ?? "upscaled")) return "";
+  return `Not the largest picture: ${viewer.reason}`;
+}
+
+// Estimated: where nothing waits on the way, more might fit than is sent.
+function carries(viewer) {
+  if (!viewer) return null;
+  const { estimate_bps, delivered_bps, queue_s } = viewer;
+  if (estimate_bps || !delivered_bps) return megabits(estimate_bps);
+  return (queue_s < NO_QUEUE_S ? "≥ " : "") + megabits(delivered_bps);
 }
 
 const time = (at) => (at ? new Date(at).toLocaleTimeString() : "–");

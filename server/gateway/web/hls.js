@@ -13,18 +13,35 @@ export class HlsPlayback {
   #video;
   #engine = null;
   #closed = false;
+  #onLevels;
   #end;
 
   // Resolves with the reason once playback cannot go on.
   ended = new Promise((resolve) => (this.#end = resolve));
 
-  constructor(video) {
+  // `onLevels` is called once these are known.
+  constructor(video, onLevels) {
     this.#video = video;
+    this.#onLevels = onLevels;
   }
 
   // "native" or "hls.js"
   get by() {
     return this.#engine ? "hls.js" : "native";
+  }
+
+  // The variants among which `chooseLevel` chooses, the largest first: { index, width, height, bitrate_bps } each. None
+  // where the browser plays by itself, which tells nothing of them.
+  get levels() {
+    const levels = (this.#engine?.levels ?? []).map(({ width, height, bitrate }, index) => {
+      return { index, width, height, bitrate_bps: bitrate };
+    });
+    return levels.reverse();
+  }
+
+  // By its index; -1: what the network carries.
+  chooseLevel(index) {
+    if (this.#engine) this.#engine.nextLevel = index;
   }
 
   async open(url, signal) {
@@ -39,6 +56,7 @@ export class HlsPlayback {
     }
     this.#engine = new Hls({ maxLiveSyncPlaybackRate: 1.1, liveSyncOnStallIncrease: 0.3, backBufferLength: 10 });
     this.#engine.on(Hls.Events.ERROR, (_, { fatal, details }) => fatal && this.#end(details));
+    this.#engine.on(Hls.Events.MANIFEST_PARSED, () => this.#onLevels());
     this.#engine.loadSource(url);
     this.#engine.attachMedia(this.#video);
   }

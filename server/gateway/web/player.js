@@ -1,9 +1,10 @@
 // Keeps one stream playing: WebRTC first, HLS where that cannot work, and again after every loss.
 //
-// Fires "change" whenever `status` is another.
+// Fires "change" whenever `status` is another, or the first picture is shown; "levels" once those are known.
 
 import { hlsPath } from "./api.js";
 import { HlsPlayback, HlsUnsupported } from "./hls.js";
+import { StillWatch } from "./still.js";
 import { WhepRefused, WhepSession, WhepUnreachable } from "./whep.js";
 
 const FIRST_RETRY_MS = 500;
@@ -11,8 +12,6 @@ const LONGEST_RETRY_MS = 8_000;
 const UNREACHABLE_TRIES = 2;
 // A worker is replaced in far less, over the same connection; later than this, the session itself is suspect.
 const STALL_LIMIT_MS = 12_000;
-// As long as a picture may stand still before it is called still: some cameras send a frame a second.
-const STILL_MS = 2_500;
 // The server cannot serve us by WebRTC, now or later: no common codec, not our kind of offer.
 const REFUSED_FOR_GOOD = [400, 406, 415, 422, 501];
 
@@ -22,20 +21,59 @@ export class Player extends EventTarget {
   #playback = null;
   #abort = null;
   #last = null;
+  #paired = false;
 
   // phase: "idle", "connecting", "playing" or "stopped"; note: what the user should know about it
   status = { phase: "idle", transport: null, comparing: false, note: "" };
+
+  // Hears of each new frame, where the browser tells.
+  still = new StillWatch();
 
   constructor({ upscaled, plain }) {
     super();
     this.#upscaled = upscaled;
     this.#plain = plain;
+    if (upscaled.requestVideoFrameCallback) this.#onFrame();
   }
 
-  play({ id, transport, compare }) {
+  // `rendition` is for WebRTC: the name of one, or "" for what the network carries. `compare`: the source's own beside
+  // it.
+  play({ id, transport, compare, rendition }) {
     this.stop();
     this.#abort = new AbortController();
-    this.#run(id, transport, compare, this.#abort.signal);
+    const query = rendition ? `?rendition=${encodeURIComponent(rendition)}` : "";
+    this.#run(id, transport, { compare, endpoint: `/whep/${encodeURIComponent(id)}${query}` }, this.#abort.signal);
+  }
+
+  // The WHEP session's id; null over HLS, or while none is there.
+  get session() {
+    return this.#playback?.id ?? null;
+  }
+
+  // HLS's; see HlsPlayback.
+  get levels() {
+    return this.#playback?.levels ?? [];
+  }
+
+  chooseLevel(index) {
+    this.#playback?.chooseLevel?.(index);
+  }
+
+  // Two pictures are compared: from here on a frame alone is none that is seen.
+  sawPair() {
+    this.#paired = true;
+    this.#saw();
+  }
+
+  #onFrame = () => {
+    this.#upscaled.requestVideoFrameCallback(this.#onFrame);
+    if (this.#playback && !this.#paired) this.#saw();
+  };
+
+  #saw() {
+    const first = !this.still.begun;
+    this.still.sawFrame();
+    if (first) this.dispatchEvent(new Event("change"));
   }
 
   stop() {
@@ -57,31 +95,27 @@ export class Player extends EventTarget {
     this.hurry();
   }
 
-  // Null while nothing plays. To the playback's counters come fps, over the time since the last call, and whether
-  // the picture is moving. `expectFrames`: the server has some, so that a standstill is the connection's fault.
+  // Null while nothing plays. To the playback's counters come those over the time since the last call: fps, bps, loss
+  // (of packets, a share) and waitS, for how long a frame waited in the browser. `expectFrames`: the server has some,
+  // so that a standstill is the connection's fault.
   async sample({ expectFrames }) {
     const playback = this.#playback;
     if (!playback) return null;
     const counters = await playback.counters();
     if (playback !== this.#playback || counters.frames === undefined) return null;
     const now = performance.now();
-    const last = this.#last ?? { frames: counters.frames, at: now, frameAt: -Infinity, fineAt: now };
+    const last = this.#last ?? { ...counters, at: now, fineAt: now };
     const grew = counters.frames > last.frames;
-    this.#last = {
-      frames: counters.frames,
-      at: now,
-      frameAt: grew ? now : last.frameAt,
-      fineAt: grew || !expectFrames ? now : last.fineAt,
-    };
+    if (grew && !this.#upscaled.requestVideoFrameCallback) this.#saw();
+    this.#last = { ...counters, at: now, fineAt: grew || !expectFrames ? now : last.fineAt };
     if (now - this.#last.fineAt > STALL_LIMIT_MS) this.#interrupt("no picture came any more");
-    const fps = now > last.at ? ((counters.frames - last.frames) * 1000) / (now - last.at) : null;
-    return { ...counters, fps, moving: now - this.#last.frameAt < STILL_MS };
+    return { ...counters, ...since(last, this.#last) };
   }
 
   #interrupt = () => {};
 
-  async #run(id, transport, compare, signal) {
-    const whep = () => this.#whep(`/whep/${encodeURIComponent(id)}`, compare, signal);
+  async #run(id, transport, { endpoint, compare }, signal) {
+    const whep = () => this.#whep(endpoint, compare, signal);
     let note = transport === "whep" ? await this.#keepPlaying(signal, "whep", whep) : "";
     const hls = () => this.#hls(id, note, signal);
     if (!signal.aborted) note = await this.#keepPlaying(signal, "hls", hls, note);
@@ -124,7 +158,7 @@ export class Player extends EventTarget {
       await session.open(signal);
       this.#upscaled.srcObject = session.upscaled;
       this.#plain.srcObject = session.plain;
-      const note = compare && !session.plain ? "The server sends no plain picture." : "";
+      const note = compare && !session.plain ? "The server does not send the source's own picture." : "";
       return { comparing: session.plain !== null, note };
     });
   }
@@ -132,7 +166,7 @@ export class Player extends EventTarget {
   async #hls(id, note, signal) {
     const url = await hlsPath(id);
     signal.throwIfAborted();
-    const playback = new HlsPlayback(this.#upscaled);
+    const playback = new HlsPlayback(this.#upscaled, () => this.dispatchEvent(new Event("levels")));
     this.#upscaled.srcObject = null;
     return this.#during(playback, signal, async () => {
       await playback.open(url, signal);
@@ -144,6 +178,8 @@ export class Player extends EventTarget {
   async #during(playback, signal, open) {
     this.#playback = playback;
     this.#last = null;
+    this.#paired = false;
+    this.still.reset();
     try {
       const status = await open();
       for (const video of [this.#upscaled, this.#plain]) {
@@ -174,3 +210,16 @@ export class Player extends EventTarget {
   }
 }
 
+// Rates between two moments' counters; null where there is nothing to divide by.
+function since(last, now) {
+  const per = (key, by) => (now[by] > last[by] ? (now[key] - last[key]) / (now[by] - last[by]) : null);
+  const perSecond = (key) => (now.at > last.at ? ((now[key] - last[key]) * 1000) / (now.at - last.at) : null);
+  const lost = now.lost - last.lost;
+  const packets = now.received - last.received + lost;
+  return {
+    fps: perSecond("frames"),
+    bps: 8 * perSecond("bytes"),
+    loss: packets > 0 ? Math.max(0, lost) / packets : null,
+    waitS: per("heldS", "frames"),
+  };
+}

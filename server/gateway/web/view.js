@@ -1,26 +1,26 @@
 // One stream on the page: its player, its state, and what the server and the player say about it.
 
+import { canCompare, Comparison } from "./compare.js";
 import { P99_COLOUR, STAGES, StageChart } from "./chart.js";
 import { byId, element, setFacts, setText, size, withUnit } from "./dom.js";
 import * as facts from "./facts.js";
 import { Player } from "./player.js";
+import { named, RenditionMenu } from "./renditions.js";
 
-const STATE_WORDS = {
-  starting: "Starting",
-  running: "Live",
-  idle: "Idle",
-  reconnecting: "Reconnecting",
-  quarantined: "Quarantined",
-  failed: "Failed",
-  stopped: "Stopped",
-  unknown: "No answer",
-};
+const WATCH_EVERY_MS = 250;
+const CANNOT_COMPARE = "This browser cannot compare: it does not say which frames belong together.";
 
 export class StreamView {
   id = null;
   #stream = null; // as the server last described it
-  #moving = false; // whether the player shows new frames
   #player = new Player({ upscaled: byId("upscaled"), plain: byId("plain") });
+  #comparison = new Comparison({
+    left: byId("plain"),
+    right: byId("upscaled"),
+    canvas: byId("compared"),
+    onPair: () => this.#showPair(),
+  });
+  #menu = new RenditionMenu(byId("renditions"), () => this.#choose());
   #chart = new StageChart(byId("chart"));
 
   constructor() {
@@ -30,15 +30,21 @@ export class StreamView {
       byId("legend").append(element("li", {}, mark, name, element("b", { text: "–" })));
     }
     this.#player.addEventListener("change", () => this.#showPlayer());
+    this.#player.addEventListener("levels", () => this.#showLevels());
     byId("mute").addEventListener("click", () => this.#toggleSound());
     byId("compare").addEventListener("click", () => this.#toggleCompare());
     byId("fullscreen").addEventListener("click", () => this.#toggleFullscreen());
-    byId("split-at").addEventListener("input", ({ target }) => {
-      byId("picture").style.setProperty("--split", target.value);
-    });
+    byId("split-at").addEventListener("input", () => this.#showSplit());
+    new ResizeObserver(() => this.#showSplit()).observe(byId("picture"));
     for (const choice of document.getElementsByName("transport")) {
       choice.addEventListener("change", () => this.#play());
     }
+    setInterval(() => this.#showStill(), WATCH_EVERY_MS);
+  }
+
+  // Of the player's WHEP session, null where it has none.
+  get session() {
+    return this.#player.session;
   }
 
   // Null: no stream is shown. Returns whether this is another than before.
@@ -46,8 +52,9 @@ export class StreamView {
     if (id === this.id) return false;
     this.id = id;
     this.#stream = null;
-    this.#moving = false;
     this.#chart.clear();
+    this.#menu.reset();
+    this.#player.still.forget();
     byId("compare").setAttribute("aria-pressed", "false");
     document.getElementsByName("transport")[0].checked = true;
     setText(byId("stream-name"), id ?? "");
@@ -64,9 +71,15 @@ export class StreamView {
     this.#play();
   }
 
-  // Null: the server did not answer.
-  async update(id, stream) {
+  // Nothing was shown, nor asked of the server, while the page was hidden.
+  comeToSight() {
+    this.#player.still.forget();
+  }
+
+  // `stream` is null where the server did not answer, `viewer` where it knows of none.
+  async update(id, stream, viewer = null) {
     if (id !== this.id) return;
+    this.#player.still.serverAnswered(stream);
     const came = canPlay(stream) && !canPlay(this.#stream);
     const restarted = stream && this.#stream?.started && stream.started !== this.#stream.started;
     this.#stream = stream ?? { ...(this.#stream ?? UNKNOWN), state: "unknown" };
@@ -75,9 +88,8 @@ export class StreamView {
     else if (came) this.#player.hurry();
     const sample = await this.#player.sample({ expectFrames: this.#stream.state === "running" });
     if (id !== this.id) return;
-    this.#moving = sample?.moving ?? false;
     this.#showStream();
-    this.#showSample(sample);
+    this.#showSample(sample, viewer);
     this.#showStages(stream);
   }
 
@@ -95,10 +107,34 @@ export class StreamView {
     byId("compare").setAttribute("aria-pressed", String(comparing));
     this.#player.stop();
     if (!canPlay(this.#stream)) return;
-    this.#player.play({ id: this.id, transport: this.#transport, compare: comparing });
+    if (comparing && this.#chosen?.width === this.#stream.input?.width) this.#menu.reset(); // with itself
+    const { chosen: rendition } = this.#menu;
+    this.#player.play({ id: this.id, transport: this.#transport, compare: comparing, rendition });
+  }
+
+  #choose() {
+    if (this.#transport === "whep") this.#play();
+    else this.#player.chooseLevel(this.#chosen?.index ?? -1);
+  }
+
+  // Undefined for Auto.
+  get #chosen() {
+    return this.#renditions.find(({ name }) => name === this.#menu.chosen);
+  }
+
+  // What the menu offers: over HLS what the player knows of, by the names that the server has for it.
+  get #renditions() {
+    const known = this.#stream?.renditions ?? [];
+    if (this.#transport === "whep") return known;
+    const same = (level) => known.find(({ width, height }) => width === level.width && height === level.height);
+    return this.#player.levels.map((level) => ({ ...level, name: same(level)?.name ?? `${level.height}p` }));
   }
 
   #toggleCompare() {
+    if (!canCompare) {
+      setText(byId("player-note"), CANNOT_COMPARE);
+      return;
+    }
     byId("compare").setAttribute("aria-pressed", String(!this.#comparing));
     document.getElementsByName("transport")[0].checked = true; // the plain picture comes by WebRTC only
     this.#play();
@@ -119,12 +155,53 @@ export class StreamView {
   #showPlayer() {
     const { comparing, note, transport } = this.#player.status;
     byId("split").hidden = byId("plain").hidden = !comparing;
+    if (comparing) this.#comparison.start();
+    else this.#comparison.stop();
+    if (!comparing) byId("compared").hidden = true;
     for (const choice of document.getElementsByName("transport")) {
       if (choice.value === transport) choice.checked = true; // says what really plays, after a fallback too
     }
     setText(byId("player-note"), note);
-    if (this.#player.status.phase !== "playing") this.#moving = false;
+    this.#showRenditions();
     this.#showOverlay();
+  }
+
+  // Until the first pair of frames is there, the upscaled picture alone is shown.
+  #showPair() {
+    this.#player.sawPair();
+    if (!byId("compared").hidden) return;
+    byId("compared").hidden = false;
+    this.#showSplit();
+  }
+
+  #showSplit() {
+    const picture = byId("picture");
+    const at = byId("split-at");
+    const share = Number(at.value);
+    const { clientWidth: width } = picture;
+    const thumb = parseFloat(getComputedStyle(picture).getPropertyValue("--thumb"));
+    picture.style.setProperty("--split", share);
+    at.setAttribute("aria-valuetext", `${Math.round(share * 100)} % source`);
+    if (width) this.#comparison.edge = (thumb / 2 + (width - thumb) * share) / width;
+  }
+
+  #showRenditions() {
+    this.#menu.show(this.#renditions);
+  }
+
+  #showLevels() {
+    this.#showRenditions();
+    if (this.#menu.chosen) this.#choose();
+  }
+
+  // What covers the picture, and what is written over one that stands still; each is said to screen readers once.
+  #showStill() {
+    if (document.hidden) return;
+    const covered = byId("overlay").classList.contains("shown");
+    const why = covered || this.#stream === null ? "" : this.#player.still.why(this.#stream);
+    const text = why && `No new picture. ${why}`;
+    setText(byId("still"), text);
+    setText(byId("said"), covered ? byId("overlay-title").textContent : text);
   }
 
   #showOverlay() {
@@ -136,10 +213,10 @@ export class StreamView {
     else if (state === "quarantined") title = "Stopped until it is released";
     else if (state === "reconnecting") title = "The source is lost; trying again";
     else if (phase === "stopped") [title, why] = ["Cannot play here", note];
-    else if (!this.#moving) title = state === "starting" ? "Starting…" : "Connecting…";
+    else if (phase !== "playing" || !this.#player.still.begun) title = state === "starting" ? "Starting…" : "Connecting…";
     const overlay = byId("overlay");
     overlay.classList.toggle("shown", title !== "");
-    overlay.classList.toggle("still", ["failed", "quarantined"].includes(state) || phase === "stopped");
+    overlay.classList.toggle("over", ["failed", "quarantined"].includes(state) || phase === "stopped");
     if (title) setText(byId("overlay-title"), title);
     setText(byId("overlay-why"), why);
   }
@@ -150,7 +227,7 @@ export class StreamView {
     const { state, input, output } = stream;
     const running = state === "running";
     byId("stream-state").dataset.state = state;
-    setText(byId("stream-state"), STATE_WORDS[state]);
+    setText(byId("stream-state"), facts.STATE_WORDS[state]);
 
     const on = running && stream.fps > 0 && stream.engine?.super_resolution === true;
     byId("sr").dataset.on = String(on);
@@ -162,7 +239,9 @@ export class StreamView {
     const to = output && size(output.width, output.height);
     setText(byId("sr-size"), to ? `${from} → ${to}` : "");
     setText(byId("plain-size"), from ?? "");
-    setText(byId("upscaled-size"), to ?? "");
+    const chosen = this.#chosen;
+    setText(byId("right-name"), named(chosen?.name ?? "upscaled"));
+    setText(byId("upscaled-size"), (chosen ? size(chosen.width, chosen.height) : to) ?? "");
     if (output) byId("picture").style.setProperty("--ratio", pictureRatio(input, output));
 
     byId("compare").disabled = byId("fullscreen").disabled = state === "failed";
@@ -172,13 +251,18 @@ export class StreamView {
     setFacts(byId("sr-facts"), facts.superResolution(stream));
     setFacts(byId("latency"), facts.latency(stream));
     setFacts(byId("server-facts"), facts.server(stream));
+    this.#showRenditions();
     this.#showOverlay();
   }
 
-  #showSample(sample) {
+  #showSample(sample, viewer) {
     const { transport } = this.#player.status;
     const over = { whep: "WebRTC", hls: `HLS${sample?.by ? `, ${sample.by}` : ""}` }[transport];
-    setFacts(byId("player-facts"), facts.player(over, sample));
+    const stream = this.#stream ?? UNKNOWN;
+    setFacts(byId("player-facts"), facts.player(over, stream, sample, viewer));
+    const why = facts.whySmaller(viewer, stream.renditions ?? []);
+    byId("player-why").hidden = why === "";
+    setText(byId("player-why"), why);
   }
 
   // A gap in the chart where no frames came.

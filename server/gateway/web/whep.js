@@ -46,7 +46,12 @@ export class WhepSession {
     return new MediaStream([this.#video.receiver.track, this.#audio.receiver.track]);
   }
 
-  // Null where the server sends no plain picture.
+  // The server's name for it, null before it has one.
+  get id() {
+    return this.#location?.pathname.split("/").at(-1) ?? null;
+  }
+
+  // Null where the server does not send it.
   get plain() {
     return this.#plain?.currentDirection === "recvonly" ? new MediaStream([this.#plain.receiver.track]) : null;
   }
@@ -110,7 +115,9 @@ export class WhepSession {
     };
   }
 
-  // Of the upscaled video: { frames, dropped, width, height, jitterMs, lost, rttMs }.
+  // Of the upscaled video: { frames, dropped, width, height, jitterMs, rttMs }, and since its beginning
+  // { bytes, received, lost, heldS }: packets that came and didn't, and for how long frames waited in the browser,
+  // from their first packet until they were decoded.
   async counters() {
     const counters = {};
     for (const entry of (await this.#video.receiver.getStats()).values()) {
@@ -120,7 +127,10 @@ export class WhepSession {
         counters.width = entry.frameWidth;
         counters.height = entry.frameHeight;
         counters.jitterMs = entry.jitter * 1000;
+        counters.bytes = entry.bytesReceived;
+        counters.received = entry.packetsReceived;
         counters.lost = entry.packetsLost;
+        counters.heldS = entry.totalProcessingDelay ?? entry.jitterBufferDelay;
       }
       if (entry.type === "candidate-pair" && entry.nominated && entry.currentRoundTripTime !== undefined) {
         counters.rttMs = entry.currentRoundTripTime * 1000;

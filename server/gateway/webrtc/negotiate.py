@@ -74,6 +74,7 @@ class Sources:
     ssrc: int
     rtx_ssrc: int
     cname: str
+    timestamp_origin: int  # that of all lines of a viewer: pictures of one moment have one timestamp
 
 
 def parse_offer(

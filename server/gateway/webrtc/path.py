@@ -34,6 +34,7 @@ class Path:
 
     def __init__(self) -> None:
         self.rtt_s = 0.1
+        self.rtt_measured = False  # until then it is assumed
         self.loss = 0.0  # of the packets of the last second
         self.queue_s = 0.0  # what a packet waits on the way
         self.hold_s = (
@@ -72,6 +73,7 @@ class Path:
             self._sent_bytes, self._counted_since_s = 0, now_s
 
     def measured(self, rtt_s: float) -> None:
+        self.rtt_measured = True
         self.rtt_s += (min(max(rtt_s, 0.001), 2.0) - self.rtt_s) / 4
 
     def reported_loss(self, loss: float, now_s: float) -> None:

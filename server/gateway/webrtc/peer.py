@@ -74,7 +74,7 @@ class Peer:
         self._network = network
         self._gatherer = network.gatherer(self.id[:6], max_candidates=limits.max_candidates)
         self._ice = RTCIceTransport(self._gatherer)
-        self._path = Path()
+        self.path = Path()
         self._choice: RenditionChoice | None = None
         self._dtls = ViewerTransport(
             self._ice,
@@ -82,9 +82,14 @@ class Peer:
             on_refused=lambda: refusals.add("feedback", address),
         )
         self._dtls._set_role(offer.dtls_role)
-        cname = str(uuid.uuid4())
+        cname, origin = str(uuid.uuid4()), secrets.randbits(32)
         self._sources = {
-            line.mid: Sources(ssrc=secrets.randbits(32), rtx_ssrc=secrets.randbits(32), cname=cname)
+            line.mid: Sources(
+                ssrc=secrets.randbits(32),
+                rtx_ssrc=secrets.randbits(32),
+                cname=cname,
+                timestamp_origin=origin,
+            )
             for line in offer.lines
         }
         self._ended = asyncio.Event()
@@ -110,6 +115,18 @@ class Peer:
     def pending(self) -> bool:
         """Whether it has yet to connect."""
         return self._dtls.state != "connected"
+
+    @property
+    def rendition(self) -> Rendition:
+        """That of its picture; of the first one where it has two."""
+        if self._choice is not None:
+            return self._choice.rendition
+        return next(line.rendition for line in self._offer.lines if line.rendition is not None)
+
+    @property
+    def reason(self) -> str:
+        """Why its rendition was last changed; empty where it never was."""
+        return self._choice.reason if self._choice is not None else ""
 
     @property
     def remote_ufrag(self) -> str | None:
@@ -180,7 +197,7 @@ class Peer:
             sources=self._sources[line.mid],
             transport=self._dtls,
             reader=reader,
-            path=self._path,
+            path=self.path,
             on_feedback=self._look,
         )
         if line.rendition is not None and self._one_picture and not self._fixed:
@@ -206,7 +223,7 @@ class Peer:
 
         choice = RenditionChoice(
             self._media.renditions,
-            self._path,
+            self.path,
             bitrate_bps=self._media.bitrate_bps,
             switch=switch,
             pad=sender.pad,
@@ -215,7 +232,7 @@ class Peer:
         return choice
 
     def _on_arrivals(self, arrivals: Arrivals) -> None:
-        self._path.heard(arrivals, time.monotonic())
+        self.path.heard(arrivals, time.monotonic())
         self._look()
 
     def _look(self) -> None:

@@ -72,7 +72,7 @@ class RtpSender:
         # From the lower half, as a wrap soon after the start breaks SRTP.
         self._sequence = random.randrange(1 << 15)
         self._rtx_sequence = random.randrange(1 << 15)
-        self._timestamp_origin = random.getrandbits(32)
+        self._timestamp_origin = sources.timestamp_origin
         self._packets = 0
         self._octets = 0
         self._path = path

@@ -20,6 +20,7 @@ from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
 from server.gateway.placement.capacity import Capacity
 from server.gateway.streams.kept import KeptStreams
+from server.gateway.webrtc.peer import Peer
 from server.settings import Settings
 from tests.server.gateway.scripted_worker import ScriptedPlacement, ScriptedWorker
 
@@ -60,6 +61,11 @@ class Gateway:
             return stream if stream.get("state") == state else None
 
         return await until(there, f"{name} is {state}")
+
+    def peers(self) -> list[Peer]:
+        """The WebRTC viewers that there are."""
+        assert self.app is not None
+        return [peer for _, peer in self.app._sessions._peers.values()]
 
     async def metrics(self) -> dict[str, float]:
         lines = (await self.http.get("/metrics")).text.splitlines()

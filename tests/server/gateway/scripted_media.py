@@ -6,6 +6,7 @@ import av
 import numpy as np
 from msgspec.structs import replace
 
+from loadtest.numbered_source import draw
 from server.wire.messages import (
     AudioFormat,
     EngineFormat,
@@ -22,7 +23,10 @@ FRAME_TICKS = 90_000 // FPS
 class Encoder:
     """x264 as the worker uses it: no B-frames, no delay, SPS and PPS in front of every IDR."""
 
-    def __init__(self, width: int, height: int, gop_s: float, noise_bps: int = 0) -> None:
+    def __init__(
+        self, width: int, height: int, gop_s: float, noise_bps: int = 0, *, numbered: bool = False
+    ) -> None:
+        """`numbered`: each half of a picture, left and right, carries the picture's number."""
         self.noise = np.random.default_rng(1) if noise_bps else None
         self.codec = av.CodecContext.create("libx264", "w")
         self.codec.width, self.codec.height = width, height
@@ -35,11 +39,15 @@ class Encoder:
             self.codec.bit_rate = noise_bps
             self.codec.options |= {"maxrate": str(noise_bps), "bufsize": str(noise_bps // 2)}
         self.size = width, height
+        self.numbered = numbered
         self.force = False
 
     def encode(self, number: int, pts: int) -> tuple[bytes, bool]:
         width, height = self.size
-        luma = (np.arange(width)[None, :] * 2 + np.arange(height)[:, None] + number * 4) % 200 + 20
+        if self.numbered:
+            luma = draw(number % 256 * 257, width, height)
+        else:
+            luma = (np.arange(width)[None, :] * 2 + np.arange(height)[:, None] + number * 4) % 200 + 20
         if self.noise is not None:
             luma = luma + self.noise.integers(-20, 20, luma.shape)
         frame = av.VideoFrame.from_ndarray(

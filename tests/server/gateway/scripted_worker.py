@@ -29,6 +29,9 @@ class Script:
     height: int = 120
     gop_s: float = 2.0
     noise_bps: int = 0  # the upscaled picture is noisy, and takes that much
+    numbered: bool = False  # each half of a picture carries its number
+    silent: bool = False  # nothing comes from the source: the last picture is shown again
+    plain_lag_s: float = 0.0  # so much later than the upscaled picture the plain one comes
     audio: bool = True
     video_delay_s: float = 0.0  # how far the picture lags its timestamps, and the sound
     live: bool = True  # encodes and sends in real time; else the test says what is sent
@@ -120,6 +123,7 @@ class ScriptedWorker:
                 form.height,
                 script.gop_s if form.name == "upscaled" else 1e4,
                 script.noise_bps if form.name == "upscaled" else 0,
+                numbered=script.numbered,
             )
             for form in opened(script.width, script.height).renditions
         }
@@ -129,12 +133,17 @@ class ScriptedWorker:
             due_s = started_s + self.frames / FPS
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             keyframe, self._force = self._force, False
+            pts = int((due_s - script.video_delay_s) * 90_000)
             for rendition, encoder in self._encoders.items():
                 if rendition == "upscaled" or rendition in self.watched:
                     encoder.force = keyframe
-                    packet = self._video(rendition, int((due_s - script.video_delay_s) * 90_000))
+                    packet = self._video(rendition, pts)
                     keyframe = packet.keyframe
-                    self.say(packet)
+                    lag_s = 0.0 if rendition == "upscaled" else script.plain_lag_s
+                    if lag_s:
+                        asyncio.get_running_loop().call_later(lag_s, self.say, packet)
+                    else:
+                        self.say(packet)
             if sound:
                 for kind, step in (("opus", 960), ("aac", 1024)):
                     while origin[kind] < due_s * 48_000:
@@ -160,6 +169,7 @@ class ScriptedWorker:
             sent_ns=now_ns,
             trace=Trace(demux=0, decode=0.001, queue=0.002, upscale=0.015, encode=0.002),
             payload=payload,
+            slate=self.script.silent,
         )
 
 

@@ -248,7 +248,7 @@ def test_no_mangled_offer_does_worse_than_being_refused(data):
         offer = parse_offer("\r\n".join(lines))
     except InvalidOffer:
         return
-    sources = {line.mid: Sources(ssrc=1, rtx_ssrc=2, cname="x") for line in offer.lines}
+    sources = {line.mid: Sources(ssrc=1, rtx_ssrc=2, cname="x", timestamp_origin=3) for line in offer.lines}
     dtls = RTCDtlsParameters(fingerprints=[])
     answer = answer_sdp(
         offer, session_id=1, ice=RTCIceParameters("u", "p"), candidates=[], dtls=dtls, sources=sources

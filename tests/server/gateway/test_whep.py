@@ -121,6 +121,24 @@ async def test_who_watches_a_rendition_that_is_no_more_is_sent_away():
             await other.sees(len(other.frames[0]) + 10)
 
 
+async def test_both_renditions_of_a_moment_have_one_timestamp():
+    async with gateway() as served, Viewer(served, videos=2, audio=False) as viewer:
+        stamps: tuple[set[int], ...] = set(), set()
+        for receiver, seen in zip(viewer.pc.getReceivers(), stamps, strict=True):
+            _keep_timestamps(receiver, seen)
+        await until(lambda: len(stamps[0] & stamps[1]) >= 10, "ten moments are found in both")
+
+
+def _keep_timestamps(receiver: RTCRtpReceiver, seen: set[int]) -> None:
+    handle = receiver._handle_rtp_packet
+
+    async def on_rtp(packet, arrival_time_ms) -> None:
+        seen.add(packet.timestamp)
+        await handle(packet, arrival_time_ms=arrival_time_ms)
+
+    receiver._handle_rtp_packet = on_rtp
+
+
 async def test_keyframe_requests_of_many_viewers_are_thinned_out():
     async with gateway() as served, Viewer(served) as viewer:
         await viewer.sees(5)

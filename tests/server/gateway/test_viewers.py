@@ -1,0 +1,38 @@
+"""What a viewer is told of its own network, and why it gets the picture it gets."""
+
+import time
+
+from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, until
+
+
+async def shown(served: Gateway, viewer: Viewer) -> dict:
+    session = viewer.location.rpartition("/")[2]
+    answer = await served.http.get(f"/api/streams/demo/viewers/{session}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_a_viewer_is_told_its_rendition_and_why():
+    async with gateway(streams=("demo", "other")) as served:
+        async with Viewer(served) as viewer:
+            await viewer.sees(5)
+            view = await shown(served, viewer)
+            assert (view["rendition"], view["reason"], view["loss"]) == ("upscaled", "", 0)
+            assert view["delivered_bps"] is view["queue_s"] is None, "aiortc's feedback doesn't say"
+
+            async def measured() -> bool:
+                view = await shown(served, viewer)
+                return view["rtt_s"] is not None and view["sent_bps"] > 0
+
+            await until(measured, "its round trip is known")
+            session = viewer.location.rpartition("/")[2]
+            peer = served.app._sessions.get("demo", session)
+            for ago_s in (2, 1, 0):
+                peer.path.reported_loss(1.0, time.monotonic() - ago_s)
+            peer._look()
+            view = await shown(served, viewer)
+            assert (view["rendition"], view["reason"]) == ("source", "88% is lost")
+            answer = await served.http.get(f"/api/streams/other/viewers/{session}")
+            assert answer.status_code == 404, "it is of one stream"
+        answer = await served.http.get(f"/api/streams/demo/viewers/{session}")
+        assert (answer.status_code, answer.json()["detail"]) == (404, "stream 'demo' has no such session")
