@@ -2,10 +2,10 @@
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceTransport
-from aiortc.rtcdtlstransport import RtpReceiver, RtpRouter
+from aiortc.rtcdtlstransport import RtpReceiver, RtpRouter, State
 from aiortc.rtcdtlstransport import RtpSender as AnySender
 from aiortc.rtp import RTCP_PSFB_FIR, AnyRtcpPacket, RtcpPsfbPacket
 
@@ -19,20 +19,29 @@ FEEDBACK_BYTES_AT_ONCE = 16 << 10
 
 
 class ViewerTransport(RTCDtlsTransport):
-    """`on_arrivals` hears of transport-wide feedback, `on_refused` of each packet that is passed over."""
+    """`send` takes datagrams; `on_arrivals` hears of transport-wide feedback, `on_refused` of each packet
+    that is passed over."""
 
     def __init__(
         self,
         ice: RTCIceTransport,
         *,
+        send: Callable[[list[bytes]], None],
         on_arrivals: Callable[[Arrivals], None],
         on_refused: Callable[[], None],
     ) -> None:
         super().__init__(ice, [RTCCertificate.generateCertificate()])
         self._rtp_router = FeedbackRouter()
+        self._send_datagrams = send
         self._on_arrivals = on_arrivals
         self._on_refused = on_refused
         self._feedback = Budget(capacity=FEEDBACK_BYTES_AT_ONCE, per_s=FEEDBACK_BYTES_PER_S)
+
+    def send(self, packets: Iterable[bytes]) -> None:
+        """RTP packets, at once; raises ConnectionError when it is over."""
+        if self._state != State.CONNECTED:
+            raise ConnectionError("the viewer isn't connected")
+        self._send_datagrams([self._tx_srtp.protect(packet) for packet in packets])
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
         if not self._feedback.take(len(data), time.monotonic()):

@@ -1,6 +1,7 @@
 """The header extensions of one line's packets, in the one-byte form of RFC 8285."""
 
 import struct
+from collections.abc import Iterable
 
 from server.gateway.webrtc.feedback import TRANSPORT_CC_URI
 from server.gateway.webrtc.negotiate import MID_URI, PLAYOUT_DELAY_URI, SEND_TIME_URI, Line
@@ -27,20 +28,29 @@ class HeaderExtensions:
         """Packets carry transport-wide numbers."""
         return self._transport_cc is not None
 
-    def of(self, number: int, now_s: float, hold_s: float) -> bytes:
-        """Of the packet that is sent now, under that transport-wide number; its viewer holds pictures back
-        for `hold_s` at least."""
+    def of(self, numbers: Iterable[int], now_s: float, hold_s: float) -> list[bytes]:
+        """Of the packets that are sent now, under these transport-wide numbers; their viewer holds pictures
+        back for `hold_s` at least."""
         elements = self._mid
-        if self._transport_cc is not None:
-            elements += _element(self._transport_cc, number.to_bytes(2, "big"))
         if self._send_time is not None:
             elements += _element(self._send_time, (int(now_s * (1 << 18)) & 0xFFFFFF).to_bytes(3, "big"))
         if self._playout_delay is not None and (hold_s or self._holds):
             self._holds = True
             delay = round(hold_s * 100) << 12 | _LONGEST_PLAYOUT_DELAY
             elements += _element(self._playout_delay, delay.to_bytes(3, "big"))
-        elements += bytes(-len(elements) % 4)
-        return struct.pack("!HH", 0xBEDE, len(elements) // 4) + elements
+        if self._transport_cc is None:
+            whole = _extension(elements)
+            return [whole for _ in numbers]
+        # All but the number is the same in all of them.
+        first = len(elements) + 5
+        whole = _extension(elements + _element(self._transport_cc, bytes(2)))
+        before, after = whole[:first], whole[first + 2 :]
+        return [before + number.to_bytes(2, "big") + after for number in numbers]
+
+
+def _extension(elements: bytes) -> bytes:
+    elements += bytes(-len(elements) % 4)
+    return struct.pack("!HH", 0xBEDE, len(elements) // 4) + elements
 
 
 def _element(number: int, value: bytes) -> bytes:

@@ -20,6 +20,7 @@ from aiortc import RTCIceGatherer, RTCIceServer
 from aiortc.rtcicetransport import RTCIceCandidate, connection_kwargs
 
 from server.gateway.errors import LimitReached
+from server.gateway.webrtc.burst import Bursts
 from server.gateway.webrtc.shared_port import SharedPorts
 from server.gateway.webrtc.turn import issue
 from server.settings import IceServer, WebRtc
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 # one that was silent not again before this time is over.
 SERVER_PATIENCE_S = 1.0
 SERVER_FORGIVEN_S = 60.0
+_COMPONENT = 1  # RTP and RTCP share it
 WAITING_DATAGRAMS = 64  # of a viewer who is yet to connect: a DTLS flight has fewer
 
 
@@ -78,11 +80,15 @@ class Gatherer(RTCIceGatherer):
 
     def __init__(self, network: Network, servers: Sequence[IceServer], *, max_candidates: int) -> None:
         super().__init__(iceServers=[])
-        self._connection = _Connection(
+        self._connection: _Connection = _Connection(
             network,
             max_candidates=max_candidates,
             **connection_kwargs([_rtc_ice_server(server) for server in servers]),
         )
+
+    def send(self, datagrams: Sequence[bytes]) -> None:
+        """To the viewer, at once; raises ConnectionError where there is no way to it."""
+        self._connection.send_at_once(datagrams)
 
     @property
     def at_loopback(self) -> bool:
@@ -100,6 +106,7 @@ class _Connection(Connection):
         super().__init__(ice_controlling=False, local_username=secrets.token_hex(8), **options)
         self._network = network
         self._max_remote = 2 * max_candidates  # those we are told, and those we learn
+        self._bursts: dict[StunProtocol, Bursts] = {}  # none where a server relays
 
     async def get_component_candidates(
         self,
@@ -115,7 +122,7 @@ class _Connection(Connection):
     async def _bind(self, component: int, address: str) -> None:
         """A socket at that address; none where this machine hasn't got it."""
         try:
-            protocol = await self._protocol_at(address)
+            protocol, bound = await self._protocol_at(address)
         except OSError as exc:
             log.warning("no UDP socket at %s: %s", address, exc)
             return
@@ -129,16 +136,28 @@ class _Connection(Connection):
             type="host",
         )
         self._protocols.append(protocol)
+        self._bursts[protocol] = Bursts(bound, protocol.transport)
 
-    async def _protocol_at(self, address: str) -> StunProtocol:
+    async def _protocol_at(self, address: str) -> tuple[StunProtocol, socket.socket]:
         def bind() -> socket.socket:
             return _bound_socket(address, self._network.ports)
 
         if self._network.shared is not None:
             return await self._network.shared.join(self, address, bind, max_addresses=self._max_remote)
         loop = asyncio.get_running_loop()
-        _, protocol = await loop.create_datagram_endpoint(lambda: StunProtocol(self), sock=bind())
-        return protocol
+        bound = bind()
+        _, protocol = await loop.create_datagram_endpoint(lambda: StunProtocol(self), sock=bound)
+        return protocol, bound
+
+    def send_at_once(self, datagrams: Sequence[bytes]) -> None:
+        pair = self._nominated.get(_COMPONENT)
+        if pair is None:
+            raise ConnectionError("no way to the viewer")
+        if (bursts := self._bursts.get(pair.protocol)) is not None:
+            bursts.send(datagrams, pair.remote_addr)
+            return
+        for datagram in datagrams:
+            pair.protocol.transport.sendto(datagram, pair.remote_addr)
 
     async def _ask_servers(self, component: int, own: Sequence[StunProtocol]) -> list[Candidate]:
         """Candidates of the STUN and TURN servers, of those that answer in time."""

@@ -1,11 +1,13 @@
 """What one viewer's network carries, as its feedback tells: what arrives, waits on the way, is lost."""
 
+from array import array
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from server.gateway.webrtc.feedback import Arrivals
 
 _REMEMBERED = 4096  # packets sent
+_UNKNOWN, _MISSING, _ARRIVED, _LATE = range(4)  # what the viewer has said of one
 _WINDOW_S = 1.0  # of the receiver's clock: what is delivered and lost
 _BASE_S = 10.0  # the least delay of the last ten to twenty seconds is that of an empty queue
 _CLOCK_S = (1 << 24) * 64e-3  # the receiver's clock wraps
@@ -19,14 +21,6 @@ _COUNTED_S = 0.5
 # Shares of loss from which a frame's dozen of packets needs one round trip, and two, to be whole.
 _REPAIRED_IN = (0.005, 0.075)
 _LOSS_SAMPLES, _PICTURE_S, _LONGEST_HOLD_S, _HELD_FOR_S = 20, 0.06, 0.5, 20.0
-
-
-@dataclass(slots=True)
-class _Packet:
-    number: int
-    sent_s: float
-    size: int
-    arrived: bool | None = None  # None: the viewer hasn't said
 
 
 class Path:
@@ -46,8 +40,14 @@ class Path:
         self.sent_bps = 0.0
         self._sent_bytes, self._counted_since_s = 0, 0.0
         self._number = 0
-        self._sent: list[_Packet | None] = [None] * _REMEMBERED
-        self._window: deque[_Packet] = deque()  # those that the viewer has spoken of
+        # Of the packets sent, by their numbers modulo. Arrays, as a viewer's thousands of objects would keep
+        # the garbage collector busy.
+        self._sent_s = array("d", [0.0]) * _REMEMBERED
+        self._sizes = array("I", [0]) * _REMEMBERED
+        self._numbers = array("H", [0]) * _REMEMBERED
+        self._states = bytearray([_ARRIVED]) * _REMEMBERED
+        self._window: deque[int] = deque()  # where those are that the viewer has spoken of
+        self._missing = 0  # so many of these
         self._arrived: deque[tuple[float, int]] = deque()  # the receiver's clock, bytes
         self._delays_s: deque[tuple[float, float]] = deque()  # least delay of each second
         self._from_s = float("-inf")
@@ -56,13 +56,20 @@ class Path:
         self._queued_since_s: float | None = None
         self._losing_since_s: float | None = None
 
-    def sent(self, size: int, now_s: float) -> int:
-        """The number under which the packet goes, 16 bits."""
-        number = self._number
-        self._sent[number % _REMEMBERED] = _Packet(number, now_s, size)
-        self._number = (number + 1) & 0xFFFF
-        self.count(size, now_s)
-        return number
+    def sent(self, sizes: Iterable[int], now_s: float) -> list[int]:
+        """The numbers under which the packets go, of 16 bits."""
+        numbers = []
+        for size in sizes:
+            number = self._number
+            at = number % _REMEMBERED
+            if self._window and self._window[0] == at:
+                self._leave_window()
+            self._sent_s[at], self._sizes[at], self._numbers[at] = now_s, size, number
+            self._states[at] = _UNKNOWN
+            self._number = (number + 1) & 0xFFFF
+            numbers.append(number)
+            self.count(size, now_s)
+        return numbers
 
     def count(self, size: int, now_s: float) -> None:
         """A packet that goes without a number."""
@@ -87,27 +94,28 @@ class Path:
         shortest_s = None
         for offset, at_s in enumerate(arrivals.at_s):
             number = arrivals.first + offset & 0xFFFF
-            packet = self._sent[number % _REMEMBERED]
-            if packet is None or packet.number != number or packet.sent_s < self._from_s:
+            at = number % _REMEMBERED
+            if self._numbers[at] != number or self._sent_s[at] < self._from_s:
                 continue
-            if packet.arrived is None:
-                self._window.append(packet)
-                packet.arrived = False
-            if at_s is None or packet.arrived:
+            if self._states[at] == _UNKNOWN:
+                self._window.append(at)
+                self._states[at] = _MISSING
+                self._missing += 1
+            if at_s is None or self._states[at] == _ARRIVED:
                 continue  # it is spoken of again and again until it comes
-            packet.arrived = True
+            self._missing -= self._states[at] == _MISSING
+            self._states[at] = _ARRIVED
             clock_s = self._unwrapped(at_s)
-            self._arrived.append((clock_s, packet.size))
-            delay_s = clock_s - packet.sent_s
+            self._arrived.append((clock_s, self._sizes[at]))
+            delay_s = clock_s - self._sent_s[at]
             shortest_s = delay_s if shortest_s is None else min(shortest_s, delay_s)
-        while self._window and self._window[0].sent_s < now_s - _WINDOW_S - self.rtt_s:
-            self._window.popleft()
+        while self._window and self._sent_s[self._window[0]] < now_s - _WINDOW_S - self.rtt_s:
+            self._leave_window()
         while self._arrived and self._arrived[-1][0] - self._arrived[0][0] > _WINDOW_S:
             self._arrived.popleft()
         if shortest_s is not None:
             self._delayed(shortest_s, now_s)
-        lost = sum(not packet.arrived for packet in self._window)
-        self.loss = lost / max(20, len(self._window))
+        self.loss = self._missing / max(20, len(self._window))
         self._judge(now_s)
         self._hold(now_s)
 
@@ -139,9 +147,16 @@ class Path:
         """What is sent from here on is something else."""
         self._from_s = now_s
         self._window.clear()
+        self._missing = 0
         self._arrived.clear()
         self.loss = 0.0
         self._queued_since_s = self._losing_since_s = None
+
+    def _leave_window(self) -> None:
+        at = self._window.popleft()
+        if self._states[at] == _MISSING:
+            self._missing -= 1
+            self._states[at] = _LATE
 
     def _unwrapped(self, at_s: float) -> float:
         clock_s = at_s + self._turn_s

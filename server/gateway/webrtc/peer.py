@@ -78,6 +78,7 @@ class Peer:
         self._choice: RenditionChoice | None = None
         self._dtls = ViewerTransport(
             self._ice,
+            send=self._gatherer.send,
             on_arrivals=self._on_arrivals,
             on_refused=lambda: refusals.add("feedback", address),
         )

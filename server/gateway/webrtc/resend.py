@@ -1,5 +1,6 @@
 """Which lost packets are sent again (RFC 4585, section 6.2.1), and when there are too many for that."""
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ SHARE = 0.25
 RESERVE_BYTES = (
     96 << 10
 )  # saved up for a burst of losses; also the most that one packet of feedback can cause
+_NEVER = float("-inf")
 _RTT_S = 0.1  # until the first report
 # From so much loss on, what is lost is sent again twice: else a tenth of it is lost again.
 _TWICE_LOSS = 0.02
@@ -20,13 +22,12 @@ _RTT_MIN_S, _RTT_MAX_S = 0.02, 0.5  # the viewer's word decides within these
 
 @dataclass(slots=True, kw_only=True)
 class Sent:
-    """A packet as it was sent; `resent_s` is when it last was sent again."""
+    """A packet as it was sent."""
 
     sequence: int
     timestamp: int
     marker: bool
     payload: bytes
-    resent_s: float = float("-inf")
 
 
 class TooLossy(Exception):
@@ -37,13 +38,23 @@ class Resends:
     """One line's packets to one viewer."""
 
     def __init__(self) -> None:
-        self._history: list[Sent | None] = [None] * HISTORY_PACKETS
+        # Arrays, as a viewer's thousands of objects would keep the garbage collector busy.
+        self._payloads: list[bytes | None] = [None] * HISTORY_PACKETS
+        self._sequences = array("H", bytes(2 * HISTORY_PACKETS))
+        self._timestamps = array("I", bytes(4 * HISTORY_PACKETS))
+        self._markers = bytearray(HISTORY_PACKETS)
+        self._resent_s = array("d", bytes(8 * HISTORY_PACKETS))
         self._budget = Budget(capacity=RESERVE_BYTES)
         self._rtt_s = _RTT_S
 
-    def sent(self, packet: Sent) -> None:
-        self._history[packet.sequence % HISTORY_PACKETS] = packet
-        self._budget.add(SHARE * len(packet.payload))
+    def sent(self, sequence: int, timestamp: int, marker: bool, payload: bytes) -> None:
+        at = sequence % HISTORY_PACKETS
+        self._payloads[at] = payload
+        self._sequences[at] = sequence
+        self._timestamps[at] = timestamp
+        self._markers[at] = marker
+        self._resent_s[at] = _NEVER
+        self._budget.add(SHARE * len(payload))
 
     def measured(self, rtt_s: float) -> None:
         # Half of the old one, as a queue that has just drained says little about the next.
@@ -54,15 +65,15 @@ class Resends:
         is high; raises TooLossy."""
         again = list[Sent]()
         for sequence in sequences:
-            packet = self._history[sequence % HISTORY_PACKETS]
+            at = sequence % HISTORY_PACKETS
             # aiortc counts on past 65,535 where a NACK's mask crosses it.
-            if packet is None or packet.sequence != sequence & 0xFFFF:
+            if (packet := self._at(at)) is None or packet.sequence != sequence & 0xFFFF:
                 continue
-            if now_s - packet.resent_s < self._rtt_s:
+            if now_s - self._resent_s[at] < self._rtt_s:
                 continue
             if not self._budget.take(len(packet.payload), now_s):
                 raise TooLossy
-            packet.resent_s = now_s
+            self._resent_s[at] = now_s
             again.append(packet)
         size = sum(len(packet.payload) for packet in again)
         if loss >= _TWICE_LOSS and self._budget.has(2 * size, now_s):
@@ -73,7 +84,11 @@ class Resends:
     def latest(self, size: int) -> list[Sent]:
         """Packets sent last, of so many bytes together; none where nothing was sent."""
         packets, taken = [], 0
-        for packet in sorted(filter(None, self._history), key=lambda packet: packet.sequence, reverse=True):
+        for packet in sorted(
+            filter(None, map(self._at, range(HISTORY_PACKETS))),
+            key=lambda packet: packet.sequence,
+            reverse=True,
+        ):
             if taken >= size:
                 break
             packets.append(packet)
@@ -82,5 +97,16 @@ class Resends:
 
     def start_over(self, keyframe_bytes: int) -> None:
         """Nothing sent so far is worth repairing. The key frame that follows is, once and whole."""
-        self._history = [None] * HISTORY_PACKETS
+        self._payloads = [None] * HISTORY_PACKETS
         self._budget.add(keyframe_bytes)
+
+    def _at(self, at: int) -> Sent | None:
+        payload = self._payloads[at]
+        if payload is None:
+            return None
+        return Sent(
+            sequence=self._sequences[at],
+            timestamp=self._timestamps[at],
+            marker=bool(self._markers[at]),
+            payload=payload,
+        )

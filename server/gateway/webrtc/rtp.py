@@ -1,11 +1,14 @@
 """One encoded frame as RTP payloads, made once for all viewers (RFC 6184, RFC 7587)."""
 
+import math
 from dataclasses import dataclass
 
-from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.h264 import PACKET_MAX, H264Encoder
 
 from server.gateway.h264 import split
 from server.wire.messages import AudioPacket, VideoPacket
+
+_FU_A, _FU_HEADER_BYTES = 28, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +20,24 @@ class RtpFrame:
     payloads: tuple[bytes, ...]
 
 
+class _Packetizer(H264Encoder):
+    @staticmethod
+    def _packetize_fu_a(data: bytes) -> list[bytes]:
+        """Fragments of one size, but the last: only these can be sent by one call."""
+        indicator, kind = data[0] & 0xE0 | _FU_A, data[0] & 0x1F
+        rest = memoryview(data)[1:]
+        count = math.ceil(len(rest) / (PACKET_MAX - _FU_HEADER_BYTES))
+        size = math.ceil(len(rest) / count)
+        return [
+            bytes((indicator, kind | (at == 0) << 7 | (at + size >= len(rest)) << 6)) + rest[at : at + size]
+            for at in range(0, len(rest), size)
+        ]
+
+
 def h264_frame(packet: VideoPacket) -> RtpFrame:
     """Annex B to payloads: single NAL units, STAP-A and FU-A."""
     # Its `pack` splits by itself and trips over a NAL unit of no bytes, which ours leaves out.
-    payloads = H264Encoder._packetize(split(packet.payload))
+    payloads = _Packetizer._packetize(split(packet.payload))
     return RtpFrame(timestamp=packet.pts, keyframe=packet.keyframe, payloads=tuple(payloads))
 
 

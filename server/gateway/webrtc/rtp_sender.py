@@ -10,9 +10,8 @@ import contextlib
 import random
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from aiortc.rtp import (
     RTCP_PSFB_APP,
@@ -33,6 +32,7 @@ from aiortc.rtp import (
 )
 
 from server.gateway.fanout.fanout import Reader, SwitchingReader
+from server.gateway.webrtc.dtls import ViewerTransport
 from server.gateway.webrtc.extensions import HeaderExtensions
 from server.gateway.webrtc.negotiate import Line, Sources
 from server.gateway.webrtc.path import Path
@@ -45,6 +45,7 @@ BURST_PACKETS = 8
 _SPREAD, _LONGEST_FRAME_S = 0.5, 0.1
 _NTP_EPOCH_S = 2_208_988_800
 _CNAME = 1
+_WITHOUT, _WITH_EXTENSIONS = 0x80, 0x90
 _HEADER = struct.Struct("!BBHII")
 
 
@@ -56,7 +57,7 @@ class RtpSender:
         *,
         line: Line,
         sources: Sources,
-        transport: RTCDtlsTransport,
+        transport: ViewerTransport,
         reader: Reader[RtpFrame] | SwitchingReader[RtpFrame],
         path: Path,
         on_feedback: Callable[[], None] = lambda: None,
@@ -78,6 +79,7 @@ class RtpSender:
         self._path = path
         self._on_feedback = on_feedback
         self._extensions = HeaderExtensions(line)
+        self._first = _WITH_EXTENSIONS if self._extensions else _WITHOUT
         self._last: tuple[int, int] | None = None  # the timestamps of the last frame, its own and as sent
 
     async def run(self) -> None:
@@ -99,18 +101,30 @@ class RtpSender:
             self._skipping = False
             self._resends.start_over(sum(map(len, frame.payloads)))
         timestamp, pause_s = self._timing(frame)
-        last = len(frame.payloads) - 1
-        for index, payload in enumerate(frame.payloads):
-            if index and index % BURST_PACKETS == 0:
+        for start in range(0, len(frame.payloads), BURST_PACKETS):
+            if start:
                 await asyncio.sleep(pause_s)
                 if self._skipping:
                     return
-            sent = Sent(sequence=self._sequence, timestamp=timestamp, marker=index == last, payload=payload)
-            self._sequence = (self._sequence + 1) & 0xFFFF
-            self._resends.sent(sent)
-            await self._transport._send_rtp(self._original(sent))
-            self._packets += 1
+            payloads = frame.payloads[start : start + BURST_PACKETS]
+            self._send_burst(payloads, timestamp, ends=start + BURST_PACKETS >= len(frame.payloads))
+
+    def _send_burst(self, payloads: Sequence[bytes], timestamp: int, *, ends: bool) -> None:
+        """`ends`: the frame."""
+        payload_type, last = self._line.codec.payloadType, len(payloads) - 1 if ends else -1
+        assert payload_type is not None
+        packets = []
+        for index, (payload, extension) in enumerate(
+            zip(payloads, self._header_extensions(payloads), strict=True)
+        ):
+            marker, sequence = index == last, self._sequence
+            self._sequence = (sequence + 1) & 0xFFFF
+            self._resends.sent(sequence, timestamp, marker, payload)
+            header = _HEADER.pack(self._first, marker << 7 | payload_type, sequence, timestamp, self._ssrc)
+            packets.append(header + extension + payload)
             self._octets += len(payload)
+        self._packets += len(packets)
+        self._transport.send(packets)
 
     def _timing(self, frame: RtpFrame) -> tuple[int, float]:
         """The timestamp to send, and the pause between bursts."""
@@ -126,30 +140,19 @@ class RtpSender:
 
     async def pad(self, size: int) -> None:
         """Sends so many bytes of what was sent last once more, to see whether the network carries them."""
-        for sent in self._resends.latest(size):
-            await self._transport._send_rtp(self._again(sent))
+        self._transport.send(self._again(self._resends.latest(size)))
 
-    def _original(self, sent: Sent) -> bytes:
-        payload_type = self._line.codec.payloadType
-        return self._packet(
-            payload_type, sent.marker, sent.sequence, sent.timestamp, self._ssrc, sent.payload
-        )
-
-    def _packet(
-        self, payload_type: int | None, marker: bool, sequence: int, timestamp: int, ssrc: int, payload: bytes
-    ) -> bytes:
-        assert payload_type is not None
-        extensions = self._extensions
-        first = 0x90 if extensions else 0x80
-        header = _HEADER.pack(first, marker << 7 | payload_type, sequence, timestamp, ssrc)
-        if not extensions:
-            return header + payload
-        now_s, number, size = time.monotonic(), 0, len(header) + len(payload)
-        if extensions.numbered:
-            number = self._path.sent(size, now_s)
-        else:
-            self._path.count(size, now_s)
-        return header + extensions.of(number, now_s, self._path.hold_s) + payload
+    def _header_extensions(self, payloads: Sequence[bytes]) -> list[bytes]:
+        """Of packets that are sent now, which the path takes note of."""
+        now_s, sizes = time.monotonic(), [_HEADER.size + len(payload) for payload in payloads]
+        if not self._extensions.numbered:
+            self._path.count(sum(sizes), now_s)
+            return (
+                self._extensions.of(sizes, now_s, self._path.hold_s)
+                if self._extensions
+                else [b""] * len(sizes)
+            )
+        return self._extensions.of(self._path.sent(sizes, now_s), now_s, self._path.hold_s)
 
     async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
         match packet:
@@ -184,17 +187,23 @@ class RtpSender:
             self._skipping = True
             self._reader.skip()
             return
-        for sent in again:
-            await self._transport._send_rtp(self._again(sent))
+        with contextlib.suppress(ConnectionError):  # the sending of frames finds out as well
+            self._transport.send(self._again(again))
 
-    def _again(self, sent: Sent) -> bytes:
-        if self._line.rtx is None:
-            return self._original(sent)
-        # RFC 4588: a stream of its own, the lost number in front.
-        payload = struct.pack("!H", sent.sequence) + sent.payload
-        sequence, self._rtx_sequence = self._rtx_sequence, (self._rtx_sequence + 1) & 0xFFFF
-        payload_type, ssrc = self._line.rtx.payloadType, self._sources.rtx_ssrc
-        return self._packet(payload_type, sent.marker, sequence, sent.timestamp, ssrc, payload)
+    def _again(self, packets: Sequence[Sent]) -> Iterator[bytes]:
+        codec, ssrc = self._line.codec, self._ssrc
+        if self._line.rtx is not None:  # RFC 4588: a stream of its own, the lost number in front
+            codec, ssrc = self._line.rtx, self._sources.rtx_ssrc
+        assert codec.payloadType is not None
+        extensions = self._header_extensions([sent.payload for sent in packets])
+        for sent, extension in zip(packets, extensions, strict=True):
+            sequence, front = sent.sequence, b""
+            if self._line.rtx is not None:
+                sequence, front = self._rtx_sequence, struct.pack("!H", sent.sequence)
+                self._rtx_sequence = (sequence + 1) & 0xFFFF
+            marker = sent.marker << 7 | codec.payloadType
+            header = _HEADER.pack(self._first, marker, sequence, sent.timestamp, ssrc)
+            yield header + extension + front + sent.payload
 
     async def _report(self) -> None:
         """Sender reports that put this line's clock beside the wall clock, for lip sync (RFC 3550, 6.4.1)."""

@@ -33,8 +33,8 @@ class SharedPorts:
 
     async def join(
         self, connection: Connection, at: str, bind: Callable[[], socket.socket], *, max_addresses: int
-    ) -> StunProtocol:
-        """The connection's share of the socket at that address; raises what `bind` raises."""
+    ) -> tuple[StunProtocol, socket.socket]:
+        """The connection's share of the socket at that address, and that; raises what `bind` raises."""
         async with self._opening:
             endpoint = self._endpoints.get(at)
             if endpoint is None or endpoint.closed:
@@ -42,9 +42,9 @@ class SharedPorts:
                 bound = bind()
                 for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                     bound.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
-                _, endpoint = await loop.create_datagram_endpoint(_Endpoint, sock=bound)
+                _, endpoint = await loop.create_datagram_endpoint(lambda: _Endpoint(bound), sock=bound)
                 self._endpoints[at] = endpoint
-        return _Share(endpoint, connection, max_addresses).protocol
+        return _Share(endpoint, connection, max_addresses).protocol, endpoint.bound
 
     def close(self) -> None:
         for endpoint in self._endpoints.values():
@@ -55,7 +55,8 @@ class SharedPorts:
 class _Endpoint(asyncio.DatagramProtocol):
     transport: asyncio.DatagramTransport
 
-    def __init__(self) -> None:
+    def __init__(self, bound: socket.socket) -> None:
+        self.bound = bound
         self.closed = False
         self.by_name: dict[str, _Share] = {}
         self.by_address: dict[Address, _Share] = {}

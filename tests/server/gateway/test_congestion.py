@@ -71,7 +71,7 @@ class Network:
         self._next_report_s = 0.0
 
     def send(self, size: int) -> None:
-        number = self.path.sent(size, self.now_s)
+        (number,) = self.path.sent([size], self.now_s)
         sent_s = max(self._free_s, self.now_s) + size * 8 / self.rate_bps
         if sent_s - self.now_s > self.queue_s or self._random.random() < self.loss:
             self._reported.append((number, None))
@@ -128,7 +128,7 @@ def test_loss_by_chance_is_no_congestion_but_pictures_are_held_back(loss, rounds
 def test_the_receivers_clock_may_wrap():
     path = Path()
     for index in range(40):
-        number = path.sent(1000, index * 0.01)
+        (number,) = path.sent([1000], index * 0.01)
         at_s = (index * 0.01 - 0.2) % ((1 << 24) * 64e-3)
         path.heard(Arrivals(number, [at_s]), index * 0.01)
     assert path.queue_s < 0.001
@@ -138,7 +138,7 @@ def test_the_receivers_clock_may_wrap():
 def test_a_viewers_own_estimate_counts_where_something_is_lost():
     path = Path()
     for step in range(400):
-        path.sent(1000, step * 0.005)
+        path.sent([1000], step * 0.005)
     path.estimate_bps = 1e6
     for step in range(20):
         path.reported_loss(0.0, 2 + step * 0.5)
@@ -299,17 +299,17 @@ def test_packets_carry_their_number_their_time_and_how_long_to_hold_pictures():
             at += 1 + size if number else 1
         return found
 
-    assert elements(extensions.of(0x1234, 2.5, 0.0)) == {
+    assert elements(extensions.of([0x1234], 2.5, 0.0)[0]) == {
         1: b"0",
         2: b"\x12\x34",
         3: int(2.5 * (1 << 18)).to_bytes(3, "big"),
     }
-    assert elements(extensions.of(1, 2.5, 0.25))[4] == (25 << 12 | 1000).to_bytes(3, "big")
-    assert elements(extensions.of(1, 2.5, 0.0))[4] == (1000).to_bytes(3, "big"), "it is taken back"
+    assert elements(extensions.of([1], 2.5, 0.25)[0])[4] == (25 << 12 | 1000).to_bytes(3, "big")
+    assert elements(extensions.of([1], 2.5, 0.0)[0])[4] == (1000).to_bytes(3, "big"), "it is taken back"
 
 
 def test_numbers_of_packets_wrap():
     path = Path()
-    numbers = [path.sent(100, 0.0) for _ in range(65_537)]
+    numbers = path.sent([100] * 65_537, 0.0)
     assert numbers[-2:] == [65_535, 0]
     assert all(b == (a + 1) & 0xFFFF for a, b in itertools.pairwise(numbers))

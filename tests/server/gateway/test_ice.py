@@ -108,7 +108,7 @@ async def test_an_address_goes_to_who_answers_there_and_not_to_who_claims_it():
         bound.bind(("127.0.0.1", 0))
         return bound
 
-    shares = [await ports.join(c, "127.0.0.1", bind, max_addresses=4) for c in connections]
+    shares = [(await ports.join(c, "127.0.0.1", bind, max_addresses=4))[0] for c in connections]
     for share in shares:
         share.local_candidate = aioice.Candidate("1", 1, "udp", 1, "127.0.0.1", 1, "host")
     here = shares[0].transport.get_extra_info("sockname")

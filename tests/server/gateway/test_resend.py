@@ -8,7 +8,7 @@ from aiortc.rtp import RTCP_PSFB_FIR, RtcpPsfbPacket
 from aiortc.sdp import SessionDescription
 
 from server.gateway.fanout.fanout import KEYFRAME_EVERY_S, KEYFRAMES_AT_ONCE
-from server.gateway.webrtc.resend import RESERVE_BYTES, SHARE, Resends, Sent, TooLossy
+from server.gateway.webrtc.resend import RESERVE_BYTES, SHARE, Resends, TooLossy
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.scripted_media import FPS
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
@@ -20,7 +20,7 @@ PAYLOAD = bytes(1000)
 def sent(count: int, first: int = 0) -> Resends:
     resends = Resends()
     for number in range(first, first + count):
-        resends.sent(Sent(sequence=number & 0xFFFF, timestamp=0, marker=False, payload=PAYLOAD))
+        resends.sent(number & 0xFFFF, timestamp=0, marker=False, payload=PAYLOAD)
     return resends
 
 
@@ -47,7 +47,7 @@ def test_resends_stay_within_their_share_of_what_is_sent():
     resends, number, again = sent(0), 0, 0
     while number < 10_000:
         for _ in range(10):
-            resends.sent(Sent(sequence=number, timestamp=0, marker=False, payload=PAYLOAD))
+            resends.sent(number, timestamp=0, marker=False, payload=PAYLOAD)
             number += 1
         try:
             again += len(resends.lost(range(number - 4, number), number / 100))
@@ -60,7 +60,7 @@ def test_resends_stay_within_their_share_of_what_is_sent():
 def test_a_fifth_lost_is_repaired_for_ever():
     resends = sent(0)
     for number in range(20_000):
-        resends.sent(Sent(sequence=number & 0xFFFF, timestamp=0, marker=False, payload=PAYLOAD))
+        resends.sent(number & 0xFFFF, timestamp=0, marker=False, payload=PAYLOAD)
         if number % 5 == 0:
             assert resends.lost([number & 0xFFFF], number / 400)
 
