@@ -1,7 +1,9 @@
 """HLS over HTTP: playlists and segments of each stream, from memory."""
 
 import asyncio
+import gzip
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -72,7 +74,7 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         """The multivariant playlist, with which a player starts."""
         streams.check_open()
         found = await _with_segments(streams, stream, request)
-        return _playlist(playlist.multivariant(found.outputs.hls), guard)
+        return _playlist(playlist.multivariant(found.outputs.hls), request, guard)
 
     @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
     @routes.get(
@@ -125,7 +127,7 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
             raise InvalidReload(f"_HLS_part={part} without _HLS_msn: a part is one of a segment")
         if segments.ended:
             found.figures.hls_players.told_end(_player(request))
-        return _playlist(playlist.media(sink, rendition, delta=skip is not None), guard)
+        return _playlist(playlist.media(sink, rendition, delta=skip is not None), request, guard)
 
     @routes.head("/{segment}", include_in_schema=False)
     @routes.get(
@@ -200,6 +202,26 @@ async def _with_segments(
     return stream
 
 
-def _playlist(text: str, guard: Guard) -> Response:
-    cached = "private, no-cache" if guard.on else "no-cache"
-    return Response(text, media_type=PLAYLIST, headers={"Cache-Control": cached})
+def _playlist(text: str, request: Request, guard: Guard) -> Response:
+    """Never from a cache: a stream that is made anew has other segments at the same numbers."""
+    headers = {
+        "Cache-Control": "private, no-cache" if guard.on else "no-cache",
+        "Vary": "Accept-Encoding",
+    }
+    if not _takes_gzip(request.headers.get("Accept-Encoding", "")):
+        return Response(text, media_type=PLAYLIST, headers=headers)
+    return Response(_packed(text), media_type=PLAYLIST, headers={**headers, "Content-Encoding": "gzip"})
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """By RFC 9110, 12.5.3."""
+    for coding in accepted.lower().split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+@lru_cache(maxsize=32)  # players that wait for one part are all answered the same
+def _packed(text: str) -> bytes:
+    return gzip.compress(text.encode(), compresslevel=6, mtime=0)

@@ -187,3 +187,69 @@ async def test_a_stream_that_ends_lets_go_of_who_waits():
         served.worker.hang()
         served.worker.say(JobImpossible(reason="the source has ended"))
         assert "#EXT-X-ENDLIST" in await waiting
+
+
+async def test_what_is_long_there_is_answered_at_once_and_a_part_beyond_a_segment_is_the_next_ones_first():
+    async with gateway(hls={"segment_s": 1.0}) as served:
+        await served.in_state("running")
+        text = await ask(served)
+        msn, _ = end_of(text)
+        oldest = int(re.search(r"#EXT-X-MEDIA-SEQUENCE:(\d+)", text)[1])
+        for query in ({"msn": oldest}, {"msn": max(0, oldest - 50), "part": 2}):
+            before = end_of(await ask(served))
+            assert end_of(await ask(served, **query))[0] <= before[0] + 1, "a segment is a second"
+        beyond = await ask(served, msn=msn, part=1000)
+        assert end_of(beyond) >= (msn + 1, 1), "RFC 8216bis, 6.2.5.2"
+
+
+async def test_playlists_are_compressed_for_who_can_read_it_and_caches_keep_only_what_stays():
+    async with gateway(hls={"segment_s": 1.0}, server={"cors_origins": ["*"]}) as served:
+        await served.in_state("running")
+        msn, part = end_of(await ask(served))
+        playlists = ("index.m3u8", "media.m3u8", f"media.m3u8?_HLS_msn={msn}&_HLS_part={part}")
+        for name in playlists:
+            for accepted, packed in (("gzip, br", True), ("identity", False), ("gzip;q=0", False)):
+                headers = {"Accept-Encoding": accepted, "Origin": "https://other.example"}
+                answer = await served.http.get(f"/hls/demo/{name}", headers=headers, timeout=20)
+                assert answer.text.startswith("#EXTM3U\n")
+                assert answer.headers["Content-Type"] == "application/vnd.apple.mpegurl"
+                assert (answer.headers.get("Content-Encoding") == "gzip") == packed
+                assert "Accept-Encoding" in answer.headers["Vary"]
+                assert answer.headers["Cache-Control"] == "no-cache"
+                assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        missing = await served.http.get("/hls/demo/part-0-99999.m4s")
+        assert (missing.status_code, missing.headers["Cache-Control"]) == (404, "no-store"), "it may come yet"
+
+
+def test_a_low_latency_playlist_has_all_that_the_server_profile_asks_for():
+    """RFC 8216bis, B.1 and 4.4.3.8: what an Apple player wants before it plays with low latency."""
+    source = Source(sound=True)
+    source.run(9.0)
+    text = playlist.media(source.sink)
+    control = re.search(r"#EXT-X-SERVER-CONTROL:(.*)\n", text)[1]
+    part_s, target_s = value(text, "PART-TARGET"), int(re.search(r"#EXT-X-TARGETDURATION:(\d+)", text)[1])
+    assert "CAN-BLOCK-RELOAD=YES" in control
+    assert value(text, "CAN-SKIP-UNTIL") >= 6 * target_s
+    assert 3 * part_s <= value(text, "PART-HOLD-BACK") < 3 * target_s
+    assert len(HINT.findall(text)) == 1
+    assert "EXT-X-ENDLIST" not in text
+    # Each segment, the one that grows too, has its date before its first part.
+    dated = text.count("#EXT-X-PROGRAM-DATE-TIME:")
+    assert dated == len(parts_by_segment(text))
+    assert text.index("#EXT-X-PROGRAM-DATE-TIME:") < text.index("#EXT-X-PART:")
+    assert int(re.search(r"#EXT-X-VERSION:(\d+)", text)[1]) >= 9, "EXT-X-SKIP, 7"
+    index = playlist.multivariant(source.sink)
+    for attribute in ("BANDWIDTH", "AVERAGE-BANDWIDTH", "CODECS", "RESOLUTION", "FRAME-RATE"):
+        assert f"{attribute}=" in index
+
+
+def test_a_part_that_begins_with_a_keyframe_says_so_wherever_it_stands():
+    source = Source()
+    source.run(5.0, extra_keyframe_every=7)
+    parts = [part for row in source.segments.listed for part in row.parts]
+    said = {
+        name for row in parts_by_segment(playlist.media(source.sink)) for _, name, free in row if free
+    }
+    named = {part.name for part in parts if part.independent}
+    assert said >= named
+    assert len(named) >= len(source.segments.listed)
