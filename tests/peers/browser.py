@@ -94,6 +94,7 @@ def _fact(panel: str, key: str) -> str:
 def chromium(executable: str, driver: str, url: str) -> Iterator[Page]:
     options = webdriver.ChromeOptions()
     options.binary_location = executable
+    options.accept_insecure_certs = True  # the tests' own
     for flag in FLAGS:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -1,0 +1,214 @@
+"""nginx before the service, by the configuration that ships: HTTP/2, low-latency HLS, events, the page."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.peers.browser import chromium
+from tests.peers.service import FOR_PEERS, Service, running, until
+from tests.ports import free_port
+
+SOURCE = "synthetic:?size=160x90&fps=12"
+NAME = "video.example.com"
+HINT = re.compile(r'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="([^"]+)"')
+PART = re.compile(r'#EXT-X-PART:.*URI="([^"]+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    version: str
+    headers: str  # lower case
+    body: bytes
+    took_s: float
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+class Front:
+    """The service as nginx shows it."""
+
+    def __init__(self, service: Service, port: int, curl: str, folder: Path) -> None:
+        self.service = service
+        self.url = f"https://127.0.0.1:{port}/"
+        self._curl = curl
+        self._folder = folder
+
+    def command(self, path: str, *options: str) -> list[str]:
+        return [self._curl, "-sk", "--http2", "--max-time", "30", *options, self.url + path]
+
+    def get(self, path: str, *options: str) -> Answer:
+        told = "%{stderr}%{http_code} %{http_version} %{time_total}"
+        done = subprocess.run(
+            self.command(path, "-D", "-", "-w", told, *options), capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, done
+        status, version, took_s = done.stderr.decode().split()
+        headers, _, body = done.stdout.partition(b"\r\n\r\n")
+        return Answer(int(status), version, headers.decode().lower(), body, float(took_s))
+
+    def fetched(self) -> float:
+        """How many HLS files the service has given away."""
+        metrics = self.service.http.get("/metrics").text
+        return sum(
+            float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("livesr_hls_req")
+        )
+
+
+def configure(folder: Path, service: Service, port: int) -> Path:
+    """The shipped configuration, with the places of a test in it."""
+    text = (ROOT / "deploy/nginx/livesr.conf").read_text()
+    for here, there in {
+        "127.0.0.1:8080": service.url.removeprefix("http://").rstrip("/"),
+        "listen [::]:443 ssl http2;": "",
+        "listen 443": f"listen 127.0.0.1:{port}",
+        "/etc/ssl/livesr": str(folder),
+        "/var/cache/nginx/livesr": str(folder / "cache"),
+    }.items():
+        assert here in text
+        text = text.replace(here, there)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "".join(f"{kind}_temp_path {folder / kind};\n" for kind in kinds)
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log;\ndaemon off;\nworker_processes 1;\n"
+        + ("user root;\n" if folder.owner() == "root" else "")
+        + f"events {{}}\nhttp {{\naccess_log off;\n{temporary}{text}}}\n"
+    )
+    return config
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str, str], str]) -> Iterator[Front]:
+    nginx, curl = program("nginx", "nginx"), program("curl", "curl")
+    openssl = program("openssl", "openssl")
+    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    key, certificate = folder / "privkey.pem", folder / "fullchain.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", f"/CN={NAME}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    server = f'trusted_proxies = ["127.0.0.1"]\nhosts = ["{NAME}"]'
+    base = FOR_PEERS.replace("[limits]", "[limits]\nmax_listeners_per_address = 1")
+    with running(folder, server=server, base=base) as service:
+        config = configure(folder, service, port)
+        process = subprocess.Popen([nginx, "-e", str(folder / "error.log"), "-c", str(config)])
+        shown = Front(service, port, curl, folder)
+        try:
+            with service.stream("live", SOURCE):
+                service.wait_for("live", "running")
+                until(lambda: _answers(shown, process), "nginx answers")
+                yield shown
+        finally:
+            process.terminate()
+            process.wait(15)
+
+
+def _answers(front: Front, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "nginx has ended"
+    return subprocess.run(front.command("readyz"), capture_output=True, timeout=60).returncode == 0
+
+
+def end_of(text: str) -> tuple[int, int]:
+    """The sequence number of the segment that grows, and how many parts it has."""
+    sequence = int(re.search(r"#EXT-X-MEDIA-SEQUENCE:(\d+)", text)[1])
+    segments = [line for line in text.splitlines() if line and not line.startswith("#")]
+    parts = PART.findall(text.rpartition("\n#EXTINF")[2])
+    return sequence + len(segments), len(parts)
+
+
+def test_a_reload_waits_and_the_hinted_part_comes_over_http_2(front: Front) -> None:
+    first = front.get("hls/live/media.m3u8")
+    assert (first.status, first.version) == (200, "2")
+    msn, part = end_of(first.text)
+    for _ in range(4):
+        reloaded = front.get(f"hls/live/media.m3u8?_HLS_msn={msn}&_HLS_part={part}")
+        assert end_of(reloaded.text) > (msn, part)
+        msn, part = end_of(reloaded.text)
+        assert "no-cache" in reloaded.headers
+        assert "x-cache" not in reloaded.headers
+        hinted = front.get("hls/live/" + HINT.search(reloaded.text)[1])
+        assert (hinted.status, hinted.version, hinted.body[4:8]) == (200, "2", b"moof")
+
+
+def test_a_part_that_many_ask_for_is_fetched_once_and_makes_nobody_late(front: Front) -> None:
+    def many() -> tuple[float, float]:
+        """How often a new part was fetched, and how long the last of its players took in seconds."""
+        msn, part = end_of(front.get("hls/live/media.m3u8").text)
+        text = front.get(f"hls/live/media.m3u8?_HLS_msn={msn}&_HLS_part={part}").text
+        name, before = PART.findall(text)[-1], front.fetched()
+        command = front.command(f"hls/live/{name}", "-Z", "--parallel-immediate")
+        urls = [command[-1]] * 11
+        options = ["-o", "/dev/null"] * 12
+        written = ["-w", "%{http_code} %{time_total}\n"]
+        done = subprocess.run([*command, *urls, *options, *written], capture_output=True, timeout=60)
+        answers = [line.split() for line in done.stdout.decode().splitlines()]
+        assert [status for status, _ in answers] == ["200"] * 12
+        return front.fetched() - before, max(float(took_s) for _, took_s in answers)
+
+    # A busy machine may take longer than nginx lets the others wait.
+    until(lambda: many()[0] == 1, "twelve players cause one request")
+    until(lambda: many()[1] < 0.3, "nobody waits for the 0.5 s after which nginx looks by itself")
+
+    name = PART.findall(front.get("hls/live/media.m3u8").text)[-1]
+    front.get(f"hls/live/{name}")
+    kept = front.get(f"hls/live/{name}")
+    assert "x-cache: hit" in kept.headers
+    assert "immutable" in kept.headers
+
+
+def test_playlists_are_compressed_and_whole(front: Front) -> None:
+    plain = front.get("hls/live/index.m3u8")
+    packed = front.get("hls/live/index.m3u8", "--compressed")
+    assert "content-encoding: gzip" in packed.headers
+    assert packed.text.startswith("#EXTM3U")
+    assert "content-encoding" not in plain.headers
+
+
+def listening(front: Front, *options: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(front.command("api/events", "-N", *options), stdout=subprocess.PIPE)
+
+
+def test_events_come_as_they_happen_and_are_limited_by_the_listeners_address(front: Front) -> None:
+    at_home, forged = ("--interface", "127.0.0.2"), ("-H", "X-Forwarded-For: 203.0.113.7")
+    listener = listening(front, *at_home)
+    try:
+        assert listener.stdout is not None
+        lines = iter(listener.stdout.readline, b"")
+        assert next(line for line in lines if line.startswith(b"event:")) == b"event: state\n"
+        with front.service.stream("new", SOURCE):
+            data = (json.loads(line[5:]) for line in lines if line.startswith(b"data:"))
+            assert next(event for event in data if event["stream"] == "new")
+        again = ("-o", "/dev/null", "--max-time", "2")
+        assert front.get("api/events", *at_home, *forged).status == 429, "one from each address"
+        told = subprocess.run(
+            front.command("api/events", "-w", "%{http_code}", "--interface", "127.0.0.3", *again),
+            capture_output=True,
+            timeout=60,
+        )
+        assert told.stdout == b"200"
+    finally:
+        listener.kill()
+        listener.communicate()
+
+
+def test_names_are_those_of_the_settings(front: Front) -> None:
+    assert front.get("api/streams", "-H", f"Host: {NAME}").status == 200
+    assert front.get("api/streams", "-H", "Host: elsewhere.example").status == 421
+
+
+def test_the_page_plays_through_it(front: Front, program: Callable[[str, str], str]) -> None:
+    executable, driver = program("chromium", "chromium"), program("chromedriver", "chromium-driver")
+    with chromium(executable, driver, front.url) as page:
+        page.open("live")
+        page.plays("320 × 180")
+        assert page.fact("player", "over") == "WebRTC"
+        script = "return performance.getEntriesByType('resource').map(entry => entry.nextHopProtocol)"
+        assert "h2" in page.run(script)
