@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import importlib.util
 import logging
 import os
@@ -239,6 +240,9 @@ class _Server(uvicorn.Server):
                 )
 
             self.servers.append(await asyncio.get_running_loop().create_server(protocol, sock=listener))
+        # What is there now stays: the collector needn't go through it again and again, with everyone waiting.
+        gc.collect()
+        gc.freeze()
         if self.started:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
             print(f"livesr: open {self._page}", flush=True)
