@@ -101,6 +101,6 @@ def test_what_does_not_fit_gets_smaller_and_comes_back(service: Service, browser
         after, made = watched.seen(), service.show("narrow")["frames"]["total"] - made
         assert after["frameWidth"] == SMALL
         assert after["framesDecoded"] - before["framesDecoded"] > 0.8 * made
-        assert "plain, as" in service.log()
+        assert "source, as" in service.log()
         relay.rate_bps = 0.0
         watched.plays(LARGE, 30)

@@ -31,7 +31,7 @@ async def test_a_viewer_is_told_its_rendition_and_why():
                 peer.path.reported_loss(1.0, time.monotonic() - ago_s)
             peer._look()
             view = await shown(served, viewer)
-            assert (view["rendition"], view["reason"]) == ("source", "88% is lost")
+            assert (view["rendition"], view["reason"]) == ("90p", "88% is lost")
             answer = await served.http.get(f"/api/streams/other/viewers/{session}")
             assert answer.status_code == 404, "it is of one stream"
         answer = await served.http.get(f"/api/streams/demo/viewers/{session}")
