@@ -247,9 +247,7 @@ def test_a_part_that_begins_with_a_keyframe_says_so_wherever_it_stands():
     source = Source()
     source.run(5.0, extra_keyframe_every=7)
     parts = [part for row in source.segments.listed for part in row.parts]
-    said = {
-        name for row in parts_by_segment(playlist.media(source.sink)) for _, name, free in row if free
-    }
+    said = {name for row in parts_by_segment(playlist.media(source.sink)) for _, name, free in row if free}
     named = {part.name for part in parts if part.independent}
     assert said >= named
     assert len(named) >= len(source.segments.listed)
