@@ -31,7 +31,7 @@ class Script:
     noise_bps: int = 0  # the upscaled picture is noisy, and takes that much
     numbered: bool = False  # each half of a picture carries its number
     silent: bool = False  # nothing comes from the source: the last picture is shown again
-    plain_lag_s: float = 0.0  # so much later than the upscaled picture the plain one comes
+    source_lag_s: float = 0.0  # so much later than the upscaled picture the others come
     audio: bool = True
     video_delay_s: float = 0.0  # how far the picture lags its timestamps, and the sound
     live: bool = True  # encodes and sends in real time; else the test says what is sent
@@ -139,7 +139,7 @@ class ScriptedWorker:
                     encoder.force = keyframe
                     packet = self._video(rendition, pts)
                     keyframe = packet.keyframe
-                    lag_s = 0.0 if rendition == "upscaled" else script.plain_lag_s
+                    lag_s = 0.0 if rendition == "upscaled" else script.source_lag_s
                     if lag_s:
                         asyncio.get_running_loop().call_later(lag_s, self.say, packet)
                     else:

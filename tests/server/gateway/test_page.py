@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 from loadtest.numbered_source import read
 from server.wire.messages import EngineLoad
@@ -113,14 +114,40 @@ async def test_the_slider_compares_two_renditions_of_the_same_frame():
         drawn = page.find("#compared").is_displayed
         await until(lambda: asyncio.to_thread(drawn), "both are drawn together")
         for lag_s in (0.0, 0.5):
-            script.plain_lag_s = lag_s
+            script.source_lag_s = lag_s
             seen: set[int] = set()
             while len(seen) < 40:
                 pairs = await compared(page, 60)
                 assert [left for left, _ in pairs] == [right for _, right in pairs]
                 seen |= {left for left, _ in pairs}
-        script.plain_lag_s = 1e3
+        script.source_lag_s = 1e3
         await reads(page, "#still", NOT_ARRIVING)
+
+
+async def test_the_menu_chooses_a_rendition():
+    async with on_page(Script(audio=False)) as (_, page):
+
+        def choose() -> None:
+            page.plays("160 × 120")
+            menu = Select(page.find("#rendition"))
+            assert [option.text for option in menu.options] == [
+                "Auto",
+                "Upscaled · 160 × 120 · 0.5 Mbit/s",
+                "90p · 120 × 90 · 0.4 Mbit/s",
+                "Source · 80 × 60 · 0.3 Mbit/s",
+            ]
+            menu.select_by_value("90p")
+            page.plays("120 × 90")
+            peers.until(lambda: page.fact("player", "rendition") == "90p", "the server says so")
+            page.find("#compare").click()
+            peers.until(page.find("#compared").is_displayed, "it is compared")
+            assert page.text(".split-tag.left") == "Source 80 × 60"
+            assert page.text(".split-tag.right") == "90p 120 × 90"
+            menu.select_by_value("")
+            page.plays("160 × 120")
+            assert page.text(".split-tag.right") == "Upscaled 160 × 120"
+
+        await asyncio.to_thread(choose)
 
 
 async def test_a_picture_that_stands_still_says_why(monkeypatch):
@@ -206,7 +233,7 @@ async def test_the_page_is_for_keyboards_screen_readers_and_phones():
                 reached.append(name)
                 if name == "compare":
                     press(Keys.ENTER)
-            assert reached[-5:] == ["mute", "compare", "whep", "fullscreen", "delete"]
+            assert reached[-6:] == ["mute", "compare", "whep", "rendition", "fullscreen", "delete"]
             peers.until(page.find("#compared").is_displayed, "Enter compares")
             page.run("document.querySelector('#split-at').focus()")
             press(Keys.ARROW_RIGHT)
