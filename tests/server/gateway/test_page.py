@@ -162,12 +162,9 @@ async def test_a_picture_that_stands_still_says_why(monkeypatch):
         script.silent = False
         await reads(page, "#still", "")
 
-        async def lost(data: bytes) -> None:
-            pass
-
         (peer,) = served.peers()
         with monkeypatch.context() as network:
-            network.setattr(peer._dtls, "_send_rtp", lost)
+            network.setattr(peer._dtls, "send", lambda packets: None)
             await reads(page, "#still", NOT_ARRIVING)
             page.run("window.asked = window.fetch; window.fetch = () => new Promise(() => {})")
             await reads(page, "#still", "No new picture. The server does not answer.")

@@ -98,7 +98,7 @@ async def test_a_link_that_is_too_slow_does_not_set_off_a_storm():
         sent_bps = (viewer.link.bytes_in - taken) * 8 / (time.monotonic() - from_s)
         share = (len(viewer.frames[0]) - seen) / (served.worker.frames - made)
         assert sent_bps < 3_400_000 * (1 + SHARE) * 1.1
-        assert share > 0.15
+        assert share > 0.05  # of what it could show, where it says little of what arrives
 
 
 async def test_one_viewer_gets_few_key_frames_for_many_requests():
