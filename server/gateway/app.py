@@ -33,6 +33,7 @@ from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
 from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
+from server.gateway.webrtc.ice import Network
 from server.settings import Settings
 
 WEB = Path(__file__).parent / "web"
@@ -82,7 +83,8 @@ def create_app(
     archive = Archive(settings.recording) if settings.recording.folder is not None else None
     streams = Streams(settings, placement, doors, metrics, events, capacity, archive)
     strangers = Strangers(settings, streams, kept)
-    sessions = whep.Sessions(settings, streams, refusals)
+    network = Network(settings.webrtc)
+    sessions = whep.Sessions(settings, streams, network, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
 
     @asynccontextmanager
@@ -101,7 +103,8 @@ def create_app(
                 task.cancel()
             await asyncio.wait(tasks)
             await streams.close()
-            await sessions.close()
+            await sessions.end()
+            network.close()
             await placement.close()
             if kept is not None:
                 kept.close()
