@@ -185,6 +185,10 @@ class AwaitPublisher(Message, frozen=True):
     opening: Count
 
 
+class NeedKeyframe(Message, frozen=True):
+    """Worker → gateway: what is published has to begin again with a key frame, as some of it was dropped."""
+
+
 class AudioFormat(_Part, frozen=True):
     """The AAC of HLS; WebRTC's Opus is always stereo at 48 kHz."""
 

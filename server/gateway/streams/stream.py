@@ -35,6 +35,7 @@ from server.wire.messages import (
     Heartbeat,
     JobImpossible,
     Message,
+    NeedKeyframe,
     Opened,
     PictureMissing,
     Reconnecting,
@@ -46,7 +47,7 @@ from server.wire.messages import (
     WorkerJob,
 )
 from server.wire.source_policy import SourcePolicy
-from server.wire.urls import mask_credentials, publish_address
+from server.wire.urls import find_scheme, mask_credentials, publish_address
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Stream:
         self._events = events
         self._publish_address = publish_address(settings.source)
         self._at_door = False
-        self._desk = Desk(
+        self.desk = Desk(
             settings.id,
             timeout_s=settings.source_timeout_s,
             send=lambda message: self._supervisor.send(message),
@@ -133,7 +134,7 @@ class Stream:
         worker."""
         before, job, ladder = self.settings, self._job(), _ladder(self.settings)
         self.settings, self._policy, self._limits = settings, policy, limits
-        self._desk.timeout_s = settings.source_timeout_s
+        self.desk.timeout_s = settings.source_timeout_s
         self.audience.take_for_granted(_is_always(settings))
         self.recording.wanted(settings.record)
         self.pushes.wanted(settings.push)
@@ -199,7 +200,7 @@ class Stream:
         self.figures.worker_started(isolated=worker.isolated)
         self.engine_load = None
         self._lost_opening = 0
-        self._desk.worker_gone()  # the one before
+        self.desk.worker_gone()  # the one before
         self._watch()
 
     def on_message(self, message: Message) -> None:
@@ -226,7 +227,9 @@ class Stream:
             case Stepped():
                 self._on_stepped(message)
             case AwaitPublisher():
-                self._desk.await_publisher(message.opening)
+                self.desk.await_publisher(message.opening)
+            case NeedKeyframe():
+                self.desk.request_key_frame()
             case JobImpossible():
                 self._fail(message.reason)
             case _:
@@ -243,7 +246,7 @@ class Stream:
         self._enter("quarantined", reason)
 
     def _worker_gone(self) -> None:
-        self._desk.worker_gone()
+        self.desk.worker_gone()
         self.outputs.interrupted()
 
     def release(self) -> None:
@@ -277,17 +280,22 @@ class Stream:
         self.outputs.ended()
         self._leave_door()
 
+    @property
+    def takes_whip(self) -> bool:
+        """Whether it waits for a publisher by WebRTC."""
+        return find_scheme(self.settings.source).reader == "whip"
+
     def _enter_door(self) -> None:
         if self._publish_address is not None:
-            self._doors.enter(self._publish_address, self._desk)
+            self._doors.enter(self._publish_address, self.desk)
             self._at_door = True
 
     def _leave_door(self) -> None:
+        self.desk.close()
         if self._at_door:
             assert self._publish_address is not None
             self._at_door = False
-            self._desk.close()
-            self._doors.leave(self._publish_address, self._desk)
+            self._doors.leave(self._publish_address, self.desk)
 
     def _on_video(self, packet: VideoPacket) -> None:
         self._video_pts = max(self._video_pts or 0, packet.pts)
@@ -363,6 +371,10 @@ class Stream:
 
     def _on_slow_viewer(self, count: int) -> None:
         self.figures.drop(Dropped(stage="publish", reason="slow_viewer", count=count))
+
+    def publisher_lost(self, count: int) -> None:
+        """So many pictures couldn't be decoded for what was lost on the publisher's way to us."""
+        self.figures.drop(Dropped(stage="decode", reason="before_keyframe", count=count))
 
     def _on_slow_worker(self, count: int) -> None:
         self.figures.drop(Dropped(stage="decode", reason="slow_worker", count=count))
