@@ -56,7 +56,7 @@ class RtpStream:
             return None
         if self._ends is None:
             frames = self._whole.get(self._channel)
-            return None if frames is None or packet.pts is None else frames.find(packet.pts)
+            return None if frames is None else frames.find(packet.pts)
         end = self._ends.find(packet)
         if end is None:
             return None
@@ -113,18 +113,19 @@ class _WholeFrames:
     def add(self, time: int, arrival_ns: int) -> None:
         self._arrivals.append((time, arrival_ns))
 
-    def find(self, pts: int) -> int | None:
-        """Arrival of the frame that libav gives with that timestamp."""
+    def find(self, pts: int | None) -> int | None:
+        """Arrival of the frame that libav gives with that timestamp, which AV1's first is without."""
         arrivals = list(self._arrivals)  # the other thread may add
         if not arrivals:
             return None
         near = 0  # the first, and where libav sets its clock
-        if self._shift is not None:
+        if self._shift is not None and pts is not None:
             shifts = [abs(_signed(pts - time - self._shift)) for time, _ in arrivals]
             nearest = min(range(len(shifts)), key=shifts.__getitem__)
             near = nearest if shifts[nearest] <= _NEAR_TICKS else 0
         time, arrival_ns = arrivals[near]
-        self._shift = _signed(pts - time)
+        if pts is not None:
+            self._shift = _signed(pts - time)
         for _ in range(near + 1):
             self._arrivals.popleft()
         return arrival_ns

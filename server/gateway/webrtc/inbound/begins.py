@@ -2,6 +2,8 @@
 
 from typing import Literal, assert_never
 
+from server.gateway.webrtc.inbound import vp9
+
 VideoCodec = Literal["H264", "VP8", "VP9", "AV1"]
 
 # ISO/IEC 14496-10, table 7-1, and RFC 6184, table 1.
@@ -16,8 +18,8 @@ def begins(codec: VideoCodec, payload: bytes) -> bool:
             return _h264(payload)
         case "VP8":
             return _vp8(payload)
-        case "VP9":  # RFC 9628, section 4.2: no inter-picture prediction, beginning of a frame
-            return len(payload) > 1 and payload[0] & 0x48 == 0x08
+        case "VP9":
+            return vp9.begins(payload)
         case "AV1":  # the RTP payload format's section 4.4: first packet of a coded video sequence
             return len(payload) > 1 and payload[0] & 0x08 != 0
         case _:

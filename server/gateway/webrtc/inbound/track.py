@@ -19,6 +19,7 @@ from aiortc.rtp import (
     unwrap_rtx,
 )
 
+from server.gateway.webrtc.inbound import vp9
 from server.gateway.webrtc.inbound.frames import Frames
 from server.gateway.webrtc.inbound.offer import Line, payload_type
 from server.gateway.webrtc.inbound.order import Lost, Order, Packet
@@ -76,11 +77,11 @@ class Track:
             if len(packet.payload) < 2 or self._ssrc is None:  # a probe of the bandwidth
                 return
             packet = unwrap_rtx(packet, payload_type=own, ssrc=self._ssrc)
-        elif self._ssrc is None:
-            self._ssrc = packet.ssrc
-        if packet.ssrc != self._ssrc:
-            return
-        self._statistics.add(packet)
+        else:
+            self._ssrc = packet.ssrc if self._ssrc is None else self._ssrc
+            if packet.ssrc != self._ssrc:
+                return
+            self._statistics.add(packet)
         kept = Packet(
             packet.sequence_number, packet.timestamp, bool(packet.marker), packet.payload, arrival_ns
         )
@@ -152,7 +153,8 @@ class Track:
             *(0x80, marker | payload_type(self._number), self._sent, packet.timestamp, self._number),
         )
         self._sent = (self._sent + 1) % (1 << 16)
-        return self._interleaved(2 * self._number, header + packet.payload)
+        payload = vp9.plain(packet.payload) if self.line.video == "VP9" else packet.payload
+        return self._interleaved(2 * self._number, header + payload)
 
     @staticmethod
     def _interleaved(channel: int, packet: bytes) -> bytes:
