@@ -53,7 +53,7 @@ class EncodedTrack(MediaStreamTrack):
 
 
 class WhipPublisher:
-    """Publishes a track to an address (RFC 9725). Owned by one task."""
+    """Publishes tracks to an address (RFC 9725), pictures as H.264. Owned by one task."""
 
     def __init__(self, url: str, *tracks: MediaStreamTrack) -> None:
         self._url = url
@@ -61,7 +61,7 @@ class WhipPublisher:
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         for track in tracks:
             transceiver = self.peer.addTransceiver(track, direction="sendonly")
-            if isinstance(track, EncodedTrack):
+            if track.kind == "video":
                 codecs = RTCRtpSender.getCapabilities("video").codecs
                 transceiver.setCodecPreferences([c for c in codecs if c.name in ("H264", "rtx")])
 
