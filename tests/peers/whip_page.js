@@ -1,5 +1,5 @@
-// Publishes Chromium's fake camera and microphone by WHIP; arguments: URL, codec or "", size, token.
-const [url, codec, width, height, token, done] = arguments;
+// Publishes Chromium's fake camera and microphone by WHIP; arguments: URL, codec or "", size.
+const [url, codec, width, height, done] = arguments;
 (async () => {
   const media = await navigator.mediaDevices.getUserMedia({
     video: { width: { exact: width }, height: { exact: height }, frameRate: 15 },
@@ -18,7 +18,6 @@ const [url, codec, width, height, token, done] = arguments;
   }
   await peer.setLocalDescription();
   const headers = { "Content-Type": "application/sdp" };
-  if (token) headers.Authorization = `Bearer ${token}`;
   const answer = await fetch(url, { method: "POST", headers, body: peer.localDescription.sdp });
   if (answer.status !== 201) return done(answer.status);
   const at = new URL(answer.headers.get("Location"), url);
