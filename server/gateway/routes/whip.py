@@ -61,7 +61,7 @@ class Publishers:
         stream = self._streams.get(stream_id)
         if stream.state == "failed":
             raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
-        if not stream.takes_whip:
+        if not stream.entrance.takes_whip:
             raise NotPublished(f"stream {stream_id!r} has a source of its own; it must be whip:")
         self._streams.check_open()
         offer = parse_offer(sdp)
