@@ -42,7 +42,7 @@ def open_source(
         case "network" if publish_address(url) is not None:
             assert inbox is not None, "only a gateway's worker has publishers"
             return PublishedSource(url, inbox, max_size=max_size, timeout_s=timeout_s, stop=stop)
-        case "whip":
+        case "whip" | "stdin":
             assert inbox is not None, "only a gateway's worker has publishers"
             return PublishedSource(url, inbox, max_size=max_size, timeout_s=timeout_s, stop=stop)
         case "network":
