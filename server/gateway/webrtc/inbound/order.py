@@ -37,13 +37,15 @@ class Order:
         self._waiting: dict[int, Packet] = {}
         self._missing: dict[int, tuple[float, float]] = {}  # since when, and when it was asked for
 
-    def add(self, packet: Packet, now_s: float) -> Iterator[Packet | Lost]:
-        """What can be given now."""
+    def add(self, packet: Packet, now_s: float, *, again: bool = False) -> Iterator[Packet | Lost]:
+        """What can be given now. `again`: it is a retransmission; senders probe the network by many of those,
+        of what has come long ago."""
         if self._next is None:
             self._next = self._highest = packet.number
             self._highest -= 1
         number = self._highest + _signed(packet.number - self._highest)
-        self._old = self._old + 1 if number < self._next else 0
+        if not again:
+            self._old = self._old + 1 if number < self._next else 0
         if self._old >= _OLD_IN_A_ROW or number >= self._next + MOST_WAITING:
             self._waiting.clear()
             self._missing.clear()

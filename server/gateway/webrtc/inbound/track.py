@@ -73,7 +73,8 @@ class Track:
     def rtp(self, packet: RtpPacket, arrival_ns: int, now_s: float) -> Iterator[Piece]:
         """What is whole with this packet."""
         own, *_ = self.line.payload_types
-        if packet.payload_type != own:
+        again = packet.payload_type != own
+        if again:
             if len(packet.payload) < 2 or self._ssrc is None:  # a probe of the bandwidth
                 return
             packet = unwrap_rtx(packet, payload_type=own, ssrc=self._ssrc)
@@ -85,7 +86,7 @@ class Track:
         kept = Packet(
             packet.sequence_number, packet.timestamp, bool(packet.marker), packet.payload, arrival_ns
         )
-        yield from self._pieces(self._order.add(kept, now_s))
+        yield from self._pieces(self._order.add(kept, now_s, again=again))
 
     def expire(self, now_s: float) -> Iterator[Piece]:
         """What no longer waits for what is missing."""

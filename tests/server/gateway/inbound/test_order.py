@@ -53,6 +53,13 @@ def test_a_sender_that_counts_anew_is_followed():
     assert out[1:] == list(range(400 - len(out) + 1, 400))
 
 
+def test_probes_that_send_old_packets_again_are_no_new_count():
+    order = Order(patience_s=0.2)
+    list(order.add(packet(1000), 0.0))
+    assert not [item for _ in range(200) for item in order.add(packet(900), 0.0, again=True)]
+    assert given(order.add(packet(1001), 0.0)) == [1001]
+
+
 def test_nothing_waits_beyond_its_bound():
     order = Order(patience_s=1e9)
     list(order.add(packet(0), 0.0))
