@@ -5,6 +5,7 @@ import asyncio
 import itertools
 import json
 import os
+import secrets
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if not is_loopback(base):
         raise ValueError(f"--url {args.url}: must be this machine, whose processes are hurt")
     stay_on_loopback()
-    with own_stream(base, f"synthetic:?size={width}x{height}&fps={args.fps}") as stream:
+    stream = f"loadtest-{secrets.token_hex(3)}"
+    with own_stream(base, stream, f"synthetic:?size={width}x{height}&fps={args.fps}"):
         rows = asyncio.run(measure(base, stream, args.fault or list(FAULTS), args.tries, args.pause))
     load = os.getloadavg()[0]
     if args.json:

@@ -29,6 +29,7 @@ from loadtest.swarm import is_loopback, sleep_until
 from loadtest.viewer import Viewer, stay_on_loopback
 from loadtest.viewers import Spread
 from loadtest.ways import WAYS_IN, HlsOrigin, Published, Udp, WayIn
+from loadtest.whip import Whip
 
 WayOut = Literal["whep", "hls"]
 WAYS_OUT: tuple[WayOut, ...] = get_args(WayOut)
@@ -94,9 +95,10 @@ def run(args: argparse.Namespace) -> int:
         stay_on_loopback()
     pairs: list[Pair] = []
     for way_in in ways_in:
-        make_way, url = _way(way_in, base, args.port, args.fps)
+        stream = f"loadtest-{secrets.token_hex(3)}"
+        make_way, url = _way(way_in, base, stream, args.port, args.fps)
         source = NumberedSource(make_way, width=width, height=height, fps=args.fps)
-        with closing(source.way), own_stream(base, url(source)) as stream, source:
+        with closing(source.way), own_stream(base, stream, url(source)), source:
             wait_until_running(base, stream)
             pairs += asyncio.run(measure(base, stream, source, way_in, ways_out, args.duration))
     report = Report(size=args.size, fps=args.fps, pairs=pairs)
@@ -105,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _way(
-    way_in: WayIn, base: str, port: int, fps: int
+    way_in: WayIn, base: str, stream: str, port: int, fps: int
 ) -> tuple[Callable[[OnSent], Way], Callable[[NumberedSource], str]]:
     """How to send, and what the service is to open for it."""
     host = urlsplit(base).hostname or ""
@@ -120,6 +122,8 @@ def _way(
             path = f"live/{key}"
             url = f"{way_in}://{netloc}/{path}?listen=1"
             return partial(Published, f"{way_in}://{target}/{path}"), lambda source: url
+        case "whip":
+            return partial(Whip, urljoin(base, f"whip/{stream}")), lambda source: "whip:"
         case "hls":
             ours = _own_address(base)
             origin = partial(HlsOrigin, ours, fps)
@@ -134,15 +138,14 @@ def _own_address(base: str) -> str:
 
 
 @contextmanager
-def own_stream(base: str, source: str) -> Iterator[str]:
+def own_stream(base: str, stream: str, source: str) -> Iterator[None]:
     """A stream of the load test's own on the service; deleted afterwards."""
-    stream = f"loadtest-{secrets.token_hex(3)}"
     body = json.dumps({"id": stream, "source": source}).encode()
     answer = request("POST", urljoin(base, "api/streams"), body, "application/json")
     if answer.status != 201:
         raise ServerError(f"{base} refuses the stream: {answer.reason()}")
     try:
-        yield stream
+        yield
     finally:
         request("DELETE", urljoin(base, f"api/streams/{stream}"))
 

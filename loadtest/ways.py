@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from loadtest.numbered_source import OnSent
 
-WayIn = Literal["udp", "rtmp", "rtsp", "hls"]
+WayIn = Literal["udp", "rtmp", "rtsp", "hls", "whip"]
 WAYS_IN: tuple[WayIn, ...] = get_args(WayIn)
 
 _DATAGRAM_BYTES = 7 * 188

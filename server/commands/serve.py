@@ -39,7 +39,11 @@ BACKLOG = 512
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", help="URL or file of one stream to serve, beside the settings'")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        help="URL or file of one stream to serve, beside the settings'; -: MPEG-TS on standard input",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML)")
     parser.add_argument("--host", help="address to listen at")
     parser.add_argument("--port", type=int, help="TCP port to listen at; 0: any free one")
@@ -146,7 +150,8 @@ def _settings(args: argparse.Namespace) -> Settings:
         if getattr(args, key) is not None:
             tables["server"][key] = getattr(args, key)
     if args.source is not None:
-        tables["streams"] = (*tables["streams"], {"id": _name(args.source), "source": args.source})
+        source = "stdin:" if args.source == "-" else args.source
+        tables["streams"] = (*tables["streams"], {"id": _name(args.source), "source": source})
     return check(tables, "command line")
 
 

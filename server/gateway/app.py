@@ -26,13 +26,14 @@ from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.reload import Reloader
-from server.gateway.routes import api, health, hls, recordings, viewers, whep
+from server.gateway.routes import api, health, hls, recordings, viewers, whep, whip
 from server.gateway.routes import events as event_routes
 from server.gateway.streams.events import Events
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
 from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
+from server.gateway.webrtc.ice import Network
 from server.settings import Settings
 
 WEB = Path(__file__).parent / "web"
@@ -82,7 +83,9 @@ def create_app(
     archive = Archive(settings.recording) if settings.recording.folder is not None else None
     streams = Streams(settings, placement, doors, metrics, events, capacity, archive)
     strangers = Strangers(settings, streams, kept)
-    sessions = whep.Sessions(settings, streams, refusals)
+    network = Network(settings.webrtc)
+    sessions = whep.Sessions(settings, streams, network, refusals)
+    publishers = whip.Publishers(settings, streams, network, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
 
     @asynccontextmanager
@@ -101,7 +104,8 @@ def create_app(
                 task.cancel()
             await asyncio.wait(tasks)
             await streams.close()
-            await sessions.close()
+            await asyncio.gather(sessions.end(), publishers.end())
+            network.close()
             await placement.close()
             if kept is not None:
                 kept.close()
@@ -127,6 +131,7 @@ def create_app(
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(viewers.router(sessions, guard))
+    app.include_router(whip.router(publishers, settings, guard))
     app.include_router(hls.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))
@@ -137,7 +142,13 @@ def create_app(
         return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
 
     reloader = Reloader(
-        settings, streams=streams, strangers=strangers, sessions=sessions, events=events, guard=guard
+        settings,
+        streams=streams,
+        strangers=strangers,
+        sessions=sessions,
+        publishers=publishers,
+        events=events,
+        guard=guard,
     )
     return Gateway(SafeHeaders(app, server=settings.server), streams, sessions, reloader)
 

@@ -121,6 +121,18 @@ class StreamFailed(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class NotPublished(GatewayError):
+    """The stream is there, and waits for no publisher."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class AlreadyPublished(GatewayError):
+    """Somebody publishes the stream."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class NotKept(GatewayError):
     """The file that streams are kept in over a restart can't be written."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from server.gateway.auth.guard import Guard
 from server.gateway.errors import GatewayError, StreamNotFound
 from server.gateway.routes.whep import Sessions
+from server.gateway.routes.whip import Publishers
 from server.gateway.streams.events import Events
 from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
@@ -38,6 +39,7 @@ class Reloader:
         streams: Streams,
         strangers: Strangers,
         sessions: Sessions,
+        publishers: Publishers,
         events: Events,
         guard: Guard,
     ) -> None:
@@ -45,6 +47,7 @@ class Reloader:
         self._streams = streams
         self._strangers = strangers
         self._sessions = sessions
+        self._publishers = publishers
         self._events = events
         self._guard = guard
         self._reloading = asyncio.Lock()
@@ -60,7 +63,7 @@ class Reloader:
                 self._guard.reload(settings.auth)  # the JWT keys may be others in the same file
                 self._events.end_all()
             self._settings = settings
-            self._streams.settings = self._sessions.settings = settings
+            self._streams.settings = self._sessions.settings = self._publishers.settings = settings
             self._events.limits = settings.limits
             if fixed := _differing(wanted, settings):
                 log.warning("settings that need a restart: %s", ", ".join(fixed))

@@ -26,6 +26,7 @@ class Limits(Table):
     # Of one WebRTC viewer. Each makes us send packets to an address that the viewer chooses.
     max_candidates: int = Field(default=20, ge=1, le=100)
     ice_timeout_s: float = Field(default=8.0, gt=0, le=60)  # a viewer unreachable for so long loses its seat
+    max_publisher_bps: int = Field(default=20_000_000, ge=100_000)  # of one WebRTC publisher
     # What the feedback of all viewers of one stream may cost it; they get the others' key frames, too.
     feedback_keyframe_every_s: float = Field(default=2.0, ge=0.5, le=60)
     # Of a source that has not been opened yet: 640×360 at 25 frames a second.

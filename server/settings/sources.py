@@ -15,7 +15,17 @@ from server.wire.urls import SCHEMES
 class Sources(Table):
     """What streams that the API makes may read; those of the settings may read anything."""
 
-    schemes: tuple[str, ...] = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "synthetic", "demo")
+    schemes: tuple[str, ...] = (
+        "rtsp",
+        "rtsps",
+        "rtmp",
+        "rtmps",
+        "http",
+        "https",
+        "whip",
+        "synthetic",
+        "demo",
+    )
     hosts: tuple[str, ...] = ()  # names, addresses and networks beside public addresses
     folders: tuple[str, ...] = ()  # that files may lie in
     listen_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()  # of listen=1 and UDP

@@ -16,6 +16,7 @@ from server.wire.messages import (
     Heartbeat,
     JobImpossible,
     Message,
+    NeedKeyframe,
     Opened,
     PictureMissing,
     Prepare,
@@ -48,6 +49,7 @@ _DECODER = msgspec.msgpack.Decoder(
     | PublisherGone
     | Stop
     | AwaitPublisher
+    | NeedKeyframe
     | Opened
     | EngineLoad
     | VideoPacket

@@ -32,7 +32,7 @@ DropReason = Literal[
 LoadState = Literal["loading", "ready", "failed"]
 BICUBIC = "bicubic"  # the backend that stands in for a network's
 AudioCodec = Literal["aac", "opus"]
-PublishedFormat = Literal["flv", "rtsp"]
+PublishedFormat = Literal["flv", "rtsp", "mpegts"]
 # Where a decoder can begin; what it has to know before; what needs all that came before.
 PieceKind = Literal["start", "header", "rest"]
 
@@ -152,8 +152,9 @@ class Published(Message, frozen=True):
 
 
 class PublishedData(Message, frozen=True):
-    """Gateway → worker: whole FLV tags, or whole RTP and RTCP packets as RTSP interleaves them, channel 2n
-    being RTP of the description's track n. Empty: nothing yet that a decoder could begin with."""
+    """Gateway → worker: whole FLV tags, whole MPEG-TS packets, or whole RTP and RTCP packets as RTSP
+    interleaves them, channel 2n being RTP of the description's track n. Empty: nothing yet that a decoder
+    could begin with."""
 
     opening: Count
     kind: PieceKind
@@ -183,6 +184,10 @@ class AwaitPublisher(Message, frozen=True):
     """
 
     opening: Count
+
+
+class NeedKeyframe(Message, frozen=True):
+    """Worker → gateway: what is published has to begin again with a key frame, as some of it was dropped."""
 
 
 class AudioFormat(_Part, frozen=True):

@@ -15,7 +15,7 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*):")
 class Scheme:
     """`reader` names what opens it (`server.worker.ingest.open`)."""
 
-    reader: Literal["file", "demo", "synthetic", "network"]
+    reader: Literal["file", "demo", "synthetic", "network", "whip", "stdin"]
 
 
 # The one table: the settings refuse what is not in it, and a new scheme of libav's is a line here.
@@ -27,6 +27,8 @@ SCHEMES = {
     "http": Scheme(reader="network"),
     "https": Scheme(reader="network"),
     "udp": Scheme(reader="network"),
+    "whip": Scheme(reader="whip"),
+    "stdin": Scheme(reader="stdin"),
     "synthetic": Scheme(reader="synthetic"),
     "demo": Scheme(reader="demo"),
     "file": Scheme(reader="file"),

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from tomllib import TOMLDecodeError, loads
+from typing import get_args
 
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsParameters
 from aiortc.rtcicetransport import RTCIceParameters
-from aiortc.rtp import RtcpPacket
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import RtcpPacket, RtpPacket
 
 from server.gateway.errors import InvalidOffer
 from server.gateway.hls import playlist
@@ -15,8 +17,12 @@ from server.gateway.hls.sink import HlsSink
 from server.gateway.publish import Admission, Malformed, Publication
 from server.gateway.publish.rtmp.dialogue import RtmpDialogue
 from server.gateway.publish.rtsp.dialogue import RtspDialogue
+from server.gateway.webrtc.inbound import offer as inbound
+from server.gateway.webrtc.inbound.begins import VideoCodec
+from server.gateway.webrtc.inbound.track import Track
 from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_fragment, parse_offer
 from server.gateway.webrtc.rtp import h264_frame
+from server.gateway.webrtc.session import Local
 from server.settings import Hls, check
 from server.wire.codec import Decoder, ProtocolError, encode
 from server.wire.messages import PieceKind, Trace, VideoPacket
@@ -26,6 +32,7 @@ from tests.conftest import ROOT
 from tests.server.gateway.publish import handmade
 from tests.server.gateway.scripted_media import FRAME_TICKS, Encoder, opened
 from tests.server.gateway.test_negotiate import CHROMIUM_OFFER
+from tests.server.gateway.test_whip import OFFER as WHIP_OFFER
 from tests.server.wire.test_messages import MESSAGES
 from tests.server.worker.test_rtp import Server as RtpServer
 from tests.server.worker.test_transport import Handmade
@@ -50,6 +57,38 @@ def _offer(data: bytes) -> None:
         dtls=RTCDtlsParameters(fingerprints=[RTCDtlsFingerprint(algorithm="sha-256", value="5A")]),
         sources={line.mid: Sources(ssrc=1, rtx_ssrc=2, cname="x") for line in offer.lines},
     )
+
+
+def _whip_offer(data: bytes) -> None:
+    offer = inbound.parse_offer(data.decode(errors="replace"))
+    local = Local(
+        ice=RTCIceParameters(usernameFragment="ufrag", password="password"),
+        candidates=[],
+        dtls=RTCDtlsParameters(fingerprints=[RTCDtlsFingerprint(algorithm="sha-256", value="5A")]),
+    )
+    inbound.answer_sdp(offer, local, session_id=1)
+    assert offer.description.decode()
+
+
+def _published_rtp(data: bytes) -> None:
+    """A publisher's packets, a length before each, as pictures of every codec and as sound."""
+    for video in (*get_args(VideoCodec), None):
+        codec = RTCRtpCodecParameters(mimeType="x/x", clockRate=90_000, payloadType=96)
+        rtx = RTCRtpCodecParameters(mimeType="x/rtx", clockRate=90_000, payloadType=97)
+        line = inbound.Line(index=0, mid="0", video=video, codec=codec, rtx=rtx, extensions={})
+        track, at, now_s, given = Track(0, line), 0, 0.0, 0
+        while at + 2 <= len(data):
+            end = at + 2 + int.from_bytes(data[at : at + 2])
+            try:
+                packet = RtpPacket.parse(data[at + 2 : end])
+            except ValueError:
+                packet = None
+            at, now_s = end, now_s + 0.01
+            pieces = [] if packet is None else list(track.rtp(packet, 1, now_s))
+            given += sum(len(piece.data) for piece in [*pieces, *track.expire(now_s)])
+            for answer in (*track.nacks(now_s), track.picture_loss(), track.receiver_report(now_s)):
+                assert answer is None or RtcpPacket.parse(answer)
+        assert given < 4 * len(data) + 1000
 
 
 def _settings(data: bytes) -> None:
@@ -193,6 +232,25 @@ _RTSP = b"".join(
 _RTP = b"".join(rtp_server.frame(time * 3600) for rtp_server in [RtpServer()] for time in range(20))
 _TRANSPORT = b"".join(frames.pes(bytes(300)) for frames in [Handmade()] for _ in range(20))
 
+_PAYLOADS = ("67640028", "7c85ffff", "10000000", "9b973610014000f0824983", "dd97370286004092", "180a0bff")
+_PUBLISHED = [
+    b"".join(
+        len(data).to_bytes(2) + data
+        for number in range(30)
+        for data in [
+            RtpPacket(
+                payload_type=97 if number % 7 == 6 else 96,
+                marker=number % 3 == 2,
+                sequence_number=(65_520 + number + number // 10) % (1 << 16),
+                timestamp=number // 3 * 4500,
+                ssrc=1,
+                payload=bytes.fromhex(payload),
+            ).serialize()
+        ]
+    )
+    for payload in _PAYLOADS
+]
+
 TARGETS = {
     "offer": Target(seeds=[CHROMIUM_OFFER.encode()], run=_offer, refusal=(InvalidOffer,)),
     "candidates": Target(
@@ -200,6 +258,8 @@ TARGETS = {
         run=lambda data: parse_fragment(data.decode(errors="replace")),
         refusal=(InvalidOffer,),
     ),
+    "publisher's offer": Target(seeds=[WHIP_OFFER.encode()], run=_whip_offer, refusal=(InvalidOffer,)),
+    "publisher's packets": Target(seeds=_PUBLISHED, run=_published_rtp, refusal=()),
     # aiortc's transport drops what its parser refuses by ValueError; anything else would end the viewer.
     "rtcp": Target(seeds=[NACK, PLI, REPORT], run=_rtcp, refusal=(ValueError,)),
     "messages": Target(

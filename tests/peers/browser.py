@@ -21,6 +21,9 @@ FLAGS = (
     "--disable-gpu",
     "--mute-audio",
     "--allow-loopback-in-peer-connection",
+    # A camera and a microphone, whom nobody asks.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 )
 
 

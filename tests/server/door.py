@@ -8,7 +8,7 @@ from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
 from server.settings import Limits
 from server.wire.codec import Decoder, encode
-from server.wire.messages import AwaitPublisher, Message
+from server.wire.messages import AwaitPublisher, Message, NeedKeyframe
 from server.wire.urls import PublishAddress
 from server.worker.ingest.inbox import PublisherInbox
 
@@ -45,6 +45,9 @@ class DoorThread:
         return True
 
     def _hear(self, message: Message) -> None:
+        if isinstance(message, NeedKeyframe):
+            self._loop.call_soon_threadsafe(self._desk.request_key_frame)
+            return
         assert isinstance(message, AwaitPublisher)
         self._loop.call_soon_threadsafe(self._desk.await_publisher, message.opening)
 

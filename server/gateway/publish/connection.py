@@ -126,6 +126,9 @@ class PublisherConnection(asyncio.Protocol):
         self._transport.write_eof()
         self._deadline = asyncio.get_running_loop().call_later(_LINGER_S, self._transport.abort)
 
+    def request_key_frame(self) -> None:
+        pass  # an encoder that pushes has key frames at its own times
+
     def abort(self) -> None:
         self._cut("the stream ends")
 

@@ -22,6 +22,10 @@ class Publisher(Protocol):
 
     def hang_up(self, reason: str) -> None: ...
 
+    def request_key_frame(self) -> None:
+        """A decoder begins; does nothing where the protocol has no word for that."""
+        ...
+
 
 class Desk:
     """`send` returns False where the worker is too slow to take a message. Then nothing is sent until a
@@ -113,6 +117,7 @@ class Desk:
         else:
             self._slow = True
             self._held_since_s = self._held_since_s or self._heard_s
+            self.request_key_frame()
             self._hold(picture, arrival_ns)
 
     # The worker's side
@@ -124,6 +129,11 @@ class Desk:
             self._end_opening(self._fault)
         elif self._publisher is not None:
             self._serve()
+
+    def request_key_frame(self) -> None:
+        """The worker's decoder has to begin again."""
+        if self._publisher is not None:
+            self._publisher.request_key_frame()
 
     def worker_gone(self) -> None:
         self._opening, self._served = None, False
@@ -148,6 +158,7 @@ class Desk:
                 description=self._publication.description,
             )
         )
+        self.request_key_frame()
 
     def _hold(self, picture: bool, arrival_ns: int) -> None:
         if self._slow and picture:

@@ -14,6 +14,7 @@ from server.gateway.publish.connection import PublisherConnection
 from server.gateway.publish.desk import Desk
 from server.gateway.publish.rtmp.dialogue import RtmpDialogue
 from server.gateway.publish.rtsp.dialogue import RtspDialogue
+from server.gateway.publish.stdin import StandardInput
 from server.settings import Limits
 from server.wire.urls import PublishAddress, PublishProtocol
 
@@ -50,6 +51,7 @@ class Doors:
         # Publishers count by themselves: viewers can't keep them out, nor they viewers.
         self._connections = Connections(limits, refusals, proxies=())
         self._wrong_keys = WrongKeys(limits, refusals)
+        self.stdin = StandardInput()
         self._doors: dict[tuple[PublishProtocol, str, int], Door] = {}
 
     def enter(self, address: PublishAddress, desk: Desk) -> None:

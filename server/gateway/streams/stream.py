@@ -19,6 +19,7 @@ from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.streams.audience import Audience
+from server.gateway.streams.entrance import Entrance
 from server.gateway.streams.events import Events
 from server.gateway.streams.outputs import Outputs
 from server.gateway.streams.pushes import StreamPushes
@@ -35,6 +36,7 @@ from server.wire.messages import (
     Heartbeat,
     JobImpossible,
     Message,
+    NeedKeyframe,
     Opened,
     PictureMissing,
     Reconnecting,
@@ -46,7 +48,7 @@ from server.wire.messages import (
     WorkerJob,
 )
 from server.wire.source_policy import SourcePolicy
-from server.wire.urls import mask_credentials, publish_address
+from server.wire.urls import mask_credentials
 
 log = logging.getLogger(__name__)
 
@@ -92,16 +94,14 @@ class Stream:
         self.recording = StreamRecording(settings.id, archive, self.figures.metrics, events)
         self.pushes = StreamPushes(settings.id, self.figures.metrics, events)
         self.outputs.play(self.audience.plays)
-        self._doors = doors
         self._events = events
-        self._publish_address = publish_address(settings.source)
-        self._at_door = False
-        self._desk = Desk(
+        self.desk = Desk(
             settings.id,
             timeout_s=settings.source_timeout_s,
             send=lambda message: self._supervisor.send(message),
             on_drop=self._on_slow_worker,
         )
+        self.entrance = Entrance(doors, self.desk)
         self.started = datetime.now(UTC)
         self.created = created or self.started
         self.opened: Opened | None = None
@@ -118,7 +118,7 @@ class Stream:
     def start(self) -> None:
         log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
         self._events.tell("created", self.id)
-        self._enter_door()
+        self.entrance.open(self.settings.source)
         self.recording.wanted(self.settings.record)
         self.pushes.wanted(self.settings.push)
         self._task = asyncio.create_task(self._supervise())
@@ -133,14 +133,13 @@ class Stream:
         worker."""
         before, job, ladder = self.settings, self._job(), _ladder(self.settings)
         self.settings, self._policy, self._limits = settings, policy, limits
-        self._desk.timeout_s = settings.source_timeout_s
+        self.desk.timeout_s = settings.source_timeout_s
         self.audience.take_for_granted(_is_always(settings))
         self.recording.wanted(settings.record)
         self.pushes.wanted(settings.push)
         if before.source != settings.source:
-            self._leave_door()
-            self._publish_address = publish_address(settings.source)
-            self._enter_door()
+            self.entrance.close()
+            self.entrance.open(settings.source)
         if self.level and ladder != _ladder(settings):
             self.figures.metrics.step(self.level, 0)
             self.level, self.stepped = 0, None
@@ -162,7 +161,7 @@ class Stream:
         """Tells every viewer that nothing follows and lets the worker go; what HLS has stays."""
         if self._task is not None:
             self._task.cancel()
-            self._leave_door()
+            self.entrance.close()
         self._enter("stopped")
         self.outputs.ended()  # the last segment is recorded, too
         self.audience.close()
@@ -199,7 +198,7 @@ class Stream:
         self.figures.worker_started(isolated=worker.isolated)
         self.engine_load = None
         self._lost_opening = 0
-        self._desk.worker_gone()  # the one before
+        self.desk.worker_gone()  # the one before
         self._watch()
 
     def on_message(self, message: Message) -> None:
@@ -226,7 +225,9 @@ class Stream:
             case Stepped():
                 self._on_stepped(message)
             case AwaitPublisher():
-                self._desk.await_publisher(message.opening)
+                self.desk.await_publisher(message.opening)
+            case NeedKeyframe():
+                self.desk.request_key_frame()
             case JobImpossible():
                 self._fail(message.reason)
             case _:
@@ -243,7 +244,7 @@ class Stream:
         self._enter("quarantined", reason)
 
     def _worker_gone(self) -> None:
-        self._desk.worker_gone()
+        self.desk.worker_gone()
         self.outputs.interrupted()
 
     def release(self) -> None:
@@ -275,19 +276,7 @@ class Stream:
         """Nothing follows: who watches is told so, instead of being left to wait."""
         self._enter("failed", reason)
         self.outputs.ended()
-        self._leave_door()
-
-    def _enter_door(self) -> None:
-        if self._publish_address is not None:
-            self._doors.enter(self._publish_address, self._desk)
-            self._at_door = True
-
-    def _leave_door(self) -> None:
-        if self._at_door:
-            assert self._publish_address is not None
-            self._at_door = False
-            self._desk.close()
-            self._doors.leave(self._publish_address, self._desk)
+        self.entrance.close()
 
     def _on_video(self, packet: VideoPacket) -> None:
         self._video_pts = max(self._video_pts or 0, packet.pts)
@@ -363,6 +352,10 @@ class Stream:
 
     def _on_slow_viewer(self, count: int) -> None:
         self.figures.drop(Dropped(stage="publish", reason="slow_viewer", count=count))
+
+    def publisher_lost(self, count: int) -> None:
+        """So many pictures couldn't be decoded for what was lost on the publisher's way to us."""
+        self.figures.drop(Dropped(stage="decode", reason="before_keyframe", count=count))
 
     def _on_slow_worker(self, count: int) -> None:
         self.figures.drop(Dropped(stage="decode", reason="slow_worker", count=count))

@@ -53,18 +53,25 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """A viewer's offer, understood. All lines share one transport; the other m-lines are declined."""
+class Remote:
+    """How a client is reached, by its offer."""
 
-    media: tuple[MediaDescription, ...]
-    lines: tuple[Line, ...]
     ice: RTCIceParameters
     ice_candidates: tuple[RTCIceCandidate, ...]
     ice_candidates_complete: bool
     dtls: RTCDtlsParameters
-    # The viewer opens DTLS wherever it leaves us the choice: as its client we would offer ECDSA ciphers
+    # The client opens DTLS wherever it leaves us the choice: as its client we would offer ECDSA ciphers
     # only, and GStreamer's certificate is RSA.
     dtls_role: str  # ours: "server" or "client"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A viewer's offer, understood. All lines share one transport; the other m-lines are declined."""
+
+    remote: Remote
+    media: tuple[MediaDescription, ...]
+    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +94,15 @@ def parse_offer(
 
     Raises InvalidOffer where this is no SDP, or no offer of a viewer we could serve.
     """
+    session = parse_session(sdp)
+    lines = tuple(_lines(session, sent or {}, renditions))
+    if not any(line.rendition is not None for line in lines):
+        raise InvalidOffer("the offer has no video m-line with H264/90000 that may receive")
+    return Offer(media=tuple(session.media), lines=lines, remote=parse_remote(session.media[lines[0].index]))
+
+
+def parse_session(sdp: str) -> SessionDescription:
+    """Raises InvalidOffer where this is no SDP, or has no m-line or too many."""
     try:
         session = SessionDescription.parse(sdp)
     except (
@@ -103,22 +119,21 @@ def parse_offer(
         raise InvalidOffer("the offer has no m-line")
     if len(session.media) > MAX_LINES:
         raise InvalidOffer(f"the offer has {len(session.media)} m-lines; {MAX_LINES} are the limit")
-    lines = tuple(_lines(session, sent or {}, renditions))
-    if not any(line.rendition is not None for line in lines):
-        raise InvalidOffer("the offer has no video m-line with H264/90000 that may receive")
-    primary = session.media[lines[0].index]
-    if primary.ice is None or not primary.ice.usernameFragment or not primary.ice.password:
+    return session
+
+
+def parse_remote(media: MediaDescription) -> Remote:
+    """The transport of that m-line. Raises InvalidOffer where it is none for WebRTC."""
+    if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
         raise InvalidOffer("the offer lacks ice-ufrag or ice-pwd")
-    if primary.dtls is None or not primary.dtls.fingerprints:
+    if media.dtls is None or not media.dtls.fingerprints:
         raise InvalidOffer("the offer lacks a DTLS fingerprint or setup attribute")
-    return Offer(
-        media=tuple(session.media),
-        lines=lines,
-        ice=primary.ice,
-        ice_candidates=tuple(primary.ice_candidates),
-        ice_candidates_complete=primary.ice_candidates_complete,
-        dtls=primary.dtls,
-        dtls_role="client" if primary.dtls.role == "server" else "server",
+    return Remote(
+        ice=media.ice,
+        ice_candidates=tuple(media.ice_candidates),
+        ice_candidates_complete=media.ice_candidates_complete,
+        dtls=media.dtls,
+        dtls_role="client" if media.dtls.role == "server" else "server",
     )
 
 
@@ -161,7 +176,7 @@ def _lines(
             rendition=rendition,
             clock_hz=VIDEO_CLOCK_HZ if media.kind == "video" else AUDIO_CLOCK_HZ,
             codec=codec,
-            rtx=_rtx(media, codec),
+            rtx=find_rtx(media, codec),
             extensions=extensions,
         )
 
@@ -216,7 +231,8 @@ def _as_sent(codec: RTCRtpCodecParameters, sent: ProfileLevel | None) -> RTCRtpC
     return replace(codec, parameters={**codec.parameters, "profile-level-id": answered})
 
 
-def _rtx(media: MediaDescription, codec: RTCRtpCodecParameters) -> RTCRtpCodecParameters | None:
+def find_rtx(media: MediaDescription, codec: RTCRtpCodecParameters) -> RTCRtpCodecParameters | None:
+    """How that codec's packets are sent again (RFC 4588), where the line has it."""
     for other in media.rtp.codecs:
         if other.name.lower() == "rtx" and other.parameters.get("apt") == codec.payloadType:
             return other
@@ -242,13 +258,13 @@ def answer_sdp(
     for index, offered in enumerate(offer.media):
         line = lines.get(index)
         if line is None:
-            session.media.append(_declined(offered))
+            session.media.append(decline(offered))
             continue
         answered = _accepted(line, offered.profile, sources[line.mid], first)
         answered.ice = ice
         answered.ice_candidates = candidates
         answered.ice_candidates_complete = True
-        answered.dtls = RTCDtlsParameters(fingerprints=dtls.fingerprints, role=offer.dtls_role)
+        answered.dtls = RTCDtlsParameters(fingerprints=dtls.fingerprints, role=offer.remote.dtls_role)
         if candidates:
             answered.host, answered.port = candidates[0].ip, candidates[0].port
         session.media.append(answered)
@@ -276,7 +292,8 @@ def _accepted(line: Line, profile: str, sources: Sources, first: Rendition) -> M
     return media
 
 
-def _declined(offered: MediaDescription) -> MediaDescription:
+def decline(offered: MediaDescription) -> MediaDescription:
+    """The answer to an m-line that isn't used."""
     media = MediaDescription(kind=offered.kind, port=0, profile=offered.profile, fmt=offered.fmt)
     media.host = "0.0.0.0"
     media.direction = "inactive"

@@ -5,7 +5,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from server.wire.messages import AwaitPublisher, Message, Published, PublishedData, PublisherGone
+from server.wire.messages import (
+    AwaitPublisher,
+    Message,
+    NeedKeyframe,
+    Published,
+    PublishedData,
+    PublisherGone,
+)
 
 _MOST_BYTES = 8 << 20
 _LONGEST_S = 3.0  # what waits for longer is no longer live
@@ -67,6 +74,11 @@ class PublisherInbox:
         first = next((m for m in self._waiting if isinstance(m, PublishedData)), message)
         full = self._bytes + len(message.data) > _MOST_BYTES
         late = message.arrival_ns - first.arrival_ns > _LONGEST_S * 1e9
-        self._dropping = full or late or (self._dropping and message.kind != "start")
+        before, self._dropping = (
+            self._dropping,
+            full or late or (self._dropping and message.kind != "start"),
+        )
+        if self._dropping and not before:
+            self._send(NeedKeyframe())
         # What a decoder has to know later costs little, unless somebody makes it.
         return not self._dropping or (message.kind == "header" and not full)

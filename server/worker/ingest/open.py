@@ -42,5 +42,8 @@ def open_source(
         case "network" if publish_address(url) is not None:
             assert inbox is not None, "only a gateway's worker has publishers"
             return PublishedSource(url, inbox, max_size=max_size, timeout_s=timeout_s, stop=stop)
+        case "whip" | "stdin":
+            assert inbox is not None, "only a gateway's worker has publishers"
+            return PublishedSource(url, inbox, max_size=max_size, timeout_s=timeout_s, stop=stop)
         case "network":
             return NetworkSource(url, policy=policy, max_size=max_size, timeout_s=timeout_s, stop=stop)

@@ -1,7 +1,7 @@
 """What is published to the gateway as a source: it comes by the worker's connection."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import av
@@ -23,6 +23,7 @@ from server.worker.ingest.container import (
 from server.worker.ingest.handover import Handover
 from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.source import Arrival, PublisherLost, Times, Tracks
+from server.worker.ingest.transport import TransportStream
 
 
 class PublishedSource:
@@ -41,6 +42,7 @@ class PublishedSource:
         self._stop = stop
         self._options = pixel_limit(max_size) | LOW_LATENCY
         self._container: InputContainer | None = None
+        self._transport: TransportStream | None = None
         self._feed: _Reader | Handover | None = None
         self._video: VideoStream
         self._audio: AudioStream | None = None
@@ -60,6 +62,8 @@ class PublishedSource:
             self._video, self._audio = find_tracks(self._container)
             if isinstance(self._feed, Handover):
                 self._feed.stream.follow(self._video.index, self._video.codec_context.name)
+            elif self._transport is not None:
+                self._transport.follow(self._video.id, self._video.codec_context.name)
         except MemoryError:
             raise
         except av.FFmpegError as exc:
@@ -81,6 +85,20 @@ class PublishedSource:
                     format="flv",
                     options=self._options,
                     timeout=timeout,
+                    metadata_errors=METADATA_ERRORS,
+                )
+            case "mpegts":
+                transport = self._transport = TransportStream()
+                reader = self._feed = _Reader(
+                    self._inbox, timeout_s=self._timeout_s, stop=self._stop, feed=transport.feed
+                )
+                reader.wait()
+                return av.open(
+                    reader,
+                    "r",
+                    format="mpegts",
+                    options=self._options,
+                    timeout=(self._timeout_s, None),
                     metadata_errors=METADATA_ERRORS,
                 )
             case "rtsp":
@@ -119,10 +137,12 @@ class PublishedSource:
             self._container = None
         if isinstance(self._feed, Handover):
             self._feed.close()
-        self._feed = None
+        self._feed = self._transport = None
 
     def _arrival_ns(self, video: bool, packet: "Packet[Any]") -> int | None:
         """When the gateway got the last byte of a packet that libav gives now; None where nobody knows."""
+        if self._transport is not None:
+            return self._transport.stamp(packet, video=video)
         match self._feed:
             case _Reader(arrival_ns=arrival_ns):
                 return arrival_ns
@@ -146,8 +166,17 @@ class _Reader:
     """A publication as the file that libav reads: one piece at a time, so that `arrival_ns` is that of the
     packet which was read last. It ends where the publication does; `end` says why."""
 
-    def __init__(self, inbox: PublisherInbox, *, timeout_s: float, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        inbox: PublisherInbox,
+        *,
+        timeout_s: float,
+        stop: threading.Event,
+        feed: Callable[[bytes, int], bytes] = lambda data, arrival_ns: data,
+    ) -> None:
+        """`feed` makes of each piece what libav reads."""
         self._inbox = inbox
+        self._pass = feed
         self._timeout_s = timeout_s
         self._stop = stop
         self._piece = memoryview(b"")
@@ -159,7 +188,7 @@ class _Reader:
         while not self._piece and not self.end:
             match self._inbox.take(self._timeout_s, self._stop):
                 case PublishedData(data=data, arrival_ns=arrival_ns):
-                    self._piece, self.arrival_ns = memoryview(data), arrival_ns
+                    self._piece, self.arrival_ns = memoryview(self._pass(data, arrival_ns)), arrival_ns
                 case PublisherGone(reason=reason):
                     self.end = reason
                 case _:

@@ -1,9 +1,10 @@
 """RTP in RTSP's connection on its way to libav: the end of each frame is said as its last packet comes.
 
 libav gives a frame of H.264 (RFC 6184) or HEVC (RFC 7798) away when the next one begins, though the marker
-tells its last packet.
+tells its last packet. Frames of other codecs it gives as they are whole, and their timestamps tell which.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,9 @@ _LONGEST_TEXT = 1 << 16
 # What holds several units: STAP-A, and an aggregation packet.
 _AGGREGATION = {"h264": b"\x78", "hevc": b"\x60\1"}
 _START_CODE_BYTES = 4
+# libav's timestamps drift against the packets' by its synchronisation, by less than half a frame's time.
+_NEAR_TICKS = 750
+_MOST_FRAMES = 256
 
 
 class RtpStream:
@@ -35,19 +39,25 @@ class RtpStream:
         self._over = False  # the last packet had the marker
         self._time = 0  # its timestamp
         self._said_time: int | None = None  # of the frame whose end has just been said
+        self._whole: dict[int, _WholeFrames] = {}  # by channel; libav has read some before it is followed
 
     def follow(self, track: int, codec: str) -> None:
         """The picture is the description's track of that number."""
         if can_be_said(codec):
             self._codec, self._ends = codec, FrameEnds(codec)
-            self._channel = 2 * track
+        self._channel = 2 * track
 
     def feed(self, data: bytes, arrival_ns: int) -> bytes:
         return b"".join(self._follow(part, arrival_ns) for part in self._split.feed(data))
 
     def stamp(self, packet: "Packet[Any]", *, video: bool) -> int | None:
         """When the last byte of a packet arrived; None where that isn't known."""
-        end = self._ends.find(packet) if video and self._ends is not None else None
+        if not video or self._channel is None:
+            return None
+        if self._ends is None:
+            frames = self._whole.get(self._channel)
+            return None if frames is None else frames.find(packet.pts)
+        end = self._ends.find(packet)
         if end is None:
             return None
         # libav sees the frame begin in the packet that ended the one before, and gives it that one's time.
@@ -56,7 +66,11 @@ class RtpStream:
         return end.arrival_ns
 
     def _follow(self, part: bytes, arrival_ns: int) -> bytes:
-        if self._ends is None or part[:1] != b"$" or len(part) < 4 + _HEADER_BYTES:
+        if part[:1] != b"$" or len(part) < 4 + _HEADER_BYTES:
+            return part
+        if self._ends is None:
+            if part[1] % 2 == 0 and part[5] & 0x80:
+                self._whole.setdefault(part[1], _WholeFrames()).add(int.from_bytes(part[8:12]), arrival_ns)
             return part
         if part[1] != self._channel or part[5] & 0x7F < _FIRST_DYNAMIC_TYPE:
             return part
@@ -87,6 +101,34 @@ class RtpStream:
 def _signed(ticks: int) -> int:
     """A difference of timestamps, which have 32 bits."""
     return (ticks + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+class _WholeFrames:
+    """When frames came, until libav gives them, which it does in their order."""
+
+    def __init__(self) -> None:
+        self._arrivals = deque[tuple[int, int]](maxlen=_MOST_FRAMES)
+        self._shift: int | None = None  # of libav's timestamps against the packets'
+
+    def add(self, time: int, arrival_ns: int) -> None:
+        self._arrivals.append((time, arrival_ns))
+
+    def find(self, pts: int | None) -> int | None:
+        """Arrival of the frame that libav gives with that timestamp, which AV1's first is without."""
+        arrivals = list(self._arrivals)  # the other thread may add
+        if not arrivals:
+            return None
+        near = 0  # the first, and where libav sets its clock
+        if self._shift is not None and pts is not None:
+            shifts = [abs(_signed(pts - time - self._shift)) for time, _ in arrivals]
+            nearest = min(range(len(shifts)), key=shifts.__getitem__)
+            near = nearest if shifts[nearest] <= _NEAR_TICKS else 0
+        time, arrival_ns = arrivals[near]
+        if pts is not None:
+            self._shift = _signed(pts - time)
+        for _ in range(near + 1):
+            self._arrivals.popleft()
+        return arrival_ns
 
 
 class _Splitter:

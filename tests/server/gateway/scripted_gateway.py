@@ -78,6 +78,7 @@ async def gateway(
     placement: ScriptedPlacement | None = None,
     *,
     streams: tuple[str, ...] = ("demo",),
+    source: str = "synthetic:",
     capacity: Capacity | None = None,
     kept: KeptStreams | None = None,
     **tables,
@@ -88,7 +89,7 @@ async def gateway(
     settings = Settings.model_validate(
         {
             "webrtc": {"host_addresses": ["127.0.0.1"]},
-            "streams": [{"id": name, "source": "synthetic:"} for name in streams],
+            "streams": [{"id": name, "source": source} for name in streams],
             **tables,
         }
     )

@@ -123,3 +123,30 @@ def test_a_frame_has_its_own_time_again_and_its_arrival():
         arrival_ns = rtp.stamp(packet, video=True)
         stamped.append((packet.pts, arrival_ns))
     assert stamped == [(1000, 2**32 - 3600), (4600, 1), (11800, 7201), (8200, 3601)]
+
+
+class Given:
+    """A packet as libav gives it."""
+
+    def __init__(self, pts: int | None) -> None:
+        self.pts = pts
+
+
+def test_frames_of_other_codecs_are_known_by_their_timestamps():
+    rtp, server = RtpStream(), Server(channel=2)
+    frames = [(4500 * i + (1 << 32) - 9000) % (1 << 32) for i in range(8)]
+    for i, time in enumerate(frames[:3]):
+        frame = server.frame(time)
+        assert rtp.feed(frame, i) == frame
+    rtp.follow(1, "vp8")  # libav has read three by then
+    assert rtp.stamp(Given(None), video=True) == 0, "AV1's first has no timestamp"
+    assert rtp.stamp(Given(4500), video=True) == 1
+    assert rtp.stamp(Given(4500), video=False) is None
+    for i, time in enumerate(frames[3:], 3):
+        rtp.feed(server.frame(time), i)
+    assert rtp.stamp(Given(9030), video=True) == 2, "synchronised by a little"
+    assert rtp.stamp(Given(18_030), video=True) == 4, "libav has passed over one"
+    assert rtp.stamp(Given(1_000_000), video=True) == 5, "synchronised anew"
+    assert rtp.stamp(Given(1_004_500), video=True) == 6
+    assert rtp.stamp(Given(1_009_000), video=True) == 7
+    assert rtp.stamp(Given(1_013_500), video=True) is None

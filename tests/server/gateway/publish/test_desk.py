@@ -14,9 +14,13 @@ class Publisher:
 
     def __init__(self) -> None:
         self.hung_up = ""
+        self.asked = 0
 
     def hang_up(self, reason: str) -> None:
         self.hung_up = reason
+
+    def request_key_frame(self) -> None:
+        self.asked += 1
 
     def prelude(self) -> bytes:
         return b"<file>"
@@ -82,6 +86,7 @@ def test_a_slow_worker_costs_pictures_until_the_next_key_frame(worker):
     push(worker.desk, publisher, "p6", "K7", "p8")
     assert worker.data == b"<file>K1p2<headers>K7p8"
     assert worker.drops == 4
+    assert publisher.asked > 1, "for a key frame, as it began and when it was slow"
 
 
 def test_without_key_frames_the_decoder_gets_what_there_is_in_the_end(worker, clock):
