@@ -55,7 +55,9 @@ def _offer(data: bytes) -> None:
         ice=RTCIceParameters(usernameFragment="ufrag", password="password"),
         candidates=[],
         dtls=RTCDtlsParameters(fingerprints=[RTCDtlsFingerprint(algorithm="sha-256", value="5A")]),
-        sources={line.mid: Sources(ssrc=1, rtx_ssrc=2, cname="x") for line in offer.lines},
+        sources={
+            line.mid: Sources(ssrc=1, rtx_ssrc=2, cname="x", timestamp_origin=0) for line in offer.lines
+        },
     )
 
 
