@@ -34,5 +34,9 @@ async def test_a_viewer_is_told_its_rendition_and_why():
             assert (view["rendition"], view["reason"]) == ("90p", "88% is lost")
             answer = await served.http.get(f"/api/streams/other/viewers/{session}")
             assert answer.status_code == 404, "it is of one stream"
-        answer = await served.http.get(f"/api/streams/demo/viewers/{session}")
-        assert (answer.status_code, answer.json()["detail"]) == (404, "stream 'demo' has no such session")
+
+        async def gone() -> str:
+            answer = await served.http.get(f"/api/streams/demo/viewers/{session}")
+            return answer.json()["detail"] if answer.status_code == 404 else ""
+
+        assert await until(gone, "its session has ended") == "stream 'demo' has no such session"
