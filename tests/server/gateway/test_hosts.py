@@ -75,6 +75,7 @@ async def test_streams_of_two_processes_that_died_are_kept_apart_and_this_can_be
         await start(served, "a", "b")
         for deaths in (1, 2):
             (pid,) = {await pid_of(served, name) for name in "ab"}
+            await until(lambda: placement._standbys._waiting, "a standby waits")
             os.kill(pid, signal.SIGKILL)
             for name in "ab":
                 await back(served, name, deaths)
