@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.nn.functional import conv2d
 
 from engine.network.fold import FoldedAwru, FoldedAwsrn, FoldedLfb
@@ -22,7 +22,7 @@ _BINS = 4096
 _SHARES = np.linspace(0.1, 1, 37)  # of the largest value, that a range may reach
 
 
-@torch.library.custom_op("livesr::int8_conv", mutates_args=())
+@library.custom_op("livesr::int8_conv", mutates_args=())
 def int8_conv(
     x: Tensor,
     weight: Tensor,
