@@ -1,13 +1,21 @@
 """What WHEP and WHIP have in common over HTTP: SDP bodies, a session's resource, trickled candidates."""
 
 import secrets
+from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 
-from server.gateway.errors import InvalidOffer, PreconditionFailed, UnsupportedContentType, UnsupportedPatch
+from server.gateway.errors import (
+    InvalidOffer,
+    PreconditionFailed,
+    SessionNotFound,
+    UnsupportedContentType,
+    UnsupportedPatch,
+    responses,
+)
 from server.gateway.webrtc.negotiate import parse_fragment
 from server.gateway.webrtc.session import Session
 from server.gateway.webrtc.turn import issue
@@ -40,18 +48,42 @@ def created(answer: str, session: Session, at: str, settings: WebRtc) -> Respons
         "Location": f"{at}/{session.id}",
         "ETag": session.etag,
         "Accept-Patch": FRAGMENT,
-        **links(settings),
+        **_links(settings),
     }
     return Response(answer, status_code=HTTPStatus.CREATED, media_type=SDP, headers=headers)
 
 
-def described(settings: WebRtc) -> Response:
-    """What an endpoint takes, and the ICE servers to use."""
-    headers = {"Allow": "OPTIONS, POST", "Accept-Post": SDP, **links(settings)}
-    return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+def add_session_routes(routes: APIRouter, find: Callable[[str, str], Session], settings: WebRtc) -> None:
+    """OPTIONS of the endpoint, PATCH and DELETE of a session's resource. `find` takes the stream's and the
+    session's id, and raises SessionNotFound."""
+
+    @routes.options("", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
+    async def describe(stream: str) -> Response:
+        """What this endpoint takes, and the ICE servers to use."""
+        headers = {"Allow": "OPTIONS, POST", "Accept-Post": SDP, **_links(settings)}
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+
+    @routes.patch(
+        "/{session}",
+        status_code=HTTPStatus.NO_CONTENT,
+        response_class=Response,
+        responses=responses(
+            *(InvalidOffer, SessionNotFound, PreconditionFailed, UnsupportedContentType, UnsupportedPatch)
+        ),
+        openapi_extra=body_of(FRAGMENT),
+    )
+    async def trickle(stream: str, session: str, request: Request) -> Response:
+        """Adds ICE candidates of the client. Ours are all in the answer; ICE restarts are not offered."""
+        return await _trickled(find(stream, session), request)
+
+    @routes.delete("/{session}", response_class=Response, responses=responses(SessionNotFound))
+    async def end(stream: str, session: str) -> Response:
+        """Ends the session."""
+        await find(stream, session).close()
+        return Response()
 
 
-async def trickled(session: Session, request: Request) -> Response:
+async def _trickled(session: Session, request: Request) -> Response:
     """Adds ICE candidates of the client. Raises InvalidOffer, PreconditionFailed, UnsupportedPatch,
     UnsupportedContentType."""
     ufrag, candidates, last = parse_fragment(await read_body(request, FRAGMENT))
@@ -77,7 +109,7 @@ def address_of(request: Request) -> str:
     return str(address)
 
 
-def links(settings: WebRtc) -> dict[str, str]:
+def _links(settings: WebRtc) -> dict[str, str]:
     """The ICE servers, with credentials for whoever asks (RFC 9725, section 4.6)."""
     servers = issue(settings.ice_servers, secrets.token_hex(3))
     return {"Link": ", ".join(map(_link, servers))} if servers else {}

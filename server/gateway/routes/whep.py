@@ -13,26 +13,22 @@ from server.gateway.errors import (
     Forbidden,
     InvalidOffer,
     LimitReached,
-    PreconditionFailed,
     RenditionNotFound,
     SessionNotFound,
     StreamFailed,
     StreamNotFound,
     Unauthorized,
     UnsupportedContentType,
-    UnsupportedPatch,
     responses,
 )
 from server.gateway.limits.refusals import Refusals
 from server.gateway.routes.sdp import (
-    FRAGMENT,
     SDP,
+    add_session_routes,
     address_of,
     body_of,
     created,
-    described,
     read_body,
-    trickled,
 )
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
@@ -159,28 +155,5 @@ def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
         session, answer = await sessions.open(stream, offer, address_of(request), rendition)
         return created(answer, session, f"/whep/{stream}", settings.webrtc)
 
-    @routes.options("", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
-    async def describe(stream: str) -> Response:
-        """What this endpoint takes, and the ICE servers to use."""
-        return described(settings.webrtc)
-
-    @routes.patch(
-        "/{session}",
-        status_code=HTTPStatus.NO_CONTENT,
-        response_class=Response,
-        responses=responses(
-            *(InvalidOffer, SessionNotFound, PreconditionFailed, UnsupportedContentType, UnsupportedPatch)
-        ),
-        openapi_extra=body_of(FRAGMENT),
-    )
-    async def trickle(stream: str, session: str, request: Request) -> Response:
-        """Adds ICE candidates of the viewer. Ours are all in the answer; ICE restarts are not offered."""
-        return await trickled(sessions.get(stream, session).session, request)
-
-    @routes.delete("/{session}", response_class=Response, responses=responses(SessionNotFound))
-    async def leave(stream: str, session: str) -> Response:
-        """Ends a viewer."""
-        await sessions.get(stream, session).session.close()
-        return Response()
-
+    add_session_routes(routes, lambda stream, session: sessions.get(stream, session).session, settings.webrtc)
     return routes

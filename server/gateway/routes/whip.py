@@ -15,26 +15,22 @@ from server.gateway.errors import (
     InvalidOffer,
     LimitReached,
     NotPublished,
-    PreconditionFailed,
     SessionNotFound,
     StreamFailed,
     StreamNotFound,
     Unauthorized,
     UnsupportedContentType,
-    UnsupportedPatch,
     responses,
 )
 from server.gateway.limits.refusals import Refusals
 from server.gateway.publish.rtsp.dialogue import RtspPublication
 from server.gateway.routes.sdp import (
-    FRAGMENT,
     SDP,
+    add_session_routes,
     address_of,
     body_of,
     created,
-    described,
     read_body,
-    trickled,
 )
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
@@ -147,28 +143,5 @@ def router(publishers: Publishers, settings: Settings, guard: Guard) -> APIRoute
         session, answer = await publishers.open(stream, offer, address_of(request))
         return created(answer, session, f"/whip/{stream}", settings.webrtc)
 
-    @routes.options("", status_code=HTTPStatus.NO_CONTENT, response_class=Response)
-    async def describe(stream: str) -> Response:
-        """What this endpoint takes, and the ICE servers to use."""
-        return described(settings.webrtc)
-
-    @routes.patch(
-        "/{session}",
-        status_code=HTTPStatus.NO_CONTENT,
-        response_class=Response,
-        responses=responses(
-            *(InvalidOffer, SessionNotFound, PreconditionFailed, UnsupportedContentType, UnsupportedPatch)
-        ),
-        openapi_extra=body_of(FRAGMENT),
-    )
-    async def trickle(stream: str, session: str, request: Request) -> Response:
-        """Adds ICE candidates of the publisher. Ours are all in the answer; ICE restarts are not offered."""
-        return await trickled(publishers.get(stream, session), request)
-
-    @routes.delete("/{session}", response_class=Response, responses=responses(SessionNotFound))
-    async def end(stream: str, session: str) -> Response:
-        """Ends a publisher."""
-        await publishers.get(stream, session).close()
-        return Response()
-
+    add_session_routes(routes, publishers.get, settings.webrtc)
     return routes
