@@ -1,32 +1,20 @@
 """The engine "cuda": the folded network in FP16 by PyTorch. A fallback for TensorRT, and its oracle."""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from engine.backends.cuda.device import (
-    CudaDevice,
-    CudaHostSlot,
-    CudaSlot,
-    CudaSurfaceSlot,
-    Planes,
-    batch_lane,
-    device_errors,
-    host_lane,
-    require_cuda,
-    surface_lane,
-)
-from engine.backends.cuda.lanes import DeviceLane, FrameLane
-from engine.batches import batch_sizes
-from engine.frame import Colour, DeviceFrame, EngineSpec, YuvFrame
+from engine.backends.cuda.device import CudaDevice, Network, Planes, device_errors, require_cuda
+from engine.backends.cuda.graph_engine import GraphEngine
+from engine.frame import Colour, EngineSpec
 from engine.network.checkpoint import Checkpoint
 from engine.network.fold import fold
 from engine.network.frame_net import frame_net
 
 
-class CudaEngine:
-    """One copy of the weights, a graph for each lane and size of a batch."""
+class CudaEngine(GraphEngine):
+    """The same weights for every lane."""
 
     def __init__(self, checkpoint: Checkpoint, colour: Colour, spec: EngineSpec) -> None:
         """Raises BackendUnavailable, DeviceFailed."""
@@ -39,30 +27,8 @@ class CudaEngine:
             net.to(self.device.torch_device)
             self._net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @property
-    def batches(self) -> tuple[int, ...]:
-        return batch_sizes(self.spec.width, self.spec.height)
-
-    def lane(self) -> FrameLane[YuvFrame]:
-        """Raises DeviceFailed."""
-        return host_lane(lambda _: self._run, self.spec, self.device)
-
-    def surface_lane(self) -> FrameLane[DeviceFrame]:
-        """Raises DeviceFailed."""
-        return surface_lane(lambda _: self._run, self.spec, self.device)
-
-    def slot(self) -> CudaHostSlot:
-        """Raises DeviceFailed."""
-        return CudaHostSlot(self.spec, self.device)
-
-    def surface_slot(self) -> CudaSurfaceSlot:
-        """Raises DeviceFailed."""
-        return CudaSurfaceSlot(self.spec, self.device)
-
-    def batch_lane(self, most: int) -> DeviceLane[CudaSlot[Any]]:
-        """Raises DeviceFailed."""
-        sizes = [size for size in self.batches if size <= most]
-        return batch_lane(lambda _: self._run, self.spec, self.device, sizes)
+    def _networks(self) -> Callable[[int], Network]:
+        return lambda _: self._run
 
     def _run(self, y: Tensor, uv: Tensor) -> Planes:
         # cuDNN tries its algorithms in the warm-up, and the graph keeps the fastest.

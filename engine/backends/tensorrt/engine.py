@@ -11,24 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.backends.cuda.device import (
-    CudaDevice,
-    CudaHostSlot,
-    CudaSlot,
-    CudaSurfaceSlot,
-    Network,
-    Planes,
-    batch_lane,
-    device_errors,
-    host_lane,
-    planes,
-    require_cuda,
-    surface_lane,
-)
-from engine.backends.cuda.lanes import DeviceLane, FrameLane
-from engine.batches import batch_sizes
+from engine.backends.cuda.device import CudaDevice, Network, Planes, device_errors, planes, require_cuda
+from engine.backends.cuda.graph_engine import GraphEngine
 from engine.errors import BackendUnavailable, DeviceFailed, EngineError, PlanRefused
-from engine.frame import DeviceFrame, EngineSpec, YuvFrame
+from engine.frame import EngineSpec
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +32,7 @@ def load_tensorrt() -> ModuleType:
     return module
 
 
-class TensorRtEngine:
+class TensorRtEngine(GraphEngine):
     """A plan that takes frames of the spec's size, in batches for each of which it has a profile."""
 
     def __init__(self, plan: bytes, spec: EngineSpec, *, name: str) -> None:
@@ -73,29 +59,7 @@ class TensorRtEngine:
 
     @property
     def batches(self) -> tuple[int, ...]:
-        sizes = batch_sizes(self.spec.width, self.spec.height)
-        return tuple(size for size in sizes if size in self._profiles)
-
-    def lane(self) -> FrameLane[YuvFrame]:
-        """Raises DeviceFailed."""
-        return host_lane(self._networks(), self.spec, self.device)
-
-    def surface_lane(self) -> FrameLane[DeviceFrame]:
-        """Raises DeviceFailed."""
-        return surface_lane(self._networks(), self.spec, self.device)
-
-    def slot(self) -> CudaHostSlot:
-        """Raises DeviceFailed."""
-        return CudaHostSlot(self.spec, self.device)
-
-    def surface_slot(self) -> CudaSurfaceSlot:
-        """Raises DeviceFailed."""
-        return CudaSurfaceSlot(self.spec, self.device)
-
-    def batch_lane(self, most: int) -> DeviceLane[CudaSlot[Any]]:
-        """Raises DeviceFailed."""
-        sizes = [size for size in self.batches if size <= most]
-        return batch_lane(self._networks(), self.spec, self.device, sizes)
+        return tuple(size for size in super().batches if size in self._profiles)
 
     def _networks(self) -> Callable[[int], Network]:
         """Of one lane, by the size of the batch: as only one of them runs at a time, they share their
