@@ -17,10 +17,12 @@ from server.gateway.hls.sink import HlsSink
 from server.gateway.publish import Admission, Malformed, Publication
 from server.gateway.publish.rtmp.dialogue import RtmpDialogue
 from server.gateway.publish.rtsp.dialogue import RtspDialogue
+from server.gateway.webrtc.feedback import split_feedback
 from server.gateway.webrtc.inbound import offer as inbound
 from server.gateway.webrtc.inbound.begins import VideoCodec
 from server.gateway.webrtc.inbound.track import Track
 from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_fragment, parse_offer
+from server.gateway.webrtc.path import Path as NetworkPath
 from server.gateway.webrtc.rtp import h264_frame
 from server.gateway.webrtc.session import Local
 from server.settings import Hls, check
@@ -59,6 +61,16 @@ def _offer(data: bytes) -> None:
             line.mid: Sources(ssrc=1, rtx_ssrc=2, cname="x", timestamp_origin=0) for line in offer.lines
         },
     )
+
+
+def _arrivals(data: bytes) -> None:
+    """A viewer's transport-wide feedback, and what a path makes of it."""
+    path = NetworkPath()
+    path.sent([1000] * 20, 1.0)
+    for arrivals in split_feedback(data)[0]:
+        path.heard(arrivals, 1.1)
+        assert path.loss <= 1
+        path.congested(1.2)
 
 
 def _whip_offer(data: bytes) -> None:
@@ -198,6 +210,8 @@ a=end-of-candidates\r
 NACK = bytes.fromhex("81cd000300000001000000020010ffff")
 PLI = bytes.fromhex("81ce00020000000100000002")
 REPORT = bytes.fromhex("81c900070000000100000002000000000000000000000000000000000000000000000000")[:32]
+# Of seven packets by a run, a vector of one bit and one of two, between two reports.
+ARRIVALS = bytes.fromhex("8fcd0007000000010000000200050007000123002003a000c900040810000400")
 
 _RTMP_MEDIA = b"".join(
     (
@@ -264,6 +278,7 @@ TARGETS = {
     "publisher's packets": Target(seeds=_PUBLISHED, run=_published_rtp, refusal=()),
     # aiortc's transport drops what its parser refuses by ValueError; anything else would end the viewer.
     "rtcp": Target(seeds=[NACK, PLI, REPORT], run=_rtcp, refusal=(ValueError,)),
+    "arrivals": Target(seeds=[ARRIVALS, REPORT + ARRIVALS + NACK], run=_arrivals, refusal=(ValueError,)),
     "messages": Target(
         seeds=[bytes(encode(message)) for message in MESSAGES],
         run=lambda data: Decoder().feed(data),

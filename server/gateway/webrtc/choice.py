@@ -82,6 +82,7 @@ class RenditionChoice:
 
     def _change(self, level: int, reason: str) -> None:
         smaller = level > self.level
+        self.close()  # a trial is of what was before
         if smaller:
             self._wait_s = max(self._wait_s, _FIRST_WAIT_S)
             if not self._path.delivered_bps:

@@ -31,9 +31,7 @@ class Path:
         self.rtt_measured = False  # until then it is assumed
         self.loss = 0.0  # of the packets of the last second
         self.queue_s = 0.0  # what a packet waits on the way
-        self.hold_s = (
-            0.0  # for so long a viewer should hold pictures back, so that what is lost comes in time
-        )
+        self.hold_s = 0.0  # a viewer that holds pictures back for so long has what was lost in time
         self._usual_loss = 0.0
         self._held_s = float("-inf")  # when it last had to be for so long
         self.estimate_bps: float | None = None  # the viewer's own (REMB), where it gives one
@@ -149,7 +147,7 @@ class Path:
         self._window.clear()
         self._missing = 0
         self._arrived.clear()
-        self.loss = 0.0
+        self.loss = self.queue_s = 0.0
         self._queued_since_s = self._losing_since_s = None
 
     def _leave_window(self) -> None:

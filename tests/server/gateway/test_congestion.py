@@ -219,6 +219,24 @@ async def test_of_many_renditions_a_viewer_gets_the_largest_that_fits_and_climbs
     assert viewer.switches[-1][0] - healed_s < 20
 
 
+async def test_a_trial_is_over_where_the_rendition_changes_meanwhile():
+    choice = RenditionChoice(
+        ("upscaled", "540p", "source"),
+        Path(),
+        bitrate_bps=lambda rendition: 1e6,
+        switch=lambda rendition, smaller: None,
+        pad=lambda size: asyncio.sleep(60),
+        clock=lambda: 1000.0,
+    )
+    choice._change(1, "less arrives")
+    choice._trial = trial = asyncio.create_task(choice._try_larger())
+    await asyncio.sleep(0)
+    choice._change(2, "less still")
+    await asyncio.wait([trial], timeout=10)
+    assert trial.cancelled()
+    assert choice.rendition == "source"
+
+
 async def test_a_trial_costs_the_picture_nothing(monkeypatch):
     network = Network(1.5e6)
     viewer = Viewer(network, monkeypatch)
