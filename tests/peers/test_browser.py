@@ -126,6 +126,7 @@ def test_hls_js_plays_close_to_the_source_where_there_is_no_webrtc(service: Serv
             return shown_s - source.sent_s[number] if number in source.sent_s else None
 
         until(lambda: (behind := behind_s()) is not None and behind <= 2.0, "it is 2 s behind at most")
+        print(f"\nhls.js is {behind_s() or 0:.2f} s behind the source, of a stream that has just begun")
         watched = [one["name"] for one in service.show("hlsjs")["renditions"] if one["watched"]]
         assert watched == ["upscaled"], "the other variant is not even begun"
 

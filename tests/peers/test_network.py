@@ -73,17 +73,25 @@ def watching(service: Service, page: Page, relay: Relay, name: str) -> Iterator[
         page.open("none")
 
 
-def test_what_is_lost_comes_in_time(service: Service, browser: Page) -> None:
-    with watching(service, browser, Relay(loss=0.05, rtt_s=0.08), "lossy") as watched:
+@pytest.mark.parametrize(("loss", "rtt_s", "freezes"), [(0.05, 0.08, 1), (0.10, 0.10, 2)])
+def test_what_is_lost_comes_in_time(
+    service: Service, browser: Page, loss: float, rtt_s: float, freezes: int
+) -> None:
+    with watching(service, browser, Relay(loss=loss, rtt_s=rtt_s), "lossy") as watched:
         watched.plays(LARGE, 60)
         # It takes the loss of a second or two to know how long pictures have to be held back.
-        until(lambda: watched.seen()["packetsLost"] > 10, "some have been lost")
+        until(lambda: watched.seen()["packetsLost"] > 20, "some have been lost")
         before, made = watched.seen(), service.show("lossy")["frames"]["total"]
         time.sleep(10)
         after, made = watched.seen(), service.show("lossy")["frames"]["total"] - made
-        assert after["packetsLost"] > before["packetsLost"] + 10
-        assert after["framesDecoded"] - before["framesDecoded"] > 0.9 * made  # the rest is of a busy machine
-        assert after["freezeCount"] - before["freezeCount"] <= 1
+        keys = ("packetsLost", "framesReceived", "framesDecoded", "freezeCount")
+        lost, whole, shown, frozen = (after[key] - before[key] for key in keys)
+        print(f"\n{loss:.0%} lost, {1000 * rtt_s:.0f} ms: {whole} of {made} frames came,", end=" ")
+        print(f"{shown} were shown, {frozen} freezes")
+        assert lost > 10
+        assert whole > 0.97 * made
+        assert shown > 0.9 * made  # the rest is what a busy machine didn't decode
+        assert frozen <= freezes
         assert after["frameWidth"] == LARGE, "chance is no reason for a smaller picture"
 
 
@@ -91,7 +99,10 @@ def test_what_does_not_fit_gets_smaller_and_comes_back(service: Service, browser
     relay = Relay(rtt_s=0.04)
     with watching(service, browser, relay, "narrow") as watched:
         watched.plays(LARGE, 60)
+        frozen, narrow_s = watched.seen()["freezeCount"], time.monotonic()
         relay.rate_bps = 800_000
+        until(lambda: watched.seen().get("frameWidth") == SMALL, "a smaller picture", 20)
+        smaller_s = time.monotonic() - narrow_s
         watched.plays(SMALL, 20)
         before, made = watched.seen(), service.show("narrow")["frames"]["total"]
         time.sleep(8)  # a trial or two, which must not be seen
@@ -99,5 +110,10 @@ def test_what_does_not_fit_gets_smaller_and_comes_back(service: Service, browser
         assert after["frameWidth"] == SMALL
         assert after["framesDecoded"] - before["framesDecoded"] > 0.8 * made
         assert "source, as" in service.log()
+        frozen, healed_s = watched.seen()["freezeCount"] - frozen, time.monotonic()
         relay.rate_bps = 0.0
+        until(lambda: watched.seen().get("frameWidth") == LARGE, "the larger picture", 30)
+        larger_s = time.monotonic() - healed_s
         watched.plays(LARGE, 30)
+        print(f"\n0.8 Mbit/s: a smaller picture after {smaller_s:.1f} s, {frozen} freezes;", end=" ")
+        print(f"the larger one {larger_s:.1f} s after the network has healed")
