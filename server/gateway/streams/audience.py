@@ -9,6 +9,8 @@ from server.gateway.figures.players import REMEMBERED_S
 from server.wire.messages import UPSCALED, Rendition
 
 _LATER_S = REMEMBERED_S + 0.1  # by then a player that has not come back is forgotten
+# The last WebRTC viewer may come back at once, by another session: a page that is loaded anew, or compares.
+_LINGER_S = 2.0
 
 
 class Audience:
@@ -23,12 +25,15 @@ class Audience:
         self._on_change = on_change
         self._joined: frozenset[Rendition] = frozenset()  # by WebRTC viewers
         self._played_s: dict[Rendition, float] = {}  # when an HLS player last fetched its playlist
+        self._left_s = float("-inf")  # when the last WebRTC viewer did
         self._look: asyncio.TimerHandle | None = None
         self._closed = False
 
     def count_viewer(self, change: int) -> None:
         """WebRTC viewers, from their offer on."""
         self._figures.count_viewer(change)
+        if not self._figures.whep_viewers:
+            self._left_s = time.monotonic()
         self._update()
 
     def saw_player(self, name: str, rendition: Rendition = UPSCALED) -> None:
@@ -56,7 +61,8 @@ class Audience:
             return
         now_s = time.monotonic()
         players = self._figures.hls_players.count(now_s)
-        watched = self._always or self._figures.whep_viewers or players
+        lingers = now_s - self._left_s < _LINGER_S
+        watched = self._always or self._figures.whep_viewers or players or lingers
         watches: tuple[Rendition, ...] = ()
         plays: tuple[Rendition, ...] = ()
         if watched:
@@ -68,7 +74,8 @@ class Audience:
         if self._look is not None:
             self._look.cancel()
         # Players come back by themselves as long as they play; that one does not, nobody says.
-        self._look = asyncio.get_running_loop().call_later(_LATER_S, self._update) if players else None
+        later_s = _LATER_S if players else self._left_s + _LINGER_S - now_s if lingers else 0.0
+        self._look = asyncio.get_running_loop().call_later(later_s, self._update) if later_s else None
         if (watches, plays) != (self.watches, self.plays):
             self.watches, self.plays = watches, plays
             self._on_change()

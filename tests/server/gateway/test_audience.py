@@ -37,6 +37,19 @@ async def test_a_viewer_wakes_a_stream_and_leaves_it_idle():
         assert (await served.stream())["frames"]["total"] == frames, "what nobody sees is not published"
 
 
+async def test_a_viewer_who_comes_back_at_once_never_left():
+    """A page that is loaded anew leaves by one session and comes by the next."""
+    async with gateway(defaults=WATCHED) as served:
+        async with Viewer(served) as viewer:
+            await viewer.sees(5)
+        await served.http.delete(viewer.location)
+        assert (await served.stream())["viewers"]["whep"] == 0
+        async with Viewer(served) as viewer:
+            await viewer.sees(5)
+            assert told(served.placement) == [(), ("upscaled",)]
+            assert (await served.stream())["state"] == "running"
+
+
 async def test_a_player_wakes_a_stream_and_starts_with_the_present(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(players, "REMEMBERED_S", 3.0)
     monkeypatch.setattr(audience, "_LATER_S", 3.1)
