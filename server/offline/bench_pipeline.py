@@ -237,7 +237,6 @@ class Drain:
     def __enter__(self) -> "Drain":
         self._ours, theirs = socket.socketpair()
         self._connection = Connection(theirs)
-        self._theirs = theirs
         self._thread = threading.Thread(target=self._read, name="drain")
         self._thread.start()
         return self
@@ -251,7 +250,7 @@ class Drain:
             pass
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._theirs.close()
+        self._connection.finish()
         self._thread.join()
+        self._connection.close()
         self._ours.close()

@@ -1,4 +1,5 @@
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,7 @@ def test_figures_for_people(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "160×96 → 320×192" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["engine", "pipeline", "ratio"]
+    assert "outbox" not in {thread.name for thread in threading.enumerate()}, "nobody sends any more"
 
 
 class SurfacesOnly(SurfaceEngine):
