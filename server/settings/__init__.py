@@ -15,6 +15,7 @@ from server.settings.sources import Sources
 from server.settings.stream import (
     DEFAULT_MODEL,
     PUSH_SCHEMES,
+    STREAM_ID,
     PipelineOptions,
     StreamChanges,
     StreamId,
@@ -28,6 +29,7 @@ from server.wire.urls import mask_credentials, mask_target
 
 __all__ = [
     "DEFAULT_MODEL",
+    "STREAM_ID",
     "Auth",
     "Hls",
     "IceServer",

@@ -35,7 +35,8 @@ _GATEWAYS = {"upscale_when", "priority", "record", "push"}
 PUSH_SCHEMES = ("rtmp", "rtmps", "rtsp", "udp")
 
 
-StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+STREAM_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+StreamId = Annotated[str, Field(pattern=STREAM_ID)]
 
 
 def _push_address(address: str) -> str:

@@ -3,15 +3,17 @@
 import logging
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from server.settings import Recording
+from server.settings import STREAM_ID, Recording
 
 log = logging.getLogger(__name__)
 
+_STREAM = re.compile(STREAM_ID)
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z\.mp4")
 _TIME = "%Y%m%dT%H%M%S.%f"
 
@@ -32,16 +34,23 @@ class Archive:
     """Folders by stream, files by the moment of their first picture. For any thread."""
 
     def __init__(self, settings: Recording) -> None:
-        """Raises OSError where the folder can't be made. `settings.folder` is set."""
+        """`settings.folder` is set. Raises ValueError where it can't be made or written."""
         assert settings.folder is not None
         self.settings = settings
         self._folder = Path(settings.folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
+                pass
+        except OSError as exc:
+            raise ValueError(f"recording.folder={settings.folder!r}: {exc.strerror}") from exc
         self._growing: set[Path] = set()
 
     def files(self, stream: str | None = None) -> list[RecordedFile]:
         """The oldest first; of one stream, or of all."""
-        folders = [self._folder / stream] if stream is not None else sorted(self._folder.iterdir())
+        names = [stream] if stream is not None else [path.name for path in self._folder.iterdir()]
+        # Whoever asks names the stream: it must be no way out of the folder.
+        folders = [self._folder / name for name in names if _STREAM.fullmatch(name)]
         found = [file for folder in folders if folder.is_dir() for file in _files(folder)]
         return sorted(found, key=lambda file: (file.starts, file.stream))
 

@@ -19,6 +19,7 @@ from server.gateway.errors import (
     responses,
 )
 from server.gateway.record.archive import Archive, RecordedFile
+from server.settings import STREAM_ID
 
 
 class RecordingView(BaseModel):
@@ -39,7 +40,7 @@ def router(archive: Archive | None, guard: Guard) -> APIRouter:
 
     @routes.get("")
     async def list_recordings(
-        caller: Known, stream: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_-]{1,63}$")] = None
+        caller: Known, stream: Annotated[str | None, Query(pattern=STREAM_ID)] = None
     ) -> list[RecordingView]:
         """Files that the caller may view, the oldest first."""
         if archive is None:

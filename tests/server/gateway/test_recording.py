@@ -192,3 +192,21 @@ def test_names_are_moments_and_nothing_else_is_listed(tmp_path):
     assert found.starts == datetime(2026, 11, 29, 14, 3, 20, 120_000, UTC)
     assert time.time() - found.ends.timestamp() < 60
     assert httpx.URL(f"/api/recordings/demo/{found.name}").path.endswith(found.name)
+
+
+def test_no_stream_is_a_way_out_of_the_folder(tmp_path):
+    outside = Archive(Recording(folder=str(tmp_path)))
+    path = outside.begin("private", datetime(2026, 11, 29, tzinfo=UTC))
+    path.write_bytes(b"x")
+    archive = Archive(Recording(folder=str(tmp_path / "shown")))
+    (tmp_path / "shown" / "..data").mkdir()
+    for stream in ("..", "../private", "..data", "", "."):
+        assert archive.files(stream) == []
+        assert archive.find(stream, path.name) is None
+    assert archive.files() == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"recording\.folder='.*/file/recordings': Not a directory"):
+        Archive(Recording(folder=str(tmp_path / "file" / "recordings")))
