@@ -16,6 +16,7 @@ from engine.load import zoo
 from server.gateway import errors
 from server.gateway.auth.guard import Guard
 from server.gateway.browsers import KnownHosts, PlayerCors, SafeHeaders
+from server.gateway.events import Events
 from server.gateway.figures.metrics import Metrics
 from server.gateway.limits.bodies import BodyLimit
 from server.gateway.limits.refusals import Refusals
@@ -28,7 +29,6 @@ from server.gateway.record.archive import Archive
 from server.gateway.reload import Reloader
 from server.gateway.routes import api, health, hls, recordings, viewers, whep, whip
 from server.gateway.routes import events as event_routes
-from server.gateway.streams.events import Events
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
 from server.gateway.streams.strangers import Strangers

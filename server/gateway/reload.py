@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from server.gateway.auth.guard import Guard
 from server.gateway.errors import GatewayError, StreamNotFound
+from server.gateway.events import Events
 from server.gateway.routes.whep import Sessions
 from server.gateway.routes.whip import Publishers
-from server.gateway.streams.events import Events
 from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
 from server.settings import Settings, StreamSettings

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from server.gateway.h264 import ParameterSets
-from server.gateway.hls.fmp4 import AudioTrack, Sample, VideoTrack, init_segment, media_segment
+from server.gateway.mp4.boxes import init_segment, media_segment
+from server.gateway.mp4.tracks import AudioTrack, Sample, VideoTrack, sound_samples, tracks_of
 from server.settings import Hls
 from server.wire.messages import (
-    AUDIO_CLOCK_HZ,
     UPSCALED,
     VIDEO_CLOCK_HZ,
     AudioPacket,
@@ -103,11 +103,9 @@ class Segments:
         settings: Hls,
         *,
         rendition: Rendition = UPSCALED,
-        on_part: Callable[[Segment, Part, Sequence[VideoPacket]], None] = lambda segment, part, frames: None,
-        on_segment: Callable[[Segment], None] = lambda segment: None,
+        on_listed: Callable[[Sequence[VideoPacket]], None] = lambda frames: None,
     ) -> None:
-        """`on_part` hears of each part and its frames as players can have it, and `on_segment` of each
-        segment that is whole."""
+        """`on_listed` hears of the frames of each part as players can have it."""
         self.settings = settings
         self.rendition = rendition
         self.first = asyncio.Event()  # a segment is there, or none will come
@@ -117,8 +115,7 @@ class Segments:
         self.media_sequence = self.discontinuity_sequence = 0
         # RFC 8216, 6.2.1: it must not change. 4.3.3.1: no segment's duration may round to more.
         self.target_duration_s = math.ceil(settings.segment_s)
-        self._on_part = on_part
-        self._on_segment = on_segment
+        self._on_listed = on_listed
         # Names that no earlier run of the service has given out: caches keep segments.
         self._run = f"{time.time_ns() // 1_000_000:x}"
         self._prefix = "" if rendition == UPSCALED else f"{rendition}-"
@@ -246,11 +243,11 @@ class Segments:
             duration_s=(end - times[0]) / VIDEO_CLOCK_HZ,
             frames=len(video),
             independent=video[0].sync,
-            data=media_segment(self._parts, video, _sound(growing.segment.init, sound)),
+            data=media_segment(self._parts, video, sound_samples(growing.segment.init.audio, sound)),
         )
         growing.segment.parts.append(part)
         self._tell()
-        self._on_part(growing.segment, part, [packet for packet, _ in frames])
+        self._on_listed([packet for packet, _ in frames])
 
     def end_segment(self, end: int, sound: Sequence[AudioPacket]) -> None:
         """Closes a segment and its last part; `end` is where the next one starts."""
@@ -266,7 +263,6 @@ class Segments:
             self.discontinuity_sequence += self.listed.popleft().discontinuity
         self.first.set()
         self._tell()
-        self._on_segment(growing.segment)
 
     def clear(self) -> None:
         """Nobody plays: who comes later starts with what is then, not with what was."""
@@ -309,20 +305,7 @@ class Segments:
         self._growing = _Growing(segment)
 
     def _tracks(self, parameter_sets: ParameterSets) -> tuple[VideoTrack, AudioTrack | None] | None:
-        opened = self._opened
-        form = next((f for f in opened.renditions if f.name == self.rendition), None) if opened else None
-        if opened is None or form is None:
-            return None
-        video = VideoTrack(
-            parameter_sets=parameter_sets,
-            width=form.width,
-            height=form.height,
-            sample_aspect_ratio=opened.source.sample_aspect_ratio,
-        )
-        audio = opened.audio
-        if audio is None:
-            return video, None
-        return video, AudioTrack(config=audio.config, rate_hz=audio.rate_hz, channels=audio.channels)
+        return tracks_of(self._opened, self.rendition, parameter_sets)
 
     def _new_init(self, video: VideoTrack, audio: AudioTrack | None) -> Init:
         self._inits += 1
@@ -335,19 +318,6 @@ class Segments:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _sound(init: Init, packets: Sequence[AudioPacket]) -> list[Sample]:
-    track = init.audio
-    if track is None:
-        return []
-    times = [p.pts * track.rate_hz // AUDIO_CLOCK_HZ for p in packets]
-    if packets:
-        times.append((packets[-1].pts + packets[-1].duration) * track.rate_hz // AUDIO_CLOCK_HZ)
-    return [
-        Sample(time=times[i], duration=max(0, times[i + 1] - times[i]), sync=True, data=packet.payload)
-        for i, packet in enumerate(packets)
-    ]
 
 
 def _fits(init: Init, tracks: tuple[VideoTrack, AudioTrack | None] | None) -> bool:

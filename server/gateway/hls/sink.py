@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from server.gateway.h264 import ParameterSets, to_sample
-from server.gateway.hls.segments import PART_S, Part, Segment, Segments, Start
+from server.gateway.hls.segments import PART_S, Segments, Start
+from server.gateway.mp4.fragments import HOLE_TICKS
 from server.settings import Hls
 from server.wire.messages import (
     AUDIO_CLOCK_HZ,
@@ -24,8 +25,6 @@ from server.wire.messages import (
     VideoPacket,
 )
 
-# No picture for longer is a hole in the timeline, and a discontinuity in the playlist.
-HOLE_TICKS = VIDEO_CLOCK_HZ
 # A keyframe this close to the wanted end of a segment ends it.
 EARLY_SHARE = 0.9
 # All parts but a segment's last have this share of PART_S (RFC 8216bis, 4.4.4.9). That being a little above a
@@ -66,19 +65,11 @@ class HlsSink:
         *,
         on_need_keyframe: Callable[[], None],
         on_listed: Callable[[Sequence[VideoPacket]], None] = lambda frames: None,
-        on_part: Callable[[Segment, Part], None] = lambda segment, part: None,
-        on_segment: Callable[[Segment], None] = lambda segment: None,
     ) -> None:
-        """Of the upscaled rendition, `on_listed` hears of the frames of each part as players can have it,
-        `on_part` of the part, and `on_segment` of each segment that is whole."""
-
-        def on_part_listed(segment: Segment, part: Part, frames: Sequence[VideoPacket]) -> None:
-            on_listed(frames)
-            on_part(segment, part)
-
+        """`on_listed` hears of the frames of each part of the upscaled rendition as players can have it."""
         self._settings = settings
         self._on_need_keyframe = on_need_keyframe
-        self.segments = Segments(settings, on_part=on_part_listed, on_segment=on_segment)
+        self.segments = Segments(settings, on_listed=on_listed)
         self._number, self._discontinuities = _first_sequences()  # of the next segment, and before it
         self.segments.media_sequence = self._number
         self.segments.discontinuity_sequence = self._discontinuities

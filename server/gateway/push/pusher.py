@@ -11,7 +11,7 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import Callable
 
-from server.gateway.hls.segments import Init, Part, Segment
+from server.gateway.mp4.fragments import Fragment
 from server.wire.urls import mask_target
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,16 @@ _PROCESS = (sys.executable, "-m", "server.push.main")
 
 
 class Pusher:
-    """Of one stream to one address. `part` belongs to the event loop and never waits."""
+    """Of one stream to one address. `fragment` belongs to the event loop and never waits."""
 
-    def __init__(self, stream: str, address: str, *, on_change: Callable[["Pusher"], None]) -> None:
+    def __init__(
+        self,
+        stream: str,
+        address: str,
+        *,
+        on_change: Callable[["Pusher"], None],
+        on_need_keyframe: Callable[[], None],
+    ) -> None:
         self.target = mask_target(address)
         self.connected = False
         self.reason = "starting"  # why it isn't
@@ -34,28 +41,29 @@ class Pusher:
         self._stream = stream
         self._address = address
         self._on_change = on_change
+        self._on_need_keyframe = on_need_keyframe
         self._process: Process | None = None
-        self._init: Init | None = None  # what the process is fed with
+        self._init: bytes | None = None  # what the process is fed with
         self._slow = False
         self._task = asyncio.create_task(self._run())
 
-    def part(self, segment: Segment, part: Part) -> None:
+    def fragment(self, fragment: Fragment) -> None:
         process = self._process
         if process is None or process.stdin is None or process.stdin.is_closing():
             return
         if self._init is None:
-            if not part.independent:
+            if not fragment.independent:
                 return
-            self._init = segment.init
-            process.stdin.write(segment.init.data)
-        if segment.init is not self._init:
+            self._init = fragment.init
+            process.stdin.write(fragment.init)
+        if fragment.init is not self._init:
             self._end(process)  # another size or codec is another connection
             return
         if process.stdin.transport.get_write_buffer_size() > _MOST_BUFFERED:
             self._slow = True
             self._kill(process)
             return
-        process.stdin.write(part.data)
+        process.stdin.write(fragment.data)
 
     @property
     def ended(self) -> bool:
@@ -99,6 +107,7 @@ class Pusher:
         self._init, self._slow = None, False
         process.stdin.write(f"{self._address}\n".encode())
         self._process = process
+        self._on_need_keyframe()
         words = asyncio.create_task(process.stderr.read())
         try:
             while line := await process.stdout.readline():

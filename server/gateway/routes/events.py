@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from server.gateway.auth.guard import Guard
 from server.gateway.auth.scopes import Caller
 from server.gateway.errors import AddressLimitReached, Forbidden, LimitReached, Unauthorized, responses
-from server.gateway.streams.events import Events, Listener, ListenerEnded, event_text
+from server.gateway.events import Events, Listener, ListenerEnded, event_text
 from server.gateway.streams.streams import Streams
 
 EVENTS = "text/event-stream"

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from typing import Literal
 
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.players import REMEMBERED_S
@@ -12,16 +13,18 @@ _LATER_S = REMEMBERED_S + 0.1  # by then a player that has not come back is forg
 # The last WebRTC viewer may come back at once, by another session: a page that is loaded anew, or compares.
 _LINGER_S = 2.0
 
+# What is to go on with nobody there: pictures are made, or there are HLS segments of them as well.
+Granted = Literal["watched", "played"]
+
 
 class Audience:
     """Counts viewers into `figures`; `on_change` hears when other renditions are watched or played."""
 
-    def __init__(self, figures: Figures, *, always: bool, on_change: Callable[[], None]) -> None:
-        """`always`: somebody has to be taken for granted."""
-        self.watches: tuple[Rendition, ...] = (UPSCALED,) if always else ()
-        self.plays: tuple[Rendition, ...] = self.watches  # of which HLS has to be ready
+    def __init__(self, figures: Figures, granted: Granted | None, *, on_change: Callable[[], None]) -> None:
+        self.watches: tuple[Rendition, ...] = (UPSCALED,) if granted else ()
+        self.plays: tuple[Rendition, ...] = (UPSCALED,) if granted == "played" else ()  # HLS has to be ready
         self._figures = figures
-        self._always = always
+        self._granted = granted
         self._on_change = on_change
         self._joined: frozenset[Rendition] = frozenset()  # by WebRTC viewers
         self._played_s: dict[Rendition, float] = {}  # when an HLS player last fetched its playlist
@@ -47,8 +50,8 @@ class Audience:
         self._joined = frozenset(renditions)
         self._update()
 
-    def take_for_granted(self, always: bool) -> None:
-        self._always = always
+    def grant(self, granted: Granted | None) -> None:
+        self._granted = granted
         self._update()
 
     def close(self) -> None:
@@ -62,10 +65,10 @@ class Audience:
         now_s = time.monotonic()
         players = self._figures.hls_players.count(now_s)
         lingers = now_s - self._left_s < _LINGER_S
-        watched = self._always or self._figures.whep_viewers or players or lingers
-        watches: tuple[Rendition, ...] = ()
+        played = self._granted == "played" or self._figures.whep_viewers or players or lingers
+        watches: tuple[Rendition, ...] = (UPSCALED,) if self._granted else ()
         plays: tuple[Rendition, ...] = ()
-        if watched:
+        if played:
             self._played_s = {
                 name: at_s for name, at_s in self._played_s.items() if now_s - at_s <= REMEMBERED_S
             }

@@ -1,14 +1,19 @@
 """Everything one stream's packets go to."""
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from server.gateway.errors import RenditionNotFound
+from server.gateway.events import Events
 from server.gateway.fanout.keyframes import KeyframeRequests
 from server.gateway.fanout.sinks import Sink
-from server.gateway.hls.segments import Part, Segment
+from server.gateway.figures.metrics import StreamMetrics
 from server.gateway.hls.sink import HlsSink
+from server.gateway.push.sink import PushSink
+from server.gateway.record.archive import Archive
+from server.gateway.record.sink import RecordSink
 from server.gateway.webrtc.outputs import ViewerOutputs
-from server.settings import Hls
+from server.settings import Hls, StreamSettings
 from server.wire.messages import AudioPacket, Opened, Rendition, VideoPacket
 
 
@@ -17,33 +22,36 @@ class Outputs:
 
     def __init__(
         self,
-        hls: Hls,
-        renditions: Sequence[Rendition],
+        settings: StreamSettings,
         *,
+        hls: Hls,
+        archive: Archive | None,
+        metrics: StreamMetrics,
+        events: Events,
         feedback_keyframe_every_s: float,
         on_request_keyframe: Callable[[], None],
         on_slow_viewer: Callable[[int], None],
         on_joined: Callable[[Collection[Rendition]], None],
         on_listed: Callable[[Sequence[VideoPacket]], None],
-        on_part: Callable[[Segment, Part], None],
-        on_segment: Callable[[Segment], None],
     ) -> None:
         keyframes = KeyframeRequests(on_request_keyframe)
+        ask = keyframes.ask
         self.webrtc = ViewerOutputs(
-            renditions,
+            settings.renditions,
             feedback_keyframe_every_s=feedback_keyframe_every_s,
             keyframes=keyframes,
             on_slow_viewer=on_slow_viewer,
             on_joined=on_joined,
         )
-        self.hls = HlsSink(
-            hls,
-            on_need_keyframe=keyframes.ask,
-            on_listed=on_listed,
-            on_part=on_part,
-            on_segment=on_segment,
-        )
-        self._sinks: tuple[Sink, ...] = (self.webrtc, self.hls)
+        self.hls = HlsSink(hls, on_need_keyframe=ask, on_listed=on_listed)
+        self.record = RecordSink(settings.id, archive, metrics=metrics, events=events, on_need_keyframe=ask)
+        self.push = PushSink(settings.id, metrics=metrics, events=events, on_need_keyframe=ask)
+        self._sinks: tuple[Sink, ...] = (self.webrtc, self.hls, self.record, self.push)
+
+    def wanted(self, settings: StreamSettings) -> None:
+        """What the stream goes to beside its viewers."""
+        self.record.wanted(settings.record)
+        self.push.wanted(settings.push)
 
     def require(self, rendition: Rendition) -> None:
         """Raises RenditionNotFound for one that the stream doesn't have."""
@@ -74,3 +82,8 @@ class Outputs:
     def ended(self) -> None:
         for sink in self._sinks:
             sink.ended()
+
+    async def close(self) -> None:
+        """Ends them, and returns when no thread and no process of theirs is left."""
+        self.ended()
+        await asyncio.gather(self.record.close(), self.push.close())

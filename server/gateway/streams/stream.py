@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from engine.frame import USUAL_FPS
+from server.gateway.events import Events
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics, StreamMetrics
 from server.gateway.figures.views import (
@@ -18,12 +19,9 @@ from server.gateway.placement import Placement, WorkerHandle
 from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
-from server.gateway.streams.audience import Audience
+from server.gateway.streams.audience import Audience, Granted
 from server.gateway.streams.entrance import Entrance
-from server.gateway.streams.events import Events
 from server.gateway.streams.outputs import Outputs
-from server.gateway.streams.pushes import StreamPushes
-from server.gateway.streams.recording import StreamRecording
 from server.gateway.streams.room import Wish
 from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
@@ -80,19 +78,18 @@ class Stream:
         self.reason = ""
         self.figures = Figures(StreamMetrics(metrics, settings.id))
         self.outputs = Outputs(
-            hls,
-            settings.renditions,
+            settings,
+            hls=hls,
+            archive=archive,
+            metrics=self.figures.metrics,
+            events=events,
             feedback_keyframe_every_s=limits.feedback_keyframe_every_s,
             on_request_keyframe=self._request_keyframe,
             on_slow_viewer=self._on_slow_viewer,
             on_joined=lambda renditions: self.audience.join(renditions),
             on_listed=self.figures.segment_listed,
-            on_part=lambda segment, part: self.pushes.part(segment, part),
-            on_segment=lambda segment: self.recording.segment(segment),
         )
-        self.audience = Audience(self.figures, always=_is_always(settings), on_change=self._on_audience)
-        self.recording = StreamRecording(settings.id, archive, self.figures.metrics, events)
-        self.pushes = StreamPushes(settings.id, self.figures.metrics, events)
+        self.audience = Audience(self.figures, _granted(settings), on_change=self._on_audience)
         self.outputs.play(self.audience.plays)
         self._events = events
         self.desk = Desk(
@@ -119,8 +116,7 @@ class Stream:
         log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
         self._events.tell("created", self.id)
         self.entrance.open(self.settings.source)
-        self.recording.wanted(self.settings.record)
-        self.pushes.wanted(self.settings.push)
+        self.outputs.wanted(self.settings)
         self._task = asyncio.create_task(self._supervise())
 
     def is_as(self, settings: StreamSettings, policy: SourcePolicy | None, limits: Limits) -> bool:
@@ -134,9 +130,8 @@ class Stream:
         before, job, ladder = self.settings, self._job(), _ladder(self.settings)
         self.settings, self._policy, self._limits = settings, policy, limits
         self.desk.timeout_s = settings.source_timeout_s
-        self.audience.take_for_granted(_is_always(settings))
-        self.recording.wanted(settings.record)
-        self.pushes.wanted(settings.push)
+        self.audience.grant(_granted(settings))
+        self.outputs.wanted(settings)
         if before.source != settings.source:
             self.entrance.close()
             self.entrance.open(settings.source)
@@ -163,10 +158,8 @@ class Stream:
             self._task.cancel()
             self.entrance.close()
         self._enter("stopped")
-        self.outputs.ended()  # the last segment is recorded, too
+        self.outputs.ended()
         self.audience.close()
-        self.recording.end()
-        self.pushes.end()
 
     @property
     def all_told(self) -> bool:
@@ -180,7 +173,7 @@ class Stream:
         self.end()
         if self._task is not None:
             await asyncio.wait([self._task])
-        await asyncio.gather(self.recording.close(), self.pushes.close())
+        await self.outputs.close()
         self.figures.metrics.forget()
 
     def _job(self) -> WorkerJob:
@@ -387,6 +380,7 @@ def _ladder(settings: StreamSettings) -> tuple[object, ...]:
     return settings.model, settings.backend, settings.ladder
 
 
-def _is_always(settings: StreamSettings) -> bool:
-    """Whether pictures are upscaled with nobody there to watch."""
-    return settings.upscale_when == "always" or settings.record or bool(settings.push)
+def _granted(settings: StreamSettings) -> Granted | None:
+    if settings.upscale_when == "always":
+        return "played"
+    return "watched" if settings.record or settings.push else None

@@ -4,12 +4,12 @@ import asyncio
 from datetime import datetime
 
 from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
+from server.gateway.events import Events
 from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Placement
 from server.gateway.placement.capacity import Capacity
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
-from server.gateway.streams.events import Events
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
 from server.settings import Settings, StreamSettings

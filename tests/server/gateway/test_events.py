@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from server.gateway import events
 from server.gateway.errors import LimitReached
+from server.gateway.events import Events
 from server.gateway.limits.refusals import Refusals
 from server.gateway.routes import events as routes
-from server.gateway.streams import events
-from server.gateway.streams.events import Events
 from server.settings import Limits
 from server.wire.messages import Reconnecting, Stepped
 from tests.server.gateway.scripted_gateway import TIMEOUT_S, Gateway, gateway, until

@@ -1,7 +1,9 @@
 """Streams recorded: files that play whatever happens, kept as long as told, on a disk that isn't filled."""
 
+import asyncio
 import os
 import shutil
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -12,9 +14,11 @@ import httpx
 import pytest
 
 from server.gateway.record.archive import Archive
+from server.gateway.record.recorder import Recorder
 from server.settings import Recording, Settings
+from tests.server.gateway.hls_media import video
 from tests.server.gateway.scripted_gateway import Gateway, gateway, until
-from tests.server.gateway.scripted_media import FPS
+from tests.server.gateway.scripted_media import FPS, FRAME_TICKS, Encoder, opened
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_auth import bearer, tokens
 
@@ -65,6 +69,11 @@ async def test_a_stream_is_recorded_with_nobody_there_and_its_file_plays_while_i
         (answer,) = [await served.http.delete(file["url"])]
         assert (answer.status_code, "is being written" in answer.text) == (409, True)
 
+        await served.http.get("/hls/demo/index.m3u8", timeout=30)
+        playlist = (await served.http.get("/hls/demo/media.m3u8")).text
+        names = [line for line in playlist.splitlines() if line.startswith("seg-")]
+        assert names[0].endswith("-1.m4s"), "who records needs no HLS: its first segment is a player's"
+
         whole = await served.http.get(file["url"])
         assert whole.headers["Content-Type"] == "video/mp4"
         part = await served.http.get(file["url"], headers={"Range": "bytes=4-7"})
@@ -114,6 +123,36 @@ async def test_a_full_disk_stops_recording_visibly_and_nothing_else(tmp_path, mo
         free[0] = usage.free
         await files(served, 2)
         assert (await served.stream())["recording"]["on"] is True
+
+
+async def test_a_slow_disk_loses_what_comes_meanwhile_and_goes_on_at_a_key_frame(tmp_path, monkeypatch):
+    monkeypatch.setattr("server.gateway.record.recorder._QUEUED", 8)
+    archive, turns, told = Archive(Recording(folder=str(tmp_path))), threading.Event(), []
+    monkeypatch.setattr(archive, "make_room", turns.wait)
+    recorder = Recorder("demo", archive, on_trouble=told.append)
+    encoder = Encoder(160, 120, 1.0)
+    pictures = []
+    for number in range(3 * FPS):
+        pts = 90_000 * 1000 + number * FRAME_TICKS
+        pictures.append(video(pts, *encoder.encode(number, pts)))
+    recorder.opened(opened())
+    for packet in pictures[: FPS + 2]:  # the disk hangs on the first second
+        recorder.video(packet)
+        await asyncio.sleep(0.001)
+    for packet in pictures[FPS + 2 : 2 * FPS - 2]:
+        recorder.video(packet)
+    assert told == ["the disk is too slow"]
+    turns.set()
+    await until(lambda: recorder._queue.empty(), "the disk has caught up")
+    for packet in pictures[2 * FPS - 2 :]:
+        recorder.video(packet)
+        await until(lambda: recorder._queue.empty(), "it is taken")
+    await until(lambda: told == ["the disk is too slow", ""], "it records again")
+    recorder.close()
+    await asyncio.to_thread(recorder.join, 10)
+    one, other = (frames_of(tmp_path / "demo" / file.name)[0] for file in archive.files())
+    assert len(one) >= FPS
+    assert len(other) == FPS
 
 
 async def test_what_is_old_or_too_much_is_deleted_the_oldest_first(tmp_path):

@@ -2,9 +2,8 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from server.gateway.h264 import ParameterSets
+from server.gateway.mp4.tracks import AudioTrack, Sample, VideoTrack
 from server.wire.messages import VIDEO_CLOCK_HZ
 
 VIDEO_TRACK, AUDIO_TRACK = 1, 2
@@ -14,42 +13,6 @@ _TRUN_FLAGS = 0x000701  # data offset; each sample's duration, size and flags
 _DEFAULT_BASE_IS_MOOF = 0x020000
 # The sample tables of `moov`, each with its counts of nothing: the samples are in the fragments.
 _NO_SAMPLES = ((b"stts", 4), (b"stsc", 4), (b"stsz", 8), (b"stco", 4))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoTrack:
-    parameter_sets: ParameterSets
-    width: int
-    height: int
-    sample_aspect_ratio: tuple[int, int]
-
-    @property
-    def codec(self) -> str:
-        return self.parameter_sets.codec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AudioTrack:
-    config: bytes  # AudioSpecificConfig
-    rate_hz: int
-    channels: int
-
-    @property
-    def codec(self) -> str:
-        """RFC 6381, as in `mp4a.40.2`."""
-        first = int.from_bytes(self.config[:2].ljust(2, b"\0"), "big")
-        object_type = first >> 11
-        return f"mp4a.40.{object_type if object_type != 31 else 32 + (first >> 5 & 0x3F)}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One access unit; times tick at the track's clock."""
-
-    time: int
-    duration: int
-    sync: bool
-    data: bytes
 
 
 def init_segment(video: VideoTrack, audio: AudioTrack | None) -> bytes:
