@@ -15,6 +15,7 @@ from engine.errors import DeviceFailed
 # name: (module with add_arguments(parser) and run(args) -> exit status, help line)
 COMMANDS = {
     "serve": ("server.commands.serve", "run the live service"),
+    "check-config": ("server.commands.check_config", "check a settings file, and the environment's settings"),
     "token": ("server.commands.token", "make a token that lets someone in"),
     "upscale": ("server.commands.upscale", "upscale a video or image file"),
     "bench": ("server.commands.bench", "measure the engine, or the whole pipeline"),

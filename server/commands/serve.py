@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -31,7 +32,8 @@ from server.gateway.placement.slots import usual_slots
 from server.gateway.routes.health import metrics_app
 from server.gateway.streams.kept import CantBeKept, KeptStreams
 from server.settings import Server as ServerSettings
-from server.settings import Settings, check, load, split_address
+from server.settings import Settings, split_address
+from server.settings.read import load
 
 log = logging.getLogger(__name__)
 
@@ -142,17 +144,15 @@ def _gpus() -> Sequence[Gpu]:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    """The file's settings, with what the command line says otherwise."""
-    settings = load(args.config) if args.config else Settings()
-    settings.check_slates()
-    tables = settings.model_dump()
-    for key in ("host", "port"):
-        if getattr(args, key) is not None:
-            tables["server"][key] = getattr(args, key)
+    """The file's and the environment's settings, with what the command line says otherwise."""
+    server = {key: getattr(args, key) for key in ("host", "port") if getattr(args, key) is not None}
+    tables: dict[str, Any] = {"server": server}
     if args.source is not None:
         source = "stdin:" if args.source == "-" else args.source
-        tables["streams"] = (*tables["streams"], {"id": _name(args.source), "source": source})
-    return check(tables, "command line")
+        tables["streams"] = [{"id": _name(args.source), "source": source}]
+    settings = load(args.config, tables)
+    settings.check_slates()
+    return settings
 
 
 def _name(source: str) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from server.gateway.auth import jwt
 from server.gateway.auth.tokens import digest, new_token
-from server.settings import Token, check_table, load
+from server.settings import Token, check_table
+from server.settings.read import load
 
 DAY_S = 86_400
 
@@ -33,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not 0 < args.days <= 3650:
         raise ValueError(f"--days {args.days:g}: must be above 0 and at most 3650")
-    auth = load(args.config).auth if args.config else None
+    auth = load(args.config).auth
     if auth is None or auth.jwt is None:
-        raise ValueError("--jwt needs --config with a settings file that has [auth.jwt] secret_file")
+        raise ValueError("--jwt needs settings that have [auth.jwt] secret_file: --config FILE")
     lifetime_s = round(args.days * DAY_S)
     print(jwt.sign(auth.jwt, subject=settings.name, scopes=settings.scopes, lifetime_s=lifetime_s))
     return 0

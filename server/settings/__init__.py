@@ -1,7 +1,5 @@
-"""What the operator decides: one TOML file, read at the start and at SIGHUP, and passed down."""
+"""What the operator decides, read at the start and at SIGHUP (`read.py` says from where), and passed down."""
 
-import tomllib
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -46,10 +44,8 @@ __all__ = [
     "StreamSettings",
     "Token",
     "WebRtc",
-    "check",
     "check_table",
     "describe_error",
-    "load",
     "split_address",
 ]
 
@@ -90,7 +86,7 @@ class Push(Table):
 
 
 class Settings(Table):
-    """The whole file. Every key has a default; without a file no stream runs until the API asks."""
+    """All of it. Every key has a default; without a file no stream runs until the API asks."""
 
     server: Server = Server()
     auth: Auth | None = None
@@ -170,19 +166,3 @@ class Settings(Table):
         for model in (stream.model, *(stream.ladder or ())):
             if model not in zoo() and model not in own and model != BICUBIC:
                 raise ValueError(f"model={model!r}: must be one of {', '.join(zoo())}, or in the settings")
-
-
-def load(path: Path) -> Settings:
-    """Reads a settings file; raises ValueError naming the file, the key, the value and the rule."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such settings file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ValueError(f"{path}: not valid TOML: {exc}") from exc
-    return check(tables, str(path))
-
-
-def check(tables: dict[str, Any], where: str) -> Settings:
-    """Settings out of tables; raises ValueError naming their origin, the key, the value and the rule."""
-    return check_table(Settings, tables, where)

@@ -8,6 +8,8 @@ from server.wire.urls import mask_credentials
 
 T = TypeVar("T", bound=BaseModel)
 
+_SECRET = frozenset({"sha256", "credential", "secret", "push"})
+
 
 class Table(BaseModel):
     """Keys that it doesn't know are refused."""
@@ -31,6 +33,6 @@ def describe_error(error: dict[str, object]) -> str:
     key = ".".join(str(part) for part in location if part != "body") or "body"
     value = error.get("input")
     # Who takes one for the other writes a token where its hash belongs: that must not get into the log.
-    hidden = isinstance(value, dict | list) or value is None or key.endswith(("sha256", "credential"))
+    hidden = isinstance(value, dict | list) or value is None or not _SECRET.isdisjoint(key.split("."))
     shown = "" if hidden else f"={mask_credentials(repr(value))}"
     return f"{key}{shown}: {str(error.get('msg', '')).removeprefix('Value error, ')}"

@@ -17,7 +17,8 @@ import pytest
 
 from server.__main__ import COMMANDS
 from server.gateway.app import create_app
-from server.settings import Settings, load
+from server.settings import Settings
+from server.settings.read import load
 from tests.conftest import ROOT
 from tests.server.gateway.scripted_gateway import serving
 from tests.server.gateway.scripted_worker import ScriptedPlacement

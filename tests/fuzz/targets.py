@@ -25,7 +25,8 @@ from server.gateway.webrtc.negotiate import Sources, answer_sdp, parse_fragment,
 from server.gateway.webrtc.path import Path as NetworkPath
 from server.gateway.webrtc.rtp import h264_frame
 from server.gateway.webrtc.session import Local
-from server.settings import Hls, check
+from server.settings import Hls
+from server.settings.read import check
 from server.wire.codec import Decoder, ProtocolError, encode
 from server.wire.messages import PieceKind, Trace, VideoPacket
 from server.worker.ingest.rtp import RtpStream

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from server.settings import Settings, load
+from server.settings import Settings
+from server.settings.read import load
 from server.wire.urls import mask_credentials
 from tests.conftest import ROOT
 
