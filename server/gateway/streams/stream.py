@@ -78,7 +78,7 @@ class Stream:
         self.id = settings.id
         self.state: StreamState = "starting"
         self.reason = ""
-        self.figures = Figures(StreamMetrics(metrics, settings.id))
+        self.figures = Figures(StreamMetrics(metrics, settings.id), budget_s=settings.latency_budget_s)
         self.outputs = Outputs(
             hls,
             settings.renditions,
@@ -134,6 +134,7 @@ class Stream:
         before, job, ladder = self.settings, self._job(), _ladder(self.settings)
         self.settings, self._policy, self._limits = settings, policy, limits
         self.desk.timeout_s = settings.source_timeout_s
+        self.figures.budget_s = settings.latency_budget_s
         self.audience.take_for_granted(_is_always(settings))
         self.recording.wanted(settings.record)
         self.pushes.wanted(settings.push)
