@@ -80,7 +80,10 @@ def create_app(
     refusals = Refusals(metrics.count_refusal)
     events = Events(settings.limits, refusals)
     doors = Doors(settings.limits, refusals)
-    archive = Archive(settings.recording) if settings.recording.folder is not None else None
+    archive = None
+    if settings.recording.folder is not None:
+        archive = Archive(settings.recording)
+        metrics.watch_disk(lambda: archive.free_bytes, settings.recording.free_bytes)
     streams = Streams(settings, placement, doors, metrics, events, capacity, archive)
     strangers = Strangers(settings, streams, kept)
     network = Network(settings.webrtc)
@@ -94,6 +97,7 @@ def create_app(
             streams.create(stream)
         strangers.restore()
         tasks = [asyncio.create_task(streams.govern(Room(IdleCores())))]
+        tasks.append(asyncio.create_task(sessions.measure()))
         if capacity is not None:
             models = [stream.model for stream in (settings.defaults, *settings.streams)]
             tasks.append(asyncio.create_task(capacity.learn([m for m in models if m in zoo()])))

@@ -377,4 +377,5 @@ class Heartbeat(Message, frozen=True):
     cpu_s: Seconds  # user + system since start
     steady: bool = False  # below the best level of the ladder, and in time: if there is room, it may step up
     frame_cpu_s: tuple[Seconds, ...] = ()  # of all that a frame takes, by level; 0 where it isn't known
+    pictures: Annotated[int, Meta(ge=0)] = 0  # that the source has given since start
     pid: Count | None = None  # of the process, on its machine

@@ -152,6 +152,7 @@ class Worker:
             connection.send, steps=self._pipeline.steps, held_up=lambda: connection.held_up, stop=self.stop
         )
         self._work = 0.0
+        self._pictures = 0
         self._account = account
         self._share = account.open(lambda: self._work)
 
@@ -186,7 +187,11 @@ class Worker:
 
     def _produce(self, put: Callable[[Picture], None]) -> None:
         self._gate = Gate(put, watched=self._watched.is_set, loaded=lambda: self._pipeline.loaded)
-        self._ingest.run(self._gate.put)
+        self._ingest.run(self._put)
+
+    def _put(self, picture: Picture) -> None:
+        self._pictures += 1
+        self._gate.put(picture)
 
     def obey(self, messages: Iterator[Message]) -> None:
         """Does what the gateway says until it says stop, or is gone."""
@@ -248,6 +253,7 @@ class Worker:
                 cpu_s=cpu_s,
                 steady=self._governor.steady,
                 frame_cpu_s=self._cost.report(self._governor.level, self.publisher.frames, cpu_s),
+                pictures=self._pictures,
             )
         )
 

@@ -88,6 +88,7 @@ def test_prometheus_knows_the_latency_of_frames(
         }
         frames = query('livesr_frames_total{stream="scraped"}')
         assert float(frames[0]["value"][1]) > 0  # type: ignore[index]
+        until(lambda: query('livesr_source_frames_total{stream="scraped"} > 12'), "pictures are counted")
 
 
 @pytest.mark.parametrize("how", ["listener", "token", "no token"])

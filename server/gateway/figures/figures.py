@@ -7,14 +7,17 @@ from server.gateway.figures.metrics import StreamMetrics
 from server.gateway.figures.players import Players
 from server.gateway.figures.recent import RecentFrames
 from server.gateway.figures.views import FramesView, WorkerView
-from server.wire.messages import Dropped, Heartbeat, Stage, VideoPacket
+from server.wire.budget import usual_budget_s
+from server.wire.messages import VIDEO_CLOCK_HZ, Dropped, Heartbeat, Stage, VideoPacket
 
 
 class Figures:
     """Counts what happens to a stream since it was created."""
 
-    def __init__(self, metrics: StreamMetrics) -> None:
+    def __init__(self, metrics: StreamMetrics, *, budget_s: float) -> None:
+        """`budget_s`: what a frame's latency may be; 0 is the usual one."""
         self.metrics = metrics
+        self.budget_s = budget_s
         self.recent = RecentFrames()
         self.reconnects = 0
         self.restarts = 0
@@ -41,7 +44,9 @@ class Figures:
         latency_s = (now_ns - packet.arrival_ns) / 1e9
         self._frames += 1
         self.recent.add(now_ns / 1e9, stages_s, latency_s)
-        self.metrics.frame(stages_s, latency_s)
+        budget_s = self.budget_s or usual_budget_s(packet.duration / VIDEO_CLOCK_HZ)
+        # What a demuxer holds back, as segments of HLS, is the source's own delay.
+        self.metrics.frame(stages_s, latency_s, budget_s, late=latency_s - trace.demux > budget_s)
 
     def segment_listed(self, frames: Sequence[VideoPacket]) -> None:
         """Measures the frames of an HLS segment; called as players can have it."""

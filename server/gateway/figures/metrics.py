@@ -1,8 +1,10 @@
 """What Prometheus scrapes. The only file that imports prometheus_client."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import get_args
+from importlib.metadata import version
+from typing import Any, TypeVar, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -28,9 +30,24 @@ _BUCKETS = (
     *(0.001, 0.002, 0.004, 0.008, 0.012, 0.0167, 0.025, 0.0333, 0.05, 0.0667),
     *(0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+_ROUND_TRIP_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.25, 0.5, 1.0, 2.0)
+_LOSS_BUCKETS = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A metric as docs/metrics.md tells of it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
 
 
 class Metrics:
@@ -38,37 +55,63 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.described: list[Description] = []
+        self.per_stream: list[Counter | Gauge | Histogram] = []
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"livesr_{name}", text, ("stream", *labels), registry=registry)
+            return of_streams(Counter, name, text, labels)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"livesr_{name}", text, ("stream", *labels), registry=registry)
+            return of_streams(Gauge, name, text, labels)
 
-        def histogram(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(f"livesr_{name}", text, ("stream", *labels), registry=registry, buckets=_BUCKETS)
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return of_streams(Histogram, name, text, labels, buckets=buckets)
+
+        def of_streams(kind: type[M], name: str, text: str, labels: tuple[str, ...], **options: Any) -> M:
+            metric = self._add(kind, name, text, "stream", *labels, **options)
+            self.per_stream.append(metric)
+            return metric
 
         self.stage_duration = histogram(
-            "frame_stage_duration_seconds", "Time of a frame in one stage", "stage"
+            "frame_stage_duration_seconds", "Time of a frame in one stage", _BUCKETS, "stage"
         )
         self.latency = histogram(
             "frame_latency_seconds",
             "From a frame's last byte in to its first bytes to the viewers",
+            _BUCKETS,
         )
         self.hls_latency = histogram(
-            "hls_frame_latency_seconds", "From a frame's last byte in to the listing of its HLS segment"
+            "hls_frame_latency_seconds",
+            "From a frame's last byte in to the listing of its HLS segment",
+            _BUCKETS,
         )
+        self.budget = gauge("latency_budget_seconds", "What a frame may take, without the demuxer's part")
+        self.late = counter("frames_late_total", "Frames published after more than their latency budget")
+        self.source_frames = counter("source_frames_total", "Pictures that the source has given")
         self.frames = counter("frames_total", "Frames published")
         self.dropped = counter("frames_dropped_total", "Frames that were not shown", "stage", "reason")
         self.viewers = gauge("viewers", "Viewers now", "protocol")
+        self.rendition_viewers = gauge(
+            "rendition_viewers", "Connected WebRTC viewers by what they are sent", "rendition"
+        )
+        self.round_trip = histogram(
+            "viewer_round_trip_seconds",
+            "To a WebRTC viewer and back, of each every two seconds",
+            _ROUND_TRIP_BUCKETS,
+        )
+        self.loss = histogram(
+            "viewer_loss_ratio",
+            "Share of a WebRTC viewer's packets that are lost, of each every two seconds",
+            _LOSS_BUCKETS,
+        )
         self.queue_length = gauge("queue_length", "Frames waiting in front of a stage", "stage")
         self.reconnects = counter("source_reconnects_total", "Times the source was lost or not there")
         self.restarts = counter("worker_restarts_total", "Workers replaced after one died or hung")
         self.recording = gauge("recording", "1 while the stream is recorded, 0 while it should be and isn't")
-        self.push = gauge("push", "1 while it is pushed there, 0 while it should be", "target")
+        self.push = gauge("push", "1 while it is pushed there, 0 while it should be and isn't", "target")
         self.state = gauge("stream_state", "1 for the state the stream is in", "state")
         self.engine_info = gauge("engine_info", "1 for the engine in use", "model", "backend", "precision")
         self.super_resolution = gauge(
@@ -83,31 +126,40 @@ class Metrics:
         self.worker_memory = gauge(
             "worker_resident_memory_bytes", "Resident memory of the worker, or the stream's part of it"
         )
-        self.worker_cpu = counter("worker_cpu_seconds_total", "User and system time of the workers, likewise")
+        self.worker_cpu = counter(
+            "worker_cpu_seconds_total", "User and system time of its workers, or its part of theirs"
+        )
         self.keyframe_requests = counter("keyframe_requests_total", "Key frames asked of the encoder")
         self.hls_requests = counter("hls_requests_total", "Playlists and segments served")
-        self.refused = Counter(
-            "livesr_refused_total",
-            "Requests and connections refused for a limit's sake",
-            ("reason",),
-            registry=registry,
+        self.refused = self._add(
+            Counter, "refused_total", "Requests and connections refused for a limit's sake", "reason"
         )
-        self.gpu_slots = Gauge(
-            "livesr_gpu_slots",
-            "Streams on the GPU, and further usual ones that fit",
-            ("gpu",),
-            registry=registry,
+        self.gpu_slots = self._add(
+            Gauge, "gpu_slots", "Streams on the GPU, and further usual ones that fit", "gpu"
         )
-        self.gpu_slots_used = Gauge(
-            "livesr_gpu_slots_used", "Streams with a worker on the GPU", ("gpu",), registry=registry
-        )
-        self.per_stream = (
-            *(self.stage_duration, self.latency, self.frames, self.dropped, self.viewers, self.queue_length),
-            self.hls_latency,
-            *(self.reconnects, self.restarts, self.state, self.engine_info, self.parity, self.worker_memory),
-            *(self.worker_cpu, self.keyframe_requests, self.hls_requests, self.super_resolution),
-            *(self.fallbacks, self.level, self.steps, self.isolated, self.recording, self.push),
-        )
+        self.gpu_slots_used = self._add(Gauge, "gpu_slots_used", "Streams with a worker on the GPU", "gpu")
+        build = self._add(Gauge, "build_info", "1 for the version that runs", "version")
+        build.labels(version("livesr")).set(1)
+
+    def _add(self, kind: type[M], name: str, text: str, *labels: str, **options: Any) -> M:
+        name = f"livesr_{name}"
+        self.described.append(Description(name=name, kind=kind.__name__.lower(), labels=labels, text=text))
+        return kind(name, text, labels, registry=self.registry, **options)
+
+    def _ask(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A gauge that is as `value` says at each scrape."""
+        self._add(Gauge, name, text).set_function(value)
+
+    def watch_streams(self, free: Callable[[], int]) -> None:
+        """`free`: how many more would be let in."""
+        self._ask("free_streams", "Further usual streams that would be let in now", free)
+
+    def watch_disk(self, free_bytes: Callable[[], int], floor_bytes: int) -> None:
+        """The disk of recordings, and how much of it these leave."""
+        free = "Left on the disk of recordings, as last measured"
+        self._ask("recording_disk_free_bytes", free, free_bytes)
+        floor = "What recordings leave of their disk"
+        self._ask("recording_disk_floor_bytes", floor, lambda: floor_bytes)
 
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
         """`slots` gives the same GPUs each time."""
@@ -119,7 +171,18 @@ class Metrics:
         self, capacity: Capacity, used: Callable[[], float], reserved: Callable[[], float]
     ) -> None:
         """`used` and `reserved`: cores that streams take now, and with the smallest networks."""
-        self.registry.register(_CapacityCollector(capacity, used, reserved))
+        self._ask("capacity_cores", "Cores that streams may use", lambda: capacity.usable_cores)
+        self._ask("capacity_used_cores", "Cores that watched streams take, by measured costs", used)
+        everything = "Cores that all streams take with their smallest networks"
+        self._ask("capacity_reserved_cores", everything, reserved)
+        left = Description(
+            name="livesr_capacity_left_pixels_per_second",
+            kind="gauge",
+            labels=("model",),
+            text="Further source pixels that a network could upscale, beside the smallest of all streams",
+        )
+        self.described.append(left)
+        self.registry.register(_PixelsLeft(left, capacity, reserved))
 
     def count_refusal(self, reason: str) -> None:
         self.refused.labels(reason).inc()
@@ -136,29 +199,19 @@ def _used(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
     return slots()[place].used
 
 
-class _CapacityCollector(Collector):
+class _PixelsLeft(Collector):
     """As it is when it is asked for: models become known while the service runs."""
 
-    def __init__(self, capacity: Capacity, used: Callable[[], float], reserved: Callable[[], float]) -> None:
+    def __init__(self, told: Description, capacity: Capacity, reserved: Callable[[], float]) -> None:
+        self._told = told
         self._capacity = capacity
-        self._used = used
         self._reserved = reserved
 
     def collect(self) -> Iterator[Metric]:
-        capacity, reserved = self._capacity, self._reserved()
-        for name, text, cores in (
-            ("cores", "Cores that streams may use", capacity.usable_cores),
-            ("used_cores", "Cores that watched streams take, by measured costs", self._used()),
-            ("reserved_cores", "Cores that all streams take with their smallest networks", reserved),
-        ):
-            yield GaugeMetricFamily(f"livesr_capacity_{name}", text, value=cores)
-        left = GaugeMetricFamily(
-            "livesr_capacity_left_pixels_per_second",
-            "Further source pixels that a network could upscale, beside the smallest ones of all streams",
-            labels=["model"],
-        )
+        capacity = self._capacity
+        left = GaugeMetricFamily(self._told.name, self._told.text, labels=self._told.labels)
         for model, cost in capacity.costs.items():
-            left.add_metric([model], max(0.0, capacity.usable_cores - reserved) / cost * 1e6)
+            left.add_metric([model], max(0.0, capacity.usable_cores - self._reserved()) / cost * 1e6)
         yield left
 
 
@@ -168,11 +221,14 @@ class StreamMetrics:
     def __init__(self, metrics: Metrics, stream: str) -> None:
         self._metrics = metrics
         self._stream = stream
-        self._cpu_s = 0.0  # of the running worker, as last reported
+        self._cpu_s, self._pictures = 0.0, 0  # of the running worker, as last reported
+        self._budget_s = 0.0
         self._stages = {stage: metrics.stage_duration.labels(stream, stage) for stage in STAGES}
         self._latency = metrics.latency.labels(stream)
         self._hls_latency = metrics.hls_latency.labels(stream)
         self._frames = metrics.frames.labels(stream)
+        self._late = metrics.late.labels(stream)
+        self._source_frames = metrics.source_frames.labels(stream)
         self.reconnects = metrics.reconnects.labels(stream)
         self.restarts = metrics.restarts.labels(stream)
         self.keyframe_requests = metrics.keyframe_requests.labels(stream)
@@ -180,11 +236,19 @@ class StreamMetrics:
         self.super_resolution = metrics.super_resolution.labels(stream)
         self.fallbacks = metrics.fallbacks.labels(stream)
         self._level = metrics.level.labels(stream)
+        self._round_trip = metrics.round_trip.labels(stream)
+        self._loss = metrics.loss.labels(stream)
         self.whep_viewers = metrics.viewers.labels(stream, "whep")
         self.hls_viewers = metrics.viewers.labels(stream, "hls")
 
-    def frame(self, stages_s: Mapping[Stage, float], latency_s: float) -> None:
+    def frame(
+        self, stages_s: Mapping[Stage, float], latency_s: float, budget_s: float, *, late: bool
+    ) -> None:
         self._frames.inc()
+        self._late.inc(late)
+        if budget_s != self._budget_s:
+            self._budget_s = budget_s
+            self._metrics.budget.labels(self._stream).set(budget_s)
         self._latency.observe(latency_s)
         for stage, duration_s in stages_s.items():
             self._stages[stage].observe(duration_s)
@@ -195,6 +259,18 @@ class StreamMetrics:
 
     def drop(self, dropped: Dropped) -> None:
         self._metrics.dropped.labels(self._stream, dropped.stage, dropped.reason).inc(dropped.count)
+
+    def network(self, round_trip_s: float | None, loss: float) -> None:
+        """Of one viewer, as it is now. None: not measured yet."""
+        if round_trip_s is not None:
+            self._round_trip.observe(round_trip_s)
+        self._loss.observe(loss)
+
+    def renditions(self, viewers: Mapping[str, int]) -> None:
+        """How many are sent each."""
+        self._metrics.rendition_viewers.remove_by_labels({"stream": self._stream})
+        for rendition, count in viewers.items():
+            self._metrics.rendition_viewers.labels(self._stream, rendition).set(count)
 
     def push(self, target: str, *, connected: bool) -> None:
         self._metrics.push.labels(self._stream, target).set(connected)
@@ -227,13 +303,14 @@ class StreamMetrics:
         self._metrics.steps.labels(self._stream, direction).inc()
 
     def worker_started(self, *, isolated: bool) -> None:
-        self._cpu_s = 0.0
+        self._cpu_s, self._pictures = 0.0, 0
         self._metrics.isolated.labels(self._stream).set(isolated)
 
     def heartbeat(self, beat: Heartbeat) -> None:
         self._metrics.worker_memory.labels(self._stream).set(beat.rss_bytes)
         self._metrics.worker_cpu.labels(self._stream).inc(max(0.0, beat.cpu_s - self._cpu_s))
-        self._cpu_s = beat.cpu_s
+        self._source_frames.inc(max(0, beat.pictures - self._pictures))
+        self._cpu_s, self._pictures = beat.cpu_s, beat.pictures
         for stage, length in beat.queues.items():
             self._metrics.queue_length.labels(self._stream, stage).set(length)
 

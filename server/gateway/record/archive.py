@@ -45,6 +45,7 @@ class Archive:
         except OSError as exc:
             raise ValueError(f"recording.folder={settings.folder!r}: {exc.strerror}") from exc
         self._growing: set[Path] = set()
+        self.free_bytes = shutil.disk_usage(self._folder).free  # of the disk, as last measured
 
     def files(self, stream: str | None = None) -> list[RecordedFile]:
         """The oldest first; of one stream, or of all."""
@@ -97,7 +98,7 @@ class Archive:
 
     def lack_of_room(self) -> str:
         """Why nothing more may be written; "" where there is room."""
-        free = shutil.disk_usage(self._folder).free
+        free = self.free_bytes = shutil.disk_usage(self._folder).free
         if free >= self.settings.free_bytes:
             return ""
         floor = self.settings.free_bytes

@@ -39,6 +39,8 @@ from server.gateway.webrtc.session import Session
 from server.settings import Settings
 from server.wire.messages import SOURCE, UPSCALED, Rendition
 
+_MEASURE_S = 2.0
+
 Wanted = Annotated[
     str | None,
     Query(
@@ -118,6 +120,25 @@ class Sessions:
         if stream is None or peer is None or stream.id != stream_id:
             raise SessionNotFound(f"stream {stream_id!r} has no such session")
         return peer
+
+    async def measure(self) -> None:
+        """Tells the metrics of the viewers' networks, until cancelled."""
+        while True:
+            await asyncio.sleep(_MEASURE_S)
+            self._measure()
+
+    def _measure(self) -> None:
+        watched = {
+            stream: dict.fromkeys(stream.outputs.webrtc.renditions, 0) for stream in self._streams.all()
+        }
+        for stream, peer in self._peers.values():
+            if peer.session.pending or stream not in watched:
+                continue
+            path, counts = peer.path, watched[stream]
+            counts[peer.rendition] = counts.get(peer.rendition, 0) + 1
+            stream.figures.metrics.network(path.rtt_s if path.rtt_measured else None, path.loss)
+        for stream, counts in watched.items():
+            stream.figures.metrics.renditions(counts)
 
     async def end(self) -> None:
         """Says goodbye to every viewer."""

@@ -76,7 +76,7 @@ class Stream:
         self.id = settings.id
         self.state: StreamState = "starting"
         self.reason = ""
-        self.figures = Figures(StreamMetrics(metrics, settings.id))
+        self.figures = Figures(StreamMetrics(metrics, settings.id), budget_s=settings.latency_budget_s)
         self.outputs = Outputs(
             settings,
             hls=hls,
@@ -130,6 +130,7 @@ class Stream:
         before, job, ladder = self.settings, self._job(), _ladder(self.settings)
         self.settings, self._policy, self._limits = settings, policy, limits
         self.desk.timeout_s = settings.source_timeout_s
+        self.figures.budget_s = settings.latency_budget_s
         self.audience.grant(_granted(settings))
         self.outputs.wanted(settings)
         if before.source != settings.source:

@@ -12,7 +12,7 @@ from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
-from server.settings import Settings, StreamSettings
+from server.settings import PipelineOptions, Settings, StreamSettings
 from server.wire.messages import BICUBIC
 from server.wire.source_policy import SourcePolicy
 
@@ -43,6 +43,7 @@ class Streams:
         self._ending: set[str] = set()  # deleted, their workers still there
         self._closing = False
         self._capacity = capacity
+        metrics.watch_streams(self.free)
         if capacity is not None:
             metrics.watch_capacity(capacity, self.used_cores, self.reserved_cores)
 
@@ -115,6 +116,18 @@ class Streams:
                 f"(of {cores:g}) with their smallest networks, and one more {needed:.2f}, by "
                 f"limits.assumed_pixels_per_s={assumed:g}"
             )
+
+    def free(self) -> int:
+        """How many more of the usual streams would be let in now."""
+        limits, capacity = self.settings.limits, self._capacity
+        free = 0 if self._closing else limits.max_streams - len(self._streams)
+        if slots := self._placement.gpu_slots():
+            free = min(free, sum(use.slots - use.used for use in slots))
+        if capacity is not None:
+            cores = capacity.cores_for(last_rung(self.settings.defaults), limits.assumed_pixels_per_s)
+            left = capacity.usable_cores - self.reserved_cores()
+            free = min(free, int(left / cores)) if cores else free
+        return max(0, free)
 
     def reserved_cores(self) -> float:
         """What all streams take when they are watched and upscaled by the last rungs of their ladders."""
@@ -190,7 +203,7 @@ class Streams:
         await asyncio.gather(*(stream.close() for stream in streams))
 
 
-def last_rung(settings: StreamSettings) -> str:
+def last_rung(settings: PipelineOptions) -> str:
     """What upscales the stream where nothing larger can."""
     if settings.ladder is None:
         return BICUBIC

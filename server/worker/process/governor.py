@@ -5,8 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-# Where nobody says: a picture may be late by so many of its intervals, but never by more than this.
-_BUDGET_INTERVALS, _MOST_BUDGET_S = 3, 0.15
+from server.wire.budget import usual_budget_s
+
 _WINDOW_S = 1.0
 _LATE_SHARE = 0.05
 # What was on its way at a step is as late as what came before it.
@@ -16,11 +16,6 @@ _REST_S = 2.0
 # As long as every frame is in time there may be room for more.
 _STEADY_S = 3.0
 MOST_STEPS, STEPS_WITHIN_S = 2, 10.0
-
-
-def usual_budget_s(interval_s: float) -> float:
-    """Latency that is allowed where nobody chose one: three frame intervals, at most 150 ms."""
-    return min(_BUDGET_INTERVALS * interval_s, _MOST_BUDGET_S)
 
 
 class Governor:

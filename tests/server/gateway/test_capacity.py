@@ -62,6 +62,7 @@ async def test_what_is_left_is_a_metric(capacity: Capacity):
         assert 0 < reserved < 0.1  # of a small picture
         left = metrics['livesr_capacity_left_pixels_per_second{model="bicubic"}']
         assert left == pytest.approx((1.8 - reserved) / (0.5 / 5.76) * 1e6)
+        assert metrics["livesr_free_streams"] == 3, "half a core each by bicubic"
 
 
 async def test_nothing_is_refused_where_nothing_was_measured():

@@ -119,7 +119,12 @@ async def test_a_full_disk_stops_recording_visibly_and_nothing_else(tmp_path, mo
         stream = await served.stream()
         assert "below recording.free_bytes=1048576 (1 MB)" in stream["recording"]["reason"]
         assert stream["state"] == "running"
-        assert (await served.metrics())['livesr_recording{stream="demo"}'] == 0
+        metrics = await served.metrics()
+        assert metrics['livesr_recording{stream="demo"}'] == 0
+        free_bytes, floor_bytes = (
+            metrics[f"livesr_recording_disk_{name}_bytes"] for name in ("free", "floor")
+        )
+        assert (free_bytes < floor_bytes, floor_bytes) == (True, 1 << 20)
         free[0] = usage.free
         await files(served, 2)
         assert (await served.stream())["recording"]["on"] is True

@@ -32,6 +32,15 @@ async def test_a_viewer_is_told_its_rendition_and_why():
             peer._look()
             view = await shown(served, viewer)
             assert (view["rendition"], view["reason"]) == ("90p", "88% is lost")
+
+            async def observed() -> bool:
+                metrics = await served.metrics()
+                smaller = metrics.get('livesr_rendition_viewers{rendition="90p",stream="demo"}')
+                trips = metrics['livesr_viewer_round_trip_seconds_count{stream="demo"}']
+                return smaller == 1 and trips > 0
+
+            await until(observed, "the metrics know its network")
+            assert (await served.metrics())['livesr_viewer_loss_ratio_count{stream="other"}'] == 0
             answer = await served.http.get(f"/api/streams/other/viewers/{session}")
             assert answer.status_code == 404, "it is of one stream"
 

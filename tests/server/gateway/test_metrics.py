@@ -1,0 +1,89 @@
+"""What Prometheus is told: docs/metrics.md has every metric, and frames are late by their stream's budget."""
+
+import re
+import time
+
+from server.gateway.figures.figures import Figures
+from server.gateway.figures.metrics import Metrics, StreamMetrics
+from server.gateway.figures.table import markdown
+from server.wire.messages import Heartbeat, Trace, VideoPacket
+from tests.conftest import ROOT
+from tests.server.gateway.scripted_gateway import gateway
+
+DOCS = ROOT / "docs" / "metrics.md"
+
+
+def test_the_table_is_what_the_code_makes():
+    made = "python -m server.gateway.figures.table > docs/metrics.md makes it anew"
+    assert DOCS.read_text() == markdown(), made
+
+
+async def test_the_table_names_everything_that_a_service_exports():
+    async with gateway() as served:
+        await served.in_state("running")
+        text = (await served.http.get("/metrics")).text
+    families = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    documented = set(re.findall(r"^\| `(\w+)`", DOCS.read_text(), re.MULTILINE))
+    assert {name for name in families if not name.endswith("_created")} <= documented
+
+
+class Counted:
+    """A stream's figures, and what they come to in /metrics."""
+
+    def __init__(self, budget_s: float = 0.0) -> None:
+        self._metrics = Metrics()
+        self.figures = Figures(StreamMetrics(self._metrics, "demo"), budget_s=budget_s)
+
+    def frame(self, *, latency_s: float, demux_s: float = 0.0, fps: float = 25.0) -> None:
+        now_ns = time.monotonic_ns()
+        self.figures.frame_out(
+            VideoPacket(
+                rendition="upscaled",
+                pts=0,
+                duration=round(90_000 / fps),
+                keyframe=False,
+                arrival_ns=now_ns - round(latency_s * 1e9),
+                sent_ns=now_ns,
+                trace=Trace(demux=demux_s, decode=0, queue=0, upscale=0, encode=0),
+                payload=b"",
+            )
+        )
+
+    def __getitem__(self, name: str) -> float | None:
+        return self._metrics.registry.get_sample_value(f"livesr_{name}", {"stream": "demo"})
+
+
+def test_a_frame_is_late_above_three_intervals_and_in_any_case_above_150_ms():
+    counted = Counted()
+    counted.frame(latency_s=0.11, fps=25)
+    assert counted["frames_late_total"] == 0
+    counted.frame(latency_s=0.13, fps=25)
+    assert (counted["frames_late_total"], counted["latency_budget_seconds"]) == (1, 0.12)
+    counted.frame(latency_s=0.14, fps=5)
+    assert (counted["frames_late_total"], counted["latency_budget_seconds"]) == (1, 0.15)
+    counted.frame(latency_s=0.16, fps=5)
+    assert (counted["frames_late_total"], counted["frames_total"]) == (2, 4)
+
+
+def test_the_streams_own_budget_counts_where_it_has_one():
+    counted = Counted(budget_s=0.5)
+    counted.frame(latency_s=0.4)
+    assert counted["frames_late_total"] == 0
+    counted.figures.budget_s = 0.05  # as it is changed
+    counted.frame(latency_s=0.4)
+    assert counted["frames_late_total"] == 1
+
+
+def test_what_a_demuxer_holds_back_makes_no_frame_late():
+    counted = Counted()
+    counted.frame(latency_s=4.1, demux_s=4.0)
+    assert counted["frames_late_total"] == 0
+
+
+def test_pictures_of_the_source_are_counted_over_workers():
+    counted = Counted()
+    for pictures in (10, 25):
+        counted.figures.heartbeat(Heartbeat(queues={}, rss_bytes=1, cpu_s=1, pictures=pictures))
+    counted.figures.worker_started(isolated=False)
+    counted.figures.heartbeat(Heartbeat(queues={}, rss_bytes=1, cpu_s=1, pictures=5))
+    assert counted["source_frames_total"] == 30
