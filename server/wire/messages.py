@@ -12,9 +12,10 @@ VIDEO_CLOCK_HZ = 90_000
 AUDIO_CLOCK_HZ = 48_000
 DEFAULT_KEYFRAME_INTERVAL_S = 2.0
 
-# What a worker upscales, the source's own picture, or the upscaled one in so many lines: "540p".
+# What a worker upscales, the source's own picture, or the upscaled one in so many lines: "540p". In VP8
+# instead of H.264 these are "540p-vp8".
 UPSCALED, SOURCE = "upscaled", "source"
-Rendition = Annotated[str, Meta(pattern=r"^(upscaled|source|[1-9][0-9]{1,3}p)\Z")]
+Rendition = Annotated[str, Meta(pattern=r"^(upscaled|source|[1-9][0-9]{1,3}p)(-vp8)?\Z")]
 When = Literal["always", "watched"]
 Deinterlace = Literal["frame", "field", "off"]
 Stage = Literal["demux", "decode", "queue", "upscale", "encode", "publish"]
@@ -251,7 +252,7 @@ class Opened(Message, frozen=True):
     output: OutputFormat
     engine: EngineFormat
     audio: AudioFormat | None
-    # Those that can be watched, the upscaled one and then the largest first.
+    # Those that can be watched, the upscaled one and then the largest first; each in VP8, too.
     renditions: Annotated[tuple[RenditionFormat, ...], Meta(min_length=1, max_length=16)]
 
     def __post_init__(self) -> None:
@@ -294,7 +295,8 @@ class Trace(_Part, frozen=True):
 
 
 class VideoPacket(Message, frozen=True):
-    """Worker → gateway: one encoded frame, H.264 Annex B, SPS and PPS in front of every IDR, no B-frames.
+    """Worker → gateway: one encoded frame, H.264 Annex B, SPS and PPS in front of every IDR, no B-frames;
+    or a VP8 frame.
 
     A frame is sent in the upscaled rendition first; in the others it has the same times, and is a key frame
     where it is one in that.

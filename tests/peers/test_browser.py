@@ -94,6 +94,32 @@ def without(page: Page, script: str) -> Iterator[None]:
         page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
+def test_a_browser_without_h264_is_sent_vp8(service: Service, page: Page) -> None:
+    less = """
+        const { addTransceiver, setRemoteDescription } = RTCPeerConnection.prototype;
+        RTCPeerConnection.prototype.addTransceiver = function (kind, init) {
+            const made = addTransceiver.call(this, kind, init);
+            const codecs = RTCRtpReceiver.getCapabilities(kind).codecs;
+            made.setCodecPreferences(codecs.filter((codec) => codec.mimeType !== "video/H264"));
+            return made;
+        };
+        RTCPeerConnection.prototype.setRemoteDescription = function (answer) {
+            window.answered = answer.sdp;
+            return setRemoteDescription.call(this, answer);
+        };"""
+    with without(page, less), service.stream("vp8", SOURCE):
+        service.wait_for("vp8", "running")
+        page.open("vp8")
+        page.plays(SIZE, more=20)
+        assert "VP8/90000" in page.run("return window.answered")
+        assert page.picture().std() > 20
+        assert page.text("#player-note") == ""
+        page.find("#compare").click()
+        until(page.find("#compared").is_displayed, "two renditions are drawn together, in VP8 as well")
+        page.plays(SIZE)
+        assert page.console() == []
+
+
 def test_hls_plays_by_the_browser_itself(service: Service, page: Page) -> None:
     less = "delete window.MediaSource; delete window.ManagedMediaSource; delete window.WebKitMediaSource"
     with without(page, less), service.stream("hls", SOURCE):

@@ -19,6 +19,7 @@ from server.gateway.errors import InvalidOffer
 from server.gateway.webrtc.feedback import TRANSPORT_CC_URI
 from server.gateway.webrtc.profile import ProfileLevel
 from server.wire.messages import AUDIO_CLOCK_HZ, SOURCE, UPSCALED, VIDEO_CLOCK_HZ, Rendition
+from server.wire.renditions import in_vp8, picture_of
 
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 SEND_TIME_URI = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
@@ -89,15 +90,15 @@ def parse_offer(
     sent: Mapping[Rendition, ProfileLevel] | None = None,
     renditions: Sequence[Rendition] = (UPSCALED, SOURCE),
 ) -> Offer:
-    """`sent` is what the renditions are encoded as, where it is known. The first line of video gets the first
-    of `renditions`, the next one the next.
+    """`sent` is what the renditions are encoded as in H.264, where it is known. The first line of video gets
+    the first of `renditions`, the next one the next; in VP8 where it has no H.264.
 
     Raises InvalidOffer where this is no SDP, or no offer of a viewer we could serve.
     """
     session = parse_session(sdp)
     lines = tuple(_lines(session, sent or {}, renditions))
     if not any(line.rendition is not None for line in lines):
-        raise InvalidOffer("the offer has no video m-line with H264/90000 that may receive")
+        raise InvalidOffer("the offer has no video m-line with H264/90000 or VP8/90000 that may receive")
     return Offer(media=tuple(session.media), lines=lines, remote=parse_remote(session.media[lines[0].index]))
 
 
@@ -157,6 +158,8 @@ def _lines(
             if rendition is None:
                 continue
             codec = _choose(media, sent.get(rendition)) or codec
+            if codec.name.lower() == "vp8":
+                rendition = in_vp8(rendition)
         elif audio_taken:
             continue
         else:
@@ -189,9 +192,11 @@ def _choose(media: MediaDescription, sent: ProfileLevel | None) -> RTCRtpCodecPa
         opus = (c for c in media.rtp.codecs if c.name.lower() == "opus" and c.clockRate == AUDIO_CLOCK_HZ)
         return next(opus, None)
     if media.kind == "video":
-        h264 = [c for c in media.rtp.codecs if c.name.lower() == "h264" and c.clockRate == VIDEO_CLOCK_HZ]
-        best = min(h264, key=lambda codec: _h264_rank(codec, sent), default=None)
-        return best and _as_sent(best, sent)
+        video = [codec for codec in media.rtp.codecs if codec.clockRate == VIDEO_CLOCK_HZ]
+        h264 = [codec for codec in video if codec.name.lower() == "h264"]
+        if h264:
+            return _as_sent(min(h264, key=lambda codec: _h264_rank(codec, sent)), sent)
+        return next((codec for codec in video if codec.name.lower() == "vp8"), None)
     return None
 
 
@@ -277,7 +282,7 @@ def _accepted(line: Line, profile: str, sources: Sources, first: Rendition) -> M
     media.host = "0.0.0.0"
     media.direction = "sendonly"
     # Sound belongs to the first picture, and is synchronised with it; the other one is a stream apart.
-    media.msid = f"{line.rendition or first} {line.mid}"
+    media.msid = f"{picture_of(line.rendition or first)} {line.mid}"
     media.rtp.muxId = line.mid
     media.rtcp_port, media.rtcp_host, media.rtcp_mux = 9, "0.0.0.0", True
     line.codec.rtcpFeedback = [f for f in line.codec.rtcpFeedback if f in _FEEDBACK]

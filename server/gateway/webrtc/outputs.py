@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from server.gateway.fanout.fanout import Fanout, Feedback, Reader
 from server.gateway.fanout.keyframes import KeyframeRequests
 from server.gateway.webrtc.profile import ProfileLevel
-from server.gateway.webrtc.rtp import RtpFrame, h264_frame, opus_frame
+from server.gateway.webrtc.rtp import RtpFrame, h264_frame, opus_frame, vp8_frame
 from server.wire.messages import (
     UPSCALED,
     VIDEO_CLOCK_HZ,
@@ -16,6 +16,7 @@ from server.wire.messages import (
     RenditionFormat,
     VideoPacket,
 )
+from server.wire.renditions import in_vp8, is_vp8, picture_of
 
 # Two seconds: behind by more, a viewer sees the present sooner by skipping.
 RING_FRAMES = 64
@@ -35,8 +36,10 @@ class VideoOutput:
         keyframes: KeyframeRequests,
         on_drop: Callable[[int], None],
         on_readers: Callable[[int], None],
+        packetize: Callable[[VideoPacket], RtpFrame],
     ) -> None:
         self._keyframes = keyframes
+        self._packetize = packetize
         self.fanout: Fanout[RtpFrame] = Fanout(
             capacity=RING_FRAMES,
             feedback=feedback,
@@ -55,10 +58,11 @@ class VideoOutput:
     def publish(self, packet: VideoPacket) -> None:
         if packet.keyframe:
             self._keyframes.satisfied()
-            self.profile_level = ProfileLevel.of(packet.payload) or self.profile_level
+            if not is_vp8(packet.rendition):
+                self.profile_level = ProfileLevel.of(packet.payload) or self.profile_level
         self._count(packet)
         if len(self.fanout):
-            self.fanout.publish(h264_frame(packet))
+            self.fanout.publish(self._packetize(packet))
 
     def _count(self, packet: VideoPacket) -> None:
         lasted = packet.pts - self._counted_since
@@ -92,14 +96,16 @@ class ViewerOutputs:
         self._videos: dict[Rendition, VideoOutput] = {}
         self._audio: Fanout[RtpFrame] = Fanout(capacity=RING_AUDIO_PACKETS, feedback=self._feedback)
         self._joined: set[Rendition] = set()
+        self._picture_id, self._identified = 0, 0  # of the picture with that time, in VP8 of every size
         self.offer(renditions)
 
     def offer(self, renditions: Sequence[Rendition]) -> None:
         """These can be watched. Who watches another is sent away: its player comes back for one of these."""
         self.renditions = tuple(renditions)
-        for name in self._videos.keys() - set(renditions):
+        in_both = (*renditions, *map(in_vp8, renditions))
+        for name in self._videos.keys() - set(in_both):
             self._videos.pop(name).fanout.close()
-        for name in renditions:
+        for name in in_both:
             if name not in self._videos:
                 self._videos[name] = self._output(name)
 
@@ -115,7 +121,15 @@ class ViewerOutputs:
             keyframes=self._keyframes,
             on_drop=self._on_slow_viewer,
             on_readers=on_readers,
+            packetize=self._vp8_frame if is_vp8(name) else h264_frame,
         )
+
+    def _vp8_frame(self, packet: VideoPacket) -> RtpFrame:
+        # A viewer that goes from one size to another finds the next picture, by the next number.
+        if packet.pts > self._identified:
+            self._identified = packet.pts
+            self._picture_id += 1
+        return vp8_frame(packet, self._picture_id)
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]:
         """A reader of this rendition, closed where there is none now; None is the sound."""
@@ -133,7 +147,7 @@ class ViewerOutputs:
         video, upscaled = self._videos.get(rendition), self._videos[UPSCALED]
         if video is not None and video.bitrate_bps and video.is_made_with(upscaled):
             return video.bitrate_bps
-        form, whole = self._formats.get(rendition), self._formats.get(UPSCALED)
+        form, whole = self._formats.get(picture_of(rendition)), self._formats.get(UPSCALED)
         if form is None or whole is None:
             return 0.0
         share = (form.width * form.height) / (whole.width * whole.height)
@@ -141,10 +155,10 @@ class ViewerOutputs:
         return min(float(form.bitrate_bps), whole_bps * math.pow(share, _SHARE_POWER))
 
     def profile_levels(self) -> dict[Rendition, ProfileLevel]:
-        """What the renditions are encoded as, where that is known."""
+        """What the renditions are encoded as in H.264, where that is known."""
         upscaled = self._videos[UPSCALED].profile_level
         # The same encoder makes the smaller ones, while somebody watches.
-        sent = {name: video.profile_level or upscaled for name, video in self._videos.items()}
+        sent = {name: self._videos[name].profile_level or upscaled for name in self.renditions}
         return {name: level for name, level in sent.items() if level is not None}
 
     def opened(self, opened: Opened) -> None:

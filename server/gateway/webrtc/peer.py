@@ -22,6 +22,7 @@ from server.gateway.webrtc.rtp_sender import RtpSender
 from server.gateway.webrtc.session import Session
 from server.settings import Limits
 from server.wire.messages import Rendition
+from server.wire.renditions import in_vp8, is_vp8, picture_of
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 class Media(Protocol):
     """What a viewer is sent, line by line of the offer; None is the sound."""
 
-    renditions: tuple[Rendition, ...]  # to choose from, the largest first
+    renditions: tuple[Rendition, ...]  # to choose from, the largest first; each is there in VP8, too
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]: ...
 
@@ -106,8 +107,8 @@ class Peer:
     def rendition(self) -> Rendition:
         """That of its picture; of the first one where it has two."""
         if self._choice is not None:
-            return self._choice.rendition
-        return next(line.rendition for line in self._offer.lines if line.rendition is not None)
+            return picture_of(self._choice.rendition)
+        return next(picture_of(line.rendition) for line in self._offer.lines if line.rendition is not None)
 
     @property
     def reason(self) -> str:
@@ -125,7 +126,7 @@ class Peer:
             on_feedback=self._look,
         )
         if line.rendition is not None and self._one_picture and not self._fixed:
-            self._choice = self._choose(sender, reader)
+            self._choice = self._choose(sender, reader, vp8=is_vp8(line.rendition))
         try:
             await sender.run()
         except (ConnectionError, ReaderClosed):
@@ -139,14 +140,15 @@ class Peer:
         """Not two renditions beside each other, each as it was asked for."""
         return sum(line.rendition is not None for line in self._offer.lines) == 1
 
-    def _choose(self, sender: RtpSender, reader: SwitchingReader[RtpFrame]) -> RenditionChoice:
+    def _choose(self, sender: RtpSender, reader: SwitchingReader[RtpFrame], *, vp8: bool) -> RenditionChoice:
         def switch(rendition: Rendition, smaller: bool) -> None:
             log.info("viewer %s: %s, as %s", self.session.id[:6], rendition, choice.reason)
             # What the network doesn't carry only makes its queue longer.
             reader.switch(self._media.join(rendition), at_once=smaller)
 
+        renditions = self._media.renditions
         choice = RenditionChoice(
-            self._media.renditions,
+            [in_vp8(name) for name in renditions] if vp8 else renditions,
             self.path,
             bitrate_bps=self._media.bitrate_bps,
             switch=switch,

@@ -29,7 +29,7 @@ _NVENC_LEAST_QP = "20"
 class EncoderFormat:
     """What an encoder is opened with."""
 
-    encoder: str  # "libx264" or "h264_nvenc"
+    encoder: str  # "libx264", "h264_nvenc" or "libvpx"
     preset: str  # libx264's
     width: int
     height: int
@@ -42,7 +42,7 @@ class EncoderFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """One access unit in Annex B."""
+    """One access unit in Annex B, or one VP8 frame."""
 
     pts: int
     keyframe: bool

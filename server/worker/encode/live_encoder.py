@@ -16,6 +16,7 @@ from server.worker.encode.h264 import (
     H264Encoder,
     reason_of,
 )
+from server.worker.encode.vp8 import VPX, Vp8Encoder
 
 
 class LiveEncoder:
@@ -30,7 +31,7 @@ class LiveEncoder:
         self._rendition = rendition
         self._log = log
         self._wanted: EncoderFormat | None = None
-        self._encoder: H264Encoder | None = None
+        self._encoder: H264Encoder | Vp8Encoder | None = None
 
     @property
     def format(self) -> EncoderFormat:
@@ -53,9 +54,7 @@ class LiveEncoder:
             self.close()
         try:
             if self._encoder is None:
-                self._encoder = H264Encoder(
-                    wanted, surfaces=frame.format.name == ON_GPU and wanted.encoder == NVENC
-                )
+                self._encoder = _open(wanted, frame)
                 self._wanted = wanted
             return self._encoder.encode(self._readable(frame), pts)
         except ENCODER_ERRORS as exc:
@@ -80,3 +79,9 @@ class LiveEncoder:
         if self.format.encoder == NVENC or frame.format.name != ON_GPU:
             return frame
         return frame.reformat(format="yuv420p", threads=1)
+
+
+def _open(wanted: EncoderFormat, first: av.VideoFrame) -> H264Encoder | Vp8Encoder:
+    if wanted.encoder == VPX:
+        return Vp8Encoder(wanted)
+    return H264Encoder(wanted, surfaces=first.format.name == ON_GPU and wanted.encoder == NVENC)

@@ -1,5 +1,6 @@
 """From upscaled pictures to packets: opens the encoders, says so, and stamps each frame with its trace."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from server.wire.messages import (
     Trace,
     VideoPacket,
 )
+from server.wire.renditions import in_vp8, picture_of
 from server.worker.encode.h264 import (
     NVENC,
     ON_GPU,
@@ -38,6 +40,7 @@ from server.worker.encode.live_encoder import LiveEncoder
 from server.worker.encode.renditions import Scaler, ShownFrames, on_host, rendition_sizes
 from server.worker.encode.shown import Shown, dark, even_frame
 from server.worker.encode.slate import Slate
+from server.worker.encode.vp8 import VPX
 from server.worker.process.picture import (
     Picture,
     PictureFormat,
@@ -112,7 +115,7 @@ class VideoPublisher:
         self._missing: set[Rendition] = set()  # of those, for the picture's size
         self._watches: frozenset[Rendition] = frozenset()
         self._watched_ns = self._begun_ns = now_ns()
-        self._encoders = {name: LiveEncoder(name, log) for name in renditions}
+        self._encoders = {name: LiveEncoder(name, log) for name in (*renditions, *map(in_vp8, renditions))}
         self._scaler = Scaler()
         self._last_pts = after
 
@@ -248,11 +251,12 @@ class VideoPublisher:
         """Encodes and sends what is watched of one picture, the upscaled rendition in any case and first, and
         returns when the last was. `upscaled`: what the gateway is to know of it."""
         formats = self._formats(frames.upscaled, form)
-        smaller = [name for name in formats if name != UPSCALED and name in self._watches]
+        in_both = formats | {in_vp8(name): _as_vp8(one) for name, one in formats.items()}
+        others = [name for name in in_both if name != UPSCALED and name in self._watches]
         for name, encoder in self._encoders.items():
-            if name != UPSCALED and name not in smaller:
+            if name != UPSCALED and name not in others:
                 encoder.close()
-        if not all(self._encoders[name].is_of(formats[name]) for name in smaller):
+        if not all(self._encoders[name].is_of(in_both[name]) for name in others):
             self.request_keyframe()
         started_ns = now_ns()
         encoded = self._encoders[UPSCALED].encode(frames.upscaled, packet.pts, formats[UPSCALED])
@@ -260,18 +264,19 @@ class VideoPublisher:
             self._say_opened(upscaled, formats)
         sent_ns = self._send_encoded(encoded, packet, started_ns)
         keyframe = any(one.keyframe for one in encoded)
-        for name in smaller:
-            started_ns, encoder, wanted = now_ns(), self._encoders[name], formats[name]
-            frame = frames.of(name, (wanted.width, wanted.height))
+        for name in others:
+            started_ns, encoder, wanted = now_ns(), self._encoders[name], in_both[name]
+            picture = picture_of(name)
+            frame = frames.of(picture, (wanted.width, wanted.height))
             if keyframe:
                 encoder.request_keyframe()
-            trace = replace(packet.trace, upscale=0.0) if name == SOURCE else packet.trace
+            trace = replace(packet.trace, upscale=0.0) if picture == SOURCE else packet.trace
             encoded = encoder.encode(frame, packet.pts, wanted)
             sent_ns = self._send_encoded(encoded, replace(packet, rendition=name, trace=trace), started_ns)
         return sent_ns
 
     def _formats(self, upscaled: av.VideoFrame, form: PictureFormat) -> dict[Rendition, EncoderFormat]:
-        """What each rendition of such a picture is encoded as, the largest first."""
+        """What each rendition of such a picture is encoded as in H.264, the largest first."""
         sizes = rendition_sizes(self._names, (upscaled.width, upscaled.height), form)
         missing = set(self._names) - set(sizes)
         if missing - self._missing:
@@ -353,6 +358,11 @@ class VideoPublisher:
                 )
             )
         return sent_ns
+
+
+def _as_vp8(form: EncoderFormat) -> EncoderFormat:
+    """The upscaled rendition in H.264 says which picture is a key frame."""
+    return dataclasses.replace(form, encoder=VPX, keyframe_interval_s=_NEVER_S)
 
 
 def _trace(upscaled: Upscaled, encode_ns: int) -> Trace:

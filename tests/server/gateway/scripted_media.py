@@ -24,17 +24,27 @@ class Encoder:
     """x264 as the worker uses it: no B-frames, no delay, SPS and PPS in front of every IDR."""
 
     def __init__(
-        self, width: int, height: int, gop_s: float, noise_bps: int = 0, *, numbered: bool = False
+        self,
+        width: int,
+        height: int,
+        gop_s: float,
+        noise_bps: int = 0,
+        *,
+        numbered: bool = False,
+        vp8: bool = False,
     ) -> None:
         """`numbered`: each half of a picture, left and right, carries the picture's number."""
         self.noise = np.random.default_rng(1) if noise_bps else None
-        self.codec = av.CodecContext.create("libx264", "w")
+        self.codec = av.CodecContext.create("libvpx" if vp8 else "libx264", "w")
         self.codec.width, self.codec.height = width, height
         self.codec.pix_fmt = "yuv420p"
         self.codec.time_base = Fraction(1, 90_000)
         self.codec.framerate = Fraction(FPS)
         self.codec.gop_size = round(gop_s * FPS)
-        self.codec.options = {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1"}
+        if vp8:
+            self.codec.options = {"deadline": "realtime", "cpu-used": "-8", "lag-in-frames": "0"}
+        else:
+            self.codec.options = {"preset": "ultrafast", "tune": "zerolatency", "forced-idr": "1"}
         if noise_bps:
             self.codec.bit_rate = noise_bps
             self.codec.options |= {"maxrate": str(noise_bps), "bufsize": str(noise_bps // 2)}

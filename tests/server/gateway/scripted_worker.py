@@ -18,6 +18,7 @@ from server.wire.messages import (
     Watch,
     WorkerJob,
 )
+from server.wire.renditions import in_vp8
 from tests.server.gateway.scripted_media import FPS, FRAME_TICKS, Encoder, Sound, opened
 
 
@@ -126,6 +127,9 @@ class ScriptedWorker:
                 numbered=script.numbered,
             )
             for form in opened(script.width, script.height).renditions
+        }
+        self._encoders |= {
+            in_vp8(name): Encoder(*h264.size, 1e4, vp8=True) for name, h264 in self._encoders.items()
         }
         started_s = time.monotonic()
         origin = {"opus": int(started_s * 48_000), "aac": int(started_s * 48_000)}
