@@ -53,7 +53,8 @@ def frames_of(path: Path) -> tuple[list[float], list[str]]:
 async def test_a_stream_is_recorded_with_nobody_there_and_its_file_plays_while_it_grows(tmp_path):
     async with gateway(short(), **recorded(tmp_path)) as served:
         stream = await served.in_state("running")
-        assert stream["recording"] == {"on": True, "reason": ""}
+        assert stream["recording"] | {"since": None} == {"on": True, "since": None, "reason": ""}
+        assert datetime.fromisoformat(stream["recording"]["since"]) <= datetime.now(UTC)
         assert stream["viewers"] == {"whep": 0, "hls": 0}
         (file,) = await files(served, 1, 20_000)
         assert (file["stream"], file["growing"]) == ("demo", True)
