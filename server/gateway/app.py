@@ -27,7 +27,7 @@ from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.reload import Reloader
-from server.gateway.routes import api, health, hls, recordings, viewers, whep, whip
+from server.gateway.routes import api, health, hls, recordings, snapshots, viewers, whep, whip
 from server.gateway.routes import events as event_routes
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
@@ -131,6 +131,7 @@ def create_app(
     app.add_middleware(KnownHosts, server=settings.server, refusals=refusals)
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard))
+    app.include_router(snapshots.router(streams, guard))
     app.include_router(recordings.router(archive, guard))
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))

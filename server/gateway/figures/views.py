@@ -122,6 +122,7 @@ class PushView(BaseModel):
 
 class RecordingState(BaseModel):
     on: bool
+    since: datetime = Field(description="It has been so")
     reason: str = Field(description="Why nothing is recorded now")
 
 

@@ -31,8 +31,8 @@ class _Mark(Enum):
 
 class Recorder:
     """Its methods are the event loop's and never wait, but for `join`. A file is fragmented MP4, whole up to
-    its last fragment whatever happens; another one begins after `file_s`, and where timeline, size or codec
-    change."""
+    its last fragment whatever happens; another one begins after `file_s` or `file_bytes`, and where timeline,
+    size or codec change."""
 
     def __init__(self, stream: str, archive: Archive, *, on_trouble: Callable[[str], None]) -> None:
         """`on_trouble` hears, in the event loop, why nothing is recorded now; "" once it is again."""
@@ -52,6 +52,7 @@ class Recorder:
         self._path = Path()
         self._first: Fragment | None = None  # of the file
         self._starts = datetime.now(UTC)  # that one
+        self._size = 0  # of the file
         self._try_at_s = self._tidy_at_s = 0.0
         self._thread.start()
 
@@ -144,7 +145,7 @@ class Recorder:
             self._begin(fragment)
         if self._first is None or self._file is None:
             return
-        self._file.write(fragment.data)
+        self._size += self._file.write(fragment.data)
         self._file.flush()
         os.fdatasync(self._file.fileno())
         lasts_s = (fragment.ends - self._first.starts) / VIDEO_CLOCK_HZ
@@ -157,13 +158,15 @@ class Recorder:
         self._starts = datetime.now(UTC) - timedelta(seconds=ago_s)
         self._path = self._archive.begin(self._stream, self._starts)
         self._file, self._first = self._path.open("wb"), fragment
-        self._file.write(fragment.init)
+        self._size = self._file.write(fragment.init)
         log.info("stream %s: records to %s", self._stream, self._path)
 
     def _ends_before(self, fragment: Fragment) -> bool:
         assert self._first is not None
         lasts_s = (fragment.starts - self._first.starts) / VIDEO_CLOCK_HZ
-        over = fragment.independent and lasts_s >= self._archive.settings.file_s
+        settings = self._archive.settings
+        too_large = settings.file_bytes and self._size + len(fragment.data) > settings.file_bytes
+        over = fragment.independent and (lasts_s >= settings.file_s or bool(too_large))
         return over or not fragment.follows
 
     def _finish(self) -> None:

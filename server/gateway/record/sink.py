@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from server.gateway.events import Events
 from server.gateway.figures.metrics import StreamMetrics
@@ -77,6 +78,6 @@ class RecordSink:
             await asyncio.to_thread(self._ending.join, _ENDS_S)
 
     def _on_trouble(self, trouble: str) -> None:
-        self.state = RecordingState(on=not trouble, reason=trouble)
+        self.state = RecordingState(on=not trouble, since=datetime.now(UTC), reason=trouble)
         self._metrics.recording(not trouble)
         self._events.tell("recording", self._stream, on=not trouble, reason=trouble)

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from server.gateway.figures.figures import Figures
@@ -28,6 +30,7 @@ class Audience:
         self._on_change = on_change
         self._joined: frozenset[Rendition] = frozenset()  # by WebRTC viewers
         self._played_s: dict[Rendition, float] = {}  # when an HLS player last fetched its playlist
+        self._glances: Counter[Rendition] = Counter()
         self._left_s = float("-inf")  # when the last WebRTC viewer did
         self._look: asyncio.TimerHandle | None = None
         self._closed = False
@@ -50,6 +53,18 @@ class Audience:
         self._joined = frozenset(renditions)
         self._update()
 
+    @contextmanager
+    def glance(self, rendition: Rendition) -> Iterator[None]:
+        """The rendition is watched as long as the block lasts, by somebody who wants a single picture."""
+        self._glances[rendition] += 1
+        self._update()
+        try:
+            yield
+        finally:
+            self._glances[rendition] -= 1
+            self._glances += Counter()  # without those that are 0
+            self._update()
+
     def grant(self, granted: Granted | None) -> None:
         self._granted = granted
         self._update()
@@ -66,14 +81,15 @@ class Audience:
         players = self._figures.hls_players.count(now_s)
         lingers = now_s - self._left_s < _LINGER_S
         played = self._granted == "played" or self._figures.whep_viewers or players or lingers
-        watches: tuple[Rendition, ...] = (UPSCALED,) if self._granted else ()
+        others = set(self._glances)
         plays: tuple[Rendition, ...] = ()
         if played:
             self._played_s = {
                 name: at_s for name, at_s in self._played_s.items() if now_s - at_s <= REMEMBERED_S
             }
             plays = (UPSCALED, *sorted(self._played_s.keys() - {UPSCALED}))
-            watches = (UPSCALED, *sorted((self._joined | set(plays)) - {UPSCALED}))
+            others |= self._joined | set(plays)
+        watches = (UPSCALED, *sorted(others - {UPSCALED})) if others or self._granted else ()
         if self._look is not None:
             self._look.cancel()
         # Players come back by themselves as long as they play; that one does not, nobody says.

@@ -12,6 +12,7 @@ from server.gateway.hls.sink import HlsSink
 from server.gateway.push.sink import PushSink
 from server.gateway.record.archive import Archive
 from server.gateway.record.sink import RecordSink
+from server.gateway.snapshots.pictures import LatestPictures
 from server.gateway.webrtc.outputs import ViewerOutputs
 from server.settings import Hls, StreamSettings
 from server.wire.messages import AudioPacket, Opened, Rendition, VideoPacket
@@ -46,7 +47,8 @@ class Outputs:
         self.hls = HlsSink(hls, on_need_keyframe=ask, on_listed=on_listed)
         self.record = RecordSink(settings.id, archive, metrics=metrics, events=events, on_need_keyframe=ask)
         self.push = PushSink(settings.id, metrics=metrics, events=events, on_need_keyframe=ask)
-        self._sinks: tuple[Sink, ...] = (self.webrtc, self.hls, self.record, self.push)
+        self.pictures = LatestPictures()
+        self._sinks: tuple[Sink, ...] = (self.webrtc, self.hls, self.record, self.push, self.pictures)
 
     def wanted(self, settings: StreamSettings) -> None:
         """What the stream goes to beside its viewers."""

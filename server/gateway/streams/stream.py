@@ -19,6 +19,7 @@ from server.gateway.placement import Placement, WorkerHandle
 from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
+from server.gateway.snapshots.snapshots import Snapshots
 from server.gateway.streams.audience import Audience, Granted
 from server.gateway.streams.entrance import Entrance
 from server.gateway.streams.outputs import Outputs
@@ -90,6 +91,7 @@ class Stream:
             on_listed=self.figures.segment_listed,
         )
         self.audience = Audience(self.figures, _granted(settings), on_change=self._on_audience)
+        self.snapshots = Snapshots(self.outputs.pictures, glance=self.audience.glance)
         self.outputs.play(self.audience.plays)
         self._events = events
         self.desk = Desk(

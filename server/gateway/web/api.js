@@ -20,6 +20,11 @@ export const deleteStream = (id) => call("DELETE", streamPath(id));
 export const releaseStream = (id) => call("POST", `${streamPath(id)}/release`);
 // A path that a player can open, which sends no token.
 export const hlsPath = async (id) => (await call("POST", `${streamPath(id)}/hls-path`)).url;
+// Its picture as a JPEG so wide; an old one rather than wake a stream that nobody watches.
+export const snapshot = async (id, width) => {
+  const path = `${streamPath(id)}/snapshot.jpg?width=${width}&max_age=86400`;
+  return (await request(path, { headers: withToken({ accept: "image/jpeg" }), cache: "no-cache" })).blob();
+};
 
 const streamPath = (id) => `/api/streams/${encodeURIComponent(id)}`;
 
@@ -29,10 +34,14 @@ async function call(method, path, fields) {
     options.headers["content-type"] = "application/json";
     options.body = JSON.stringify(fields);
   }
-  options.signal = AbortSignal.timeout(15_000);
-  const response = await fetch(path, options);
-  if (!response.ok) throw new ApiError(response.status, await errorText(response));
+  const response = await request(path, options);
   return response.status === 204 ? null : response.json();
+}
+
+async function request(path, options) {
+  const response = await fetch(path, { ...options, signal: AbortSignal.timeout(15_000) });
+  if (!response.ok) throw new ApiError(response.status, await errorText(response));
+  return response;
 }
 
 // The server's own words; they name the field, the value and the rule.

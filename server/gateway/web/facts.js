@@ -63,6 +63,20 @@ export function server(stream) {
   ];
 }
 
+// What becomes of the stream beside its viewers, each: a word for it, whether it goes well, and what to say.
+export function outputs({ recording, push }) {
+  const rows = push.map(({ target, connected, reason }) => ({
+    name: target,
+    word: connected ? "Pushed" : "Push fails",
+    good: connected,
+    text: connected ? "Connected" : `Not connected: ${reason}`,
+  }));
+  if (recording === null) return rows;
+  const { on, since, reason } = recording;
+  const text = on ? `On, since ${moment(since)}` : `Stopped ${moment(since)}: ${reason}`;
+  return [{ name: "Recording", word: on ? "Recorded" : "Not recorded", good: on, text }, ...rows];
+}
+
 // `sample` is null while nothing plays, `viewer` (what the server knows of it) wherever it knows none.
 export function player(over, stream, sample, viewer) {
   const rows = [
@@ -109,4 +123,9 @@ function carries(viewer) {
 }
 
 const time = (at) => (at ? new Date(at).toLocaleTimeString() : "–");
+const moment = (at) => {
+  const date = new Date(at);
+  const today = date.toDateString() === new Date().toDateString();
+  return today ? date.toLocaleTimeString() : date.toLocaleString();
+};
 const round = (value) => String(Math.round(value * 100) / 100);

@@ -251,8 +251,15 @@ export class StreamView {
     setFacts(byId("sr-facts"), facts.superResolution(stream));
     setFacts(byId("latency"), facts.latency(stream));
     setFacts(byId("server-facts"), facts.server(stream));
+    this.#showOutputs(facts.outputs(stream));
     this.#showRenditions();
     this.#showOverlay();
+  }
+
+  #showOutputs(rows) {
+    byId("outputs").hidden = rows.length === 0;
+    setFacts(byId("outputs-facts"), rows.map(({ name, text }, index) => [`output-${index}`, name, text]));
+    rows.forEach(({ good }, index) => (byId("outputs-facts").children[index].dataset.good = String(good)));
   }
 
   #showSample(sample, viewer) {
@@ -298,6 +305,8 @@ const UNKNOWN = {
   stages_s: {},
   frames: { total: 0, dropped: {} },
   viewers: { whep: 0, hls: 0 },
+  recording: null,
+  push: [],
   source_reconnects: 0,
   worker: { restarts: 0 },
 };

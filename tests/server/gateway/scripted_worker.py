@@ -31,6 +31,7 @@ class Script:
     gop_s: float = 2.0
     noise_bps: int = 0  # the upscaled picture is noisy, and takes that much
     numbered: bool = False  # each half of a picture carries its number
+    gated: bool = False  # while nobody watches nothing is made, but for one picture at the start
     silent: bool = False  # nothing comes from the source: the last picture is shown again
     source_lag_s: float = 0.0  # so much later than the upscaled picture the others come
     audio: bool = True
@@ -139,7 +140,8 @@ class ScriptedWorker:
             keyframe, self._force = self._force, False
             pts = int((due_s - script.video_delay_s) * 90_000)
             for rendition, encoder in self._encoders.items():
-                if rendition == "upscaled" or rendition in self.watched:
+                always = rendition == "upscaled" and not (script.gated and self.frames)
+                if always or rendition in self.watched:
                     encoder.force = keyframe
                     packet = self._video(rendition, pts)
                     keyframe = packet.keyframe

@@ -37,11 +37,11 @@ async def reads(page: Page, selector: str, text: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def on_page(script: Script) -> AsyncIterator[tuple[Gateway, Page]]:
+async def on_page(script: Script, **tables) -> AsyncIterator[tuple[Gateway, Page]]:
     """Chromium on the page of a gateway whose stream runs."""
     paths = [shutil.which(name) or missing_peer(name, "apt-get install chromium chromium-driver")
              for name in ("chromium", "chromedriver")]  # fmt: skip
-    async with gateway(ScriptedPlacement(script)) as served:
+    async with gateway(ScriptedPlacement(script), **tables) as served:
         await served.in_state("running")
         browser = chromium(*paths, served.base + "/")
         page = await asyncio.to_thread(browser.__enter__)
@@ -194,6 +194,46 @@ async def test_seconds_behind_live_count_what_the_browser_holds_back():
         await until(lambda: agree(0.7, 1.2), "and as much later as it is held back")
 
 
+# The page's own words for a stream that is pushed to two places; and how many colours its thumbnail has.
+PUSHED = """
+    const done = arguments[0];
+    const push = [true, false].map((connected) => ({ target: "srt://a", connected, reason: "no route" }));
+    import("/web/facts.js").then(({ outputs }) =>
+      done(outputs({ recording: null, push }).map(({ word, text, good }) => [word, text, good])));
+"""
+COLOURS = """
+    const canvas = document.querySelector("#streams canvas");
+    return new Set(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data).size;
+"""
+
+
+async def test_the_list_has_a_thumbnail_and_says_what_becomes_of_the_stream(tmp_path, monkeypatch):
+    free = [1 << 40]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        "server.gateway.record.archive.shutil.disk_usage", lambda _: usage._replace(free=free[0])
+    )
+    tables = {"recording": {"folder": str(tmp_path)}, "defaults": {"record": True}}
+    async with on_page(Script(audio=False, gop_s=1.0), hls={"segment_s": 1.0}, **tables) as (_, page):
+        await asyncio.to_thread(page.driver.set_window_size, 1280, 900)
+        await reads(page, "#streams .outputs", "Recorded")
+        await until(lambda: asyncio.to_thread(lambda: page.run(COLOURS) > 20), "the picture is there")
+        assert "On, since" in await asyncio.to_thread(page.text, "#outputs-facts")
+        free[0] = 0
+        await reads(page, "#streams .outputs", "Not recorded")
+
+        async def why() -> bool:
+            return "the disk has 0 MB left" in await asyncio.to_thread(page.text, "#outputs-facts")
+
+        await until(why, "and why")
+        assert await asyncio.to_thread(page.driver.execute_async_script, PUSHED) == [
+            ["Pushed", "Connected", True],
+            ["Push fails", "Not connected: no route", False],
+        ]
+        asked = [url for url in await asyncio.to_thread(page.requests, "api/") if "snapshot" in url]
+        assert len(asked) < 5, "it is asked for now and then"
+
+
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
 VIOLATIONS = """
     const done = arguments[0];
@@ -207,10 +247,11 @@ FOCUSED = """
 """
 
 
-async def test_the_page_is_for_keyboards_screen_readers_and_phones():
+async def test_the_page_is_for_keyboards_screen_readers_and_phones(tmp_path):
     if not AXE.exists():
         missing_peer("axe-core", "npm ci")
-    async with on_page(Script()) as (_, page):
+    tables = {"recording": {"folder": str(tmp_path), "free_bytes": 0}, "defaults": {"record": True}}
+    async with on_page(Script(), **tables) as (_, page):
 
         def violations() -> list[str]:
             page.run(AXE.read_text())

@@ -53,7 +53,8 @@ def frames_of(path: Path) -> tuple[list[float], list[str]]:
 async def test_a_stream_is_recorded_with_nobody_there_and_its_file_plays_while_it_grows(tmp_path):
     async with gateway(short(), **recorded(tmp_path)) as served:
         stream = await served.in_state("running")
-        assert stream["recording"] == {"on": True, "reason": ""}
+        assert stream["recording"] | {"since": None} == {"on": True, "since": None, "reason": ""}
+        assert datetime.fromisoformat(stream["recording"]["since"]) <= datetime.now(UTC)
         assert stream["viewers"] == {"whep": 0, "hls": 0}
         (file,) = await files(served, 1, 20_000)
         assert (file["stream"], file["growing"]) == ("demo", True)
@@ -99,6 +100,18 @@ async def test_another_file_begins_after_its_time_and_where_the_timeline_breaks(
             assert times[-1] - times[0] < 4
     for path in (tmp_path / "demo").iterdir():
         assert frames_of(path)[0], "what had begun is whole after the end, too"
+
+
+async def test_another_file_begins_after_its_size_at_a_key_frame(tmp_path):
+    placement = ScriptedPlacement(Script(gop_s=1.0, numbered=True, audio=False))
+    async with gateway(placement, **recorded(tmp_path, file_bytes=20_000)) as served:
+        await files(served, 3)
+    paths = sorted((tmp_path / "demo").iterdir())
+    for path in paths[:-1]:
+        assert 10_000 < path.stat().st_size <= 20_000
+    runs = [frames_of(path)[0] for path in paths]
+    for before, after in pairwise(runs):
+        assert after[0] - before[-1] == pytest.approx(1 / FPS, abs=0.001), "none is missing between them"
 
 
 async def test_a_full_disk_stops_recording_visibly_and_nothing_else(tmp_path, monkeypatch):

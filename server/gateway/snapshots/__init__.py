@@ -1,0 +1,1 @@
+"""A stream's picture as JPEG."""
