@@ -100,7 +100,8 @@ def test_what_is_deployed_scrapes_a_service_that_asks_for_tokens(
 ) -> None:
     there = f"127.0.0.1:{free_port()}"
     listener = tomllib.loads((DEPLOY / "compose.toml").read_text())["server"]["metrics_listener"]
-    (tmp_path / "alerts.yml").write_bytes((DEPLOY / "prometheus/alerts.yml").read_bytes())
+    for name in ("alerts.yml", "rules.yml"):
+        (tmp_path / name).write_bytes((DEPLOY / "prometheus" / name).read_bytes())
     (tmp_path / "token").write_text(ADMIN + "\n")
     config = tmp_path / "prometheus.yml"
     text = (DEPLOY / "prometheus/prometheus.yml").read_text().replace("5s", "1s")

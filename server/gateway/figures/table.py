@@ -37,14 +37,19 @@ _UNITS = {
 }
 
 
-def markdown() -> str:
-    """The whole page."""
+def every_metric() -> Metrics:
+    """Those as well that appear only where there is something to watch."""
     metrics = Metrics()
-    # These appear only where there is something to watch.
     metrics.watch_streams(lambda: 0)
     metrics.watch_disk(lambda: 0, 0)
     nothing: Any = SimpleNamespace(usable_cores=0.0, costs={})
     metrics.watch_capacity(nothing, lambda: 0.0, lambda: 0.0)
+    return metrics
+
+
+def markdown() -> str:
+    """The whole page."""
+    metrics = every_metric()
     ours = sorted(metrics.described, key=lambda told: told.name)
     return _HEAD + _rows(ours) + _FROM_THE_CLIENT + _rows(_of_the_client(metrics))
 
