@@ -39,6 +39,9 @@ FROM build AS build-gpu
 RUN /opt/livesr/bin/pip install --no-cache-dir ".[gpu]"
 
 FROM ${BASE} AS gpu
+RUN apt-get update -qq \
+    && apt-get install -qq -y --no-install-recommends libsrt1.5-openssl \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr \
     && install --directory --owner=livesr --group=livesr /var/cache/livesr /var/lib/livesr
 COPY --from=build-gpu /opt/livesr /opt/livesr
@@ -61,6 +64,9 @@ CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0", "--fir
 
 # The last stage is what is built where no target is named.
 FROM ${BASE} AS cpu
+RUN apt-get update -qq \
+    && apt-get install -qq -y --no-install-recommends libsrt1.5-openssl \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr \
     && install --directory --owner=livesr --group=livesr /var/lib/livesr
 COPY --from=build /opt/livesr /opt/livesr

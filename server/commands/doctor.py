@@ -17,6 +17,7 @@ from engine.load import choose, zoo
 from engine.measure.gpu_costs import GpuCosts
 from server.gateway.placement.slots import usual_slots
 from server.settings import PipelineOptions, Settings
+from server.srt import libsrt
 from server.worker.encode.h264 import encoder_problem
 from server.worker.process.nvdec import open_nvdec
 
@@ -42,6 +43,7 @@ def examine() -> dict[str, Any]:
         "openvino": {"version": version("openvino"), "devices": devices()},
         "torch": version("torch") if importlib.util.find_spec("torch") else None,
         "ffmpeg": av.ffmpeg_version_info,
+        "srt": _libsrt(),
         "codecs": {
             "libx264": _try_encoder("libx264"),
             "h264_nvenc": _try_encoder("h264_nvenc"),
@@ -65,6 +67,7 @@ def describe(report: dict[str, Any]) -> str:
         ("OpenVINO", f"{openvino['version']}: {', '.join(openvino['devices'])}"),
         ("PyTorch", report["torch"] or "not installed (checkpoints can't be compiled; artifacts run)"),
         ("FFmpeg", report["ffmpeg"]),
+        ("SRT", report["srt"].get("version") or f"does not work: {report['srt']['reason']}"),
     ]
     for gpu, slots in report["gpu_slots"].items():
         how = "as measured" if slots["measured"] else "until its model is measured there"
@@ -77,6 +80,13 @@ def describe(report: dict[str, Any]) -> str:
         )
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def _libsrt() -> dict[str, Any]:
+    try:
+        return {"works": True, "version": f"libsrt {libsrt.version()}"}
+    except libsrt.SrtError as exc:
+        return {"works": False, "reason": str(exc)}
 
 
 def _choice(model: str) -> dict[str, Any]:

@@ -22,13 +22,14 @@ class Sources(Table):
         "rtmps",
         "http",
         "https",
+        "srt",
         "whip",
         "synthetic",
         "demo",
     )
     hosts: tuple[str, ...] = ()  # names, addresses and networks beside public addresses
     folders: tuple[str, ...] = ()  # that files may lie in
-    listen_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()  # of listen=1 and UDP
+    listen_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()  # of listeners and UDP
 
     @field_validator("schemes")
     @classmethod

@@ -19,7 +19,8 @@ from server.wire.messages import (
     WorkerJob,
 )
 from server.wire.source_policy import SourcePolicy
-from server.wire.urls import SCHEMES, find_scheme, mask_target, publish_address
+from server.wire.srt import srt_address
+from server.wire.urls import SCHEMES, find_scheme, mask_target, publish_address, scheme
 
 DEFAULT_MODEL = "awsrn-live-x2"
 
@@ -178,6 +179,8 @@ def _known_scheme(source: str) -> str:
     if find_scheme(source).reader == "network" and not urlsplit(source).netloc:
         raise ValueError("must name a host")
     publish_address(source)
+    if scheme(source) == "srt":
+        srt_address(source)
     return source
 
 

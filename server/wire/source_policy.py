@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from server.wire.srt import srt_address
 from server.wire.urls import find_scheme, publish_address, scheme
 
 IpAddress = IPv4Address | IPv6Address
@@ -44,7 +45,13 @@ def _check_network(source: str, policy: SourcePolicy) -> None:
     if not host:
         raise ValueError("it must name a host")
     # A UDP source binds its port, too, and libav takes options from its query that bind another one.
-    listens = scheme(source) == "udp" or publish_address(source) is not None
+    match scheme(source):
+        case "udp":
+            listens = True
+        case "srt":
+            listens = srt_address(source).mode == "listener"
+        case _:
+            listens = publish_address(source) is not None
     if scheme(source) == "udp" and parts.query:
         raise ValueError("a UDP source of the API has no options")
     if listens and port not in policy.listen_ports:

@@ -27,6 +27,7 @@ SCHEMES = {
     "http": Scheme(reader="network"),
     "https": Scheme(reader="network"),
     "udp": Scheme(reader="network"),
+    "srt": Scheme(reader="network"),
     "whip": Scheme(reader="whip"),
     "stdin": Scheme(reader="stdin"),
     "synthetic": Scheme(reader="synthetic"),
@@ -44,11 +45,6 @@ def scheme(url: str) -> str:
 def find_scheme(url: str) -> Scheme:
     """Raises ValueError for a scheme that is not in the table. A plain path is a file's."""
     name = scheme(url)
-    if name == "srt":
-        raise ValueError(
-            "scheme 'srt' is not in the FFmpeg that PyAV ships; "
-            "let ffmpeg receive it and send it on as RTMP, RTSP or MPEG-TS over UDP"
-        )
     if name and name not in SCHEMES:
         raise ValueError(f"scheme {name!r} must be one of {', '.join(SCHEMES)}, or the source a file's path")
     return SCHEMES[name or "file"]

@@ -91,6 +91,19 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[[streams]]\nid = 'a b'\nsource = 'demo:'", ["streams.0.id='a b'"]),
         ("[[streams]]\nid = 'a'\nsource = 'ftp://host/x'", ["streams.0.source", "'ftp'", "rtsp"]),
         ("[[streams]]\nid = 'a'\nsource = 'rtsp:///x'", ["streams.0.source", "host"]),
+        ("[[streams]]\nid = 'a'\nsource = 'srt://host'", ["streams.0.source", "must name a port"]),
+        (
+            "[[streams]]\nid = 'a'\nsource = 'srt://h:1?mode=rendezvous'",
+            ["mode='rendezvous'", "caller, listener"],
+        ),
+        (
+            "[[streams]]\nid = 'a'\nsource = 'srt://h:1?passphrase=short'",
+            ["passphrase: must have 10 to 79 bytes"],
+        ),
+        (
+            "[[streams]]\nid = 'a'\nsource = 'srt://h:1?transtype=file'",
+            ["'transtype'", "one of mode, streamid"],
+        ),
         ("[[streams]]\nid='a'\nsource='demo:'\n[[streams]]\nid='a'\nsource='demo:'", ["'a'", "once"]),
         (
             "[limits]\nmax_streams=1\n" + "[[streams]]\nid='%s'\nsource='demo:'\n" * 2 % ("a", "b"),

@@ -1,4 +1,4 @@
-"""MPEG-TS over UDP by our own socket: so it is known when each byte arrives."""
+"""MPEG-TS by a socket of our own, over UDP or from SRT's receiver: so it is known when each byte arrives."""
 
 import ipaddress
 import socket
@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from urllib.parse import parse_qsl, urlsplit
 
 from server.wire.clock import now_ns
@@ -25,21 +26,33 @@ def can_listen(url: str) -> bool:
 
 
 class Datagrams:
-    """What comes to a port as the file that libav reads, through `stream`. It ends after the timeout, and
+    """What a socket receives as the file that libav reads, through `stream`. It ends after the timeout, and
     once `stop` is set. A thread of its own takes what comes; when libav is slow the oldest is dropped."""
 
-    def __init__(self, url: str, stream: TransportStream, *, timeout_s: float, stop: threading.Event) -> None:
-        """Raises OSError where the port can't be had, ValueError where there is none."""
+    def __init__(
+        self,
+        receiver: socket.socket,
+        stream: TransportStream,
+        *,
+        timeout_s: float,
+        stop: threading.Event,
+        why_over: Callable[[], str] | None = None,
+    ) -> None:
+        """The socket is closed with it. `why_over`: an empty message means that nothing follows, and this
+        says why."""
         self._stream = stream
         self._timeout_s = timeout_s
         self._stop = stop
-        self._socket = _listen(url)
+        self._socket = receiver
+        self._socket.settimeout(_POLL_S)
+        self._why_over = why_over
         self._waiting: deque[tuple[bytes, int]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._closing = False
         self._ready = b""
         self._open_by_s: float | None = time.monotonic() + timeout_s
+        self._over = ""  # why nothing follows what waits
         self.end = ""  # why it ended
         self._thread = threading.Thread(target=self._run, name="datagrams", daemon=True)
         self._thread.start()
@@ -69,7 +82,9 @@ class Datagrams:
         with self._changed:
             while not self._waiting or self.end:
                 left_s = deadline_s - time.monotonic()
-                if left_s <= 0:
+                if self._over:
+                    self.end = self.end or self._over
+                elif left_s <= 0:
                     self.end = self.end or f"nothing arrived within {self._timeout_s:g} s"
                 if self.end or self._stop.is_set():
                     return None
@@ -87,6 +102,11 @@ class Datagrams:
                     continue
                 except OSError:  # of a sender that isn't there; the port is
                     continue
+                if not data and self._why_over is not None:
+                    self._over = self._why_over()
+                    with self._changed:
+                        self._changed.notify()
+                    return
                 arrival_ns = now_ns()
                 with self._changed:
                     self._waiting.append((data, arrival_ns))
@@ -96,8 +116,9 @@ class Datagrams:
                     self._changed.notify()
 
 
-def _listen(url: str) -> socket.socket:
-    """Bound to the port, on every address of this machine as libav does it; a group's is joined."""
+def listen(url: str) -> socket.socket:
+    """Bound to the port, on every address of this machine as libav does it; a group's is joined. Raises
+    OSError where the port can't be had, ValueError where there is none."""
     parts = urlsplit(url)
     port = parts.port
     if not port:
@@ -117,7 +138,6 @@ def _listen(url: str) -> socket.socket:
         elif address.is_multicast:
             group = struct.pack("@4sI", address.packed, socket.INADDR_ANY)
             listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
-        listener.settimeout(_POLL_S)
     except BaseException:
         listener.close()
         raise

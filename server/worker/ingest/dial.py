@@ -27,7 +27,7 @@ class Dialer:
     def dial(self, host: str, port: int, *, tls: bool = False) -> socket.socket:
         """A connection whose reads and writes end after the timeout. Raises Refused, or OSError."""
         failure: OSError | None = None
-        for address in self._addresses(host, port):
+        for address in self.addresses(host, port):
             try:
                 connection = socket.create_connection((address, port), self._timeout_s)
             except OSError as exc:
@@ -37,8 +37,8 @@ class Dialer:
             return self._tls.wrap_socket(connection, server_hostname=host) if tls else connection
         raise failure or Refused(not_allowed(host))
 
-    def _addresses(self, host: str, port: int) -> list[str]:
-        """Those of the host that may be called, as they are now."""
+    def addresses(self, host: str, port: int) -> list[str]:
+        """Those of the host that may be called, as they are now. Raises OSError."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError:

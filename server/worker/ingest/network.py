@@ -1,8 +1,8 @@
-"""A network stream as a source: RTSP, RTMP, HLS and HTTP, pulled, and MPEG-TS over UDP.
+"""A network stream as a source: RTSP, RTMP, HLS and HTTP, pulled, and MPEG-TS over UDP and SRT.
 
-When a frame's last byte arrived is known of MPEG-TS over UDP, which our own socket reads, and of H.264 and
-HEVC by RTSP over TCP, which comes through our relay. Of the rest the time counts at which libav gives a frame
-away. By RTMP it has then just read it; by RTSP over UDP or TLS, or in other codecs, it may have held it back.
+When a frame's last byte arrived is known of MPEG-TS, which our own sockets read, and of H.264 and HEVC by
+RTSP over TCP, which comes through our relay. Of the rest the time counts at which libav gives a frame away.
+By RTMP it has then just read it; by RTSP over UDP or TLS, or in other codecs, it may have held it back.
 """
 
 import errno
@@ -15,7 +15,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from server.wire.source_policy import SourcePolicy
+from server.wire.source_policy import SourcePolicy, not_allowed
+from server.wire.srt import SrtAddress, srt_address
 from server.wire.urls import mask_credentials, scheme
 from server.worker.ingest.container import (
     LOW_LATENCY,
@@ -26,10 +27,18 @@ from server.worker.ingest.container import (
     pixel_limit,
     tracks_of,
 )
-from server.worker.ingest.datagrams import Datagrams, can_listen
+from server.worker.ingest.datagrams import Datagrams, can_listen, listen
 from server.worker.ingest.dial import Dialer, Refused
 from server.worker.ingest.relay import Relay
-from server.worker.ingest.source import Arrival, SourceLost, SourceUnusable, Times, Tracks
+from server.worker.ingest.source import (
+    Arrival,
+    PublisherLost,
+    SourceLost,
+    SourceUnusable,
+    Times,
+    Tracks,
+)
+from server.worker.ingest.srt import SrtReceiver
 from server.worker.ingest.transport import TransportStream
 from server.worker.ingest.web import Web
 
@@ -55,6 +64,9 @@ class NetworkSource:
         self._relay: Relay | None = None
         self._web = Web(url, self._dialer, timeout_s=timeout_s) if scheme(url) in ("http", "https") else None
         self._stop = stop
+        self._srt = srt_address(url) if scheme(url) == "srt" else None
+        self._waits = self._srt is not None and self._srt.mode == "listener"  # for who publishes
+        self._receiver: SrtReceiver | None = None
         self._datagrams: Datagrams | None = None
         self._transport: TransportStream | None = None
         self._options = pixel_limit(max_size) | _options(url, timeout_s=timeout_s)
@@ -100,6 +112,8 @@ class NetworkSource:
             return container
         if scheme(self._url) == "udp":  # whoever sends decides the bytes, not the format that reads them
             return self._opened_udp()
+        if self._srt is not None:
+            return self._opened_srt(self._srt)
         direct = self._policy is None  # libav may open connections by itself
         if direct and scheme(self._url) != "rtsp":
             return self._av_open(self._url, {})
@@ -129,17 +143,43 @@ class NetworkSource:
                 metadata_errors=METADATA_ERRORS,
             )
         self._transport = TransportStream()
-        self._datagrams = Datagrams(self._url, self._transport, timeout_s=self._timeout_s, stop=self._stop)
+        self._datagrams = Datagrams(
+            listen(self._url), self._transport, timeout_s=self._timeout_s, stop=self._stop
+        )
+        return self._opened_datagrams(self._datagrams)
+
+    def _opened_srt(self, address: SrtAddress) -> InputContainer:
+        if self._receiver is None:
+            hosts = [address.host]
+            if not self._waits:
+                hosts = self._dialer.addresses(address.host, address.port)
+            if not hosts:
+                raise Refused(not_allowed(address.host))
+            self._receiver = SrtReceiver(address, hosts, timeout_s=self._timeout_s)
+        if not self._receiver.begins(self._stop):
+            what = "no publisher" if self._waits else "nothing arrived"
+            raise self._lost(f"{what} within {self._timeout_s:g} s")
+        self._transport = TransportStream()
+        self._datagrams = Datagrams(
+            self._receiver.socket,
+            self._transport,
+            timeout_s=self._timeout_s,
+            stop=self._stop,
+            why_over=self._receiver.reason,
+        )
+        return self._opened_datagrams(self._datagrams)
+
+    def _opened_datagrams(self, datagrams: Datagrams) -> InputContainer:
         # It ends after the timeout by itself: libav's own would begin at the last packet.
         container = av.open(
-            self._datagrams,
+            datagrams,
             "r",
             format="mpegts",
             options=self._options,
             timeout=(self._timeout_s, None),
             metadata_errors=METADATA_ERRORS,
         )
-        self._datagrams.begun()
+        datagrams.begun()
         return container
 
     def arrivals(self) -> Iterator[Arrival]:
@@ -182,15 +222,22 @@ class NetworkSource:
         if self._container is not None:
             self._container.close()
             self._container = None
+        # A port that nobody has come to yet stays open: who comes just now is not turned away.
+        receiver, waits = self._receiver, self._waits and self._datagrams is None and not self._stop.is_set()
+        if receiver is not None and not waits:
+            receiver.end()
         if self._datagrams is not None:
             self._datagrams.close()
             self._datagrams = None
+        if receiver is not None and not waits:
+            receiver.close()
+            self._receiver = None
         if self._relay is not None:
             self._relay.close()
             self._relay = None
 
     def _lost(self, reason: str) -> SourceLost:
-        return SourceLost(f"{self._shown}: {reason}")
+        return (PublisherLost if self._waits else SourceLost)(f"{self._shown}: {reason}")
 
     def _reason(self, exc: av.FFmpegError) -> str:
         if self._web and self._web.failure:
@@ -226,6 +273,8 @@ def _options(url: str, *, timeout_s: float) -> dict[str, str]:
             return LOW_LATENCY | {"timeout": micros}
         case "rtmp" | "rtmps":
             return LOW_LATENCY | {"rtmp_live": "live"}
+        case "srt":
+            return LOW_LATENCY
         case "udp":
             if can_listen(url):
                 return LOW_LATENCY

@@ -9,7 +9,7 @@ from server.wire.source_policy import SourcePolicy, allows_address, allows_file,
 
 CLOSED = Settings().sources.policy()
 OPEN = SourcePolicy(
-    schemes=("rtsp", "rtmp", "http", "udp", "file"),
+    schemes=("rtsp", "rtmp", "http", "udp", "srt", "file"),
     hosts=("Camera.lan", "192.168.1.0/24", "127.0.0.1"),
     folders=("/srv/clips",),
     listen_ports=(1935,),
@@ -38,6 +38,8 @@ def test_public_sources_are_allowed_from_the_start(source):
         ("udp://0.0.0.0:5000", "sources.schemes"),
         ("rtmp://0.0.0.0:1935/live/key?listen=1", "sources.listen_ports"),
         ("rtmp://camera.example/live?listen=1", "sources.listen_ports"),
+        ("srt://127.0.0.1:9000?mode=caller", "sources.hosts"),
+        ("srt://0.0.0.0:9000?mode=listener", "sources.listen_ports"),
         ("http://127.0.0.1/", "sources.hosts"),
         ("http://127.1/", "sources.hosts"),
         ("http://2130706433/", "sources.hosts"),
@@ -74,6 +76,9 @@ def test_what_leads_into_the_host_or_its_network_is_not(source, rule):
         ("rtmp://0.0.0.0:1935/live/key?listen=1", None),
         ("rtmp://0.0.0.0:1936/live/key?listen=1", "sources.listen_ports"),
         ("udp://0.0.0.0:1935", None),
+        ("srt://0.0.0.0:1935?mode=listener", None),
+        ("srt://192.168.1.7:9000", None),
+        ("srt://192.168.2.7:9000", "sources.hosts"),
         ("udp://0.0.0.0:5000", "sources.listen_ports"),
         ("udp://0.0.0.0:1935?localport=22", "no options"),
         ("udp://239.1.1.1:1935", "sources.hosts"),

@@ -31,11 +31,6 @@ def test_unknown_scheme_is_named(url):
         opened(url)
 
 
-def test_srt_says_what_to_do_instead():
-    with pytest.raises(ValueError, match="'srt' is not in the FFmpeg that PyAV ships"):
-        opened("srt://host:9000")
-
-
 def test_schemes_choose_their_source():
     assert isinstance(opened("clip.mp4"), FileSource)
     assert isinstance(opened("file:///clip.mp4"), FileSource)

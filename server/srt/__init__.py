@@ -1,0 +1,1 @@
+"""SRT: a connection by libsrt, and the process that receives what comes by one."""
