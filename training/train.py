@@ -130,9 +130,11 @@ def train(
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """One step of the exponential moving average of the weights."""
+    """One step of the exponential moving average of the weights; statistics of batches are such already."""
     for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
         averaged.lerp_(current, 1 - decay)
+    for averaged, current in zip(average.buffers(), network.buffers(), strict=True):
+        averaged.copy_(current)
 
 
 class RunState:

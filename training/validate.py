@@ -20,6 +20,8 @@ def luma_psnr(network: nn.Module, recipe: Recipe, folder: Path) -> float:
     scale, values = recipe.config.scale, []
     inner = (slice(scale, -scale), slice(scale, -scale))
     device = next(network.parameters()).device
+    training = network.training
+    network.eval()  # batch normalisation neither looks at these pictures nor learns from them
     for file in image_files(hr_folder(folder)):
         hr = crop_to_multiple(read_rgb(file), scale)
         with torch.inference_mode():
@@ -28,6 +30,7 @@ def luma_psnr(network: nn.Module, recipe: Recipe, folder: Path) -> float:
         pixels = np.clip(sr, 0, 255).round().astype(np.uint8).transpose(1, 2, 0)
         luma = sr[0].astype(np.float64) if recipe.config.colour == "y" else rgb_to_y(pixels)
         values.append(psnr(luma[inner], rgb_to_y(hr)[inner]))
+    network.train(training)
     return float(np.mean(values))
 
 

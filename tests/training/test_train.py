@@ -1,5 +1,6 @@
 """A short training learns, repeats itself bit by bit, and goes on from where it was killed."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -43,6 +44,18 @@ def pairs(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed
 def recipe(iterations: int, save_every: int = 5) -> Recipe:
     short = short_recipe(live_config(), iterations)
     return replace(short, batch=4, lr_patch=16, save_every=save_every)
+
+
+def test_what_normalisation_has_seen_is_kept(pairs: PackedPairs, photographs: Path, tmp_path: Path) -> None:
+    """SRResNet's statistics are no parameters: averaged weights without them see all pictures wrong."""
+    srresnet = replace(recipe(2), config=named_config("srresnet", 2), batch=1)
+    network = load_network(train(srresnet, pairs=pairs, run=tmp_path).checkpoint).network
+    before = copy.deepcopy(network.state_dict())
+    assert int(before["body.body.0.body.1.num_batches_tracked"]) == 2
+    luma_psnr(network.train(), srresnet, photographs)
+    assert network.training
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from training.judge.sets import SetFile, SetFolder, SetImage, find, load
 from training.judge.video_quality import judge_video
 from training.judge.vmaf import UNAVAILABLE, vmaf_ffmpeg
 from training.paper.comparison import Row, image_table, short, to_csv, to_json, video_table
-from training.paper.tables import table_5
+from training.paper.tables import others, table_5
 from training.report.crops import Crop, write_crops
 
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="HR images, in DIR or in a benchmark's usual layout; LR is read where it is given, else made; "
         "may be repeated",
     )  # fmt: skip
-    add("--paper", action="store_true", help="show the paper's table 5 as well (text, CSV, Markdown)")
+    add("--paper", action="store_true", help="show the systems of the paper as well (text, CSV, Markdown)")
     add("--plot", type=Path, metavar="PNG", help="PSNR over Mult-Adds among the paper's systems")
     add("--crops", type=Path, metavar="DIR", help="a detail of each image, of HR, bicubic and each model")
     add("--crop", type=_crop, metavar="X,Y,W,H", help="which detail, in HR pixels; default: bicubic's worst")
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for i, contender in enumerate(contenders)
     ]
-    paper = [Row.of_paper(system) for system in table_5(scale)]
+    paper = [Row.of_paper(system) for system in (*table_5(scale), *others(scale))]
     rows = measured + (paper if args.paper else [])
     tables = [image_table(rows, list(results))] if results else []
     tables += [video_table(measured, list(videos))] if videos else []

@@ -6,6 +6,7 @@ from training.networks.collapsible import collapse, widen
 from training.networks.config import (
     ABLATIONS,
     BASELINES,
+    SEARCHED,
     AblationConfig,
     BaselineConfig,
     NetworkConfig,
@@ -18,6 +19,7 @@ from training.networks.transfer import take_over, without_branches
 __all__ = [
     "ABLATIONS",
     "BASELINES",
+    "SEARCHED",
     "AblationConfig",
     "BaselineConfig",
     "Counts",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import RGB_MEAN
+from training.networks.upsampler import upsampler
 
 FEATURES = 64
 
@@ -54,14 +55,6 @@ class Cascade(nn.Module):
         return x
 
 
-def _upsampler(scale: int, groups: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for step in {2: (2,), 3: (3,), 4: (2, 2)}[scale]:
-        conv = nn.Conv2d(FEATURES, FEATURES * step**2, 3, padding=1, groups=groups)
-        layers += [conv, nn.ReLU(), nn.PixelShuffle(step)]
-    return nn.Sequential(*layers)
-
-
 def _blocks(mobile: bool, groups: int) -> list[nn.Module]:
     if mobile:
         # CARN-M repeats one set of weights three times within a block.
@@ -81,10 +74,12 @@ class Carn(nn.Module):
         self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
         self.entry = nn.Conv2d(3, FEATURES, 3, padding=1)
         self.body = Cascade(_blocks(mobile, groups))
-        self.upsamplers = nn.ModuleDict({f"x{s}": _upsampler(s, groups) for s in (2, 3, 4)})
+        self.upsamplers = nn.ModuleDict(
+            {f"x{s}": upsampler(FEATURES, s, activation=nn.ReLU, groups=groups) for s in (2, 3, 4)}
+        )
         self.exit = nn.Conv2d(FEATURES, 3, 3, padding=1)
-        for name, upsampler in self.upsamplers.items():
-            upsampler.requires_grad_(name == f"x{scale}")
+        for name, of_scale in self.upsamplers.items():
+            of_scale.requires_grad_(name == f"x{scale}")
 
     def forward(self, lr: Tensor) -> Tensor:
         features = self.body(self.entry(lr / 255 - self.mean))

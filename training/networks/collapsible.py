@@ -49,6 +49,6 @@ def collapse(wide: nn.Module, plain: nn.Module) -> nn.Module:
     for name, module in wide.named_modules():
         if isinstance(module, nn.Conv2d):
             plain.get_submodule(name).weight = module.weight  # weight norm takes it apart
-    other = {n: p for n, p in wide.named_parameters() if ".parametrizations." not in n}
-    plain.load_state_dict(other, strict=False)  # biases, λ and α
+    other = {n: t for n, t in wide.state_dict().items() if ".parametrizations." not in n}
+    plain.load_state_dict(other, strict=False)  # biases, λ and α, and what normalisation has seen
     return plain

@@ -5,14 +5,25 @@ from typing import Any, Literal, Self, get_args
 
 from engine.config import AwsrnConfig, ColourKind, paper_config
 
-BaselineKind = Literal["bicubic", "lanczos", "srcnn", "fsrcnn", "espcn", "vdsr", "carn", "carn-m"]
+BaselineKind = Literal[
+    "bicubic", "lanczos", "srcnn", "fsrcnn", "espcn", "vdsr", "drcn", "lapsrn", "drrn", "memnet", "selnet",
+    "srdensenet", "srmdnf", "carn", "carn-m", "msrn", "srresnet", "edsr", "mdsr", "rdn", "rcan", "d-dbpn",
+]  # fmt: skip
+_LUMA = {"srcnn", "fsrcnn", "espcn", "vdsr", "drcn", "lapsrn", "drrn", "memnet", "srdensenet"}
+_DOUBLING, _UP_TO_4 = (2, 4, 8), (2, 3, 4)
+_SCALES = dict.fromkeys(("lapsrn", "srdensenet", "d-dbpn"), _DOUBLING) | dict.fromkeys(
+    ("selnet", "srmdnf", "carn", "carn-m", "mdsr"), _UP_TO_4
+)  # all others: any
+# Systems of table 5 that were found by a search. Their papers say what was searched; what was found is there
+# as a drawing or a frozen graph only, so that no network here could be held to them.
+SEARCHED = ("falsr-a", "falsr-b", "falsr-c", "moremnas-a")
 UnitKind = Literal["basic", "wru", "awru"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineConfig:
-    """A system to compare with, as its own paper has it: all but CARN see luma alone. Bicubic and Lanczos
-    have nothing to train."""
+    """A system to compare with, as its own paper has it, in luma or in RGB. Bicubic and Lanczos have nothing
+    to train."""
 
     kind: BaselineKind
     scale: int
@@ -20,13 +31,13 @@ class BaselineConfig:
     def __post_init__(self) -> None:
         if self.kind not in get_args(BaselineKind):
             raise ValueError(f"kind={self.kind!r} must be one of {', '.join(get_args(BaselineKind))}")
-        scales = (2, 3, 4) if self.kind in ("carn", "carn-m") else (2, 3, 4, 8)
+        scales = _SCALES.get(self.kind, (2, 3, 4, 8))
         if self.scale not in scales:
             raise ValueError(f"scale={self.scale} must be one of {scales} for {self.kind}")
 
     @property
     def colour(self) -> ColourKind:
-        return "y" if self.kind in ("srcnn", "fsrcnn", "espcn", "vdsr") else "rgb"
+        return "y" if self.kind in _LUMA else "rgb"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,12 +115,15 @@ ABLATIONS = tuple(_ABLATIONS)
 
 
 def named_config(name: str, scale: int) -> NetworkConfig:
-    """The network that the papers call `name`: a baseline, an ablation, or a member of the AWSRN family."""
+    """The network that the papers call `name`: a baseline, an ablation, or a member of the AWSRN family.
+    Raises ValueError naming those there are."""
     if name in BASELINES:
         return BaselineConfig.from_dict({"kind": name, "scale": scale})
     if name in _ABLATIONS:
         unit, lrfu, kernels = _ABLATIONS[name]
         return AblationConfig(scale=scale, unit=unit, lrfu=lrfu, kernels=kernels)
+    if name in SEARCHED:
+        raise ValueError(f"{name} can't be built: its cells were found by a search and are not published")
     try:
         return paper_config(name, scale)
     except ValueError as exc:

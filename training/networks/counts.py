@@ -23,8 +23,10 @@ def counts(config: NetworkConfig) -> Counts:
     A transposed convolution is counted so as well, as the papers do, though each of its output pixels needs
     but one in s² of the weights: FSRCNN's true cost at ×2 is 2.9 G, not the 6.0 G they list.
     """
-    # Without data: "meta" tensors have a shape only.
-    network = build_network(config).to("meta")
+    # Without data: "meta" tensors have a shape only. Fixed taps come from NumPy, and are moved behind.
+    with torch.device("meta"):
+        network = build_network(config)
+    network.to("meta")
     total = 0
 
     def count(module: nn.Module, _: Any, output: Tensor) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from training.judge.contenders import Contender
 from training.judge.evaluate import Result
 from training.judge.video_quality import VideoResult
+from training.networks.config import SEARCHED
 from training.paper.tables import System
 from training.report.render import Table
 
@@ -31,7 +32,8 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One system. `engine`: what computed it here, or "paper". `videos`: by clip, each at every CRF."""
+    """One system. `engine`: what computed it here, or where it is published: "paper" for table 5, "its paper"
+    for others. `videos`: by clip, each at every CRF."""
 
     name: str
     engine: str
@@ -44,11 +46,12 @@ class Row:
 
     @property
     def from_paper(self) -> bool:
-        return self.engine == "paper"
+        return self.engine in ("paper", "its paper")
 
     @property
     def label(self) -> str:
-        return short(self.name)
+        searched = self.from_paper and self.name.lower() in SEARCHED
+        return short(self.name) + "†" * searched
 
     @classmethod
     def measured(
@@ -71,7 +74,7 @@ class Row:
     def of_paper(cls, system: System) -> Self:
         return cls(
             name=system.name,
-            engine="paper",
+            engine="paper" if system.in_table_5 else "its paper",
             scale=system.scale,
             parameters=system.parameters,
             mult_adds=system.mult_adds,
@@ -97,7 +100,11 @@ def image_table(rows: Sequence[Row], sets: Sequence[str]) -> Table:
         )
         for row in rows
     ]
-    damaged = any("*" in cell for line in lines for cell in line[2:])
+    notes = []
+    if any("*" in cell for line in lines for cell in line[2:]):
+        notes.append("* misprinted in the paper, or damaged in the copy it was read from")
+    if any(row.label.endswith("†") for row in rows):
+        notes.append("† found by a search; its cells are not published, and no network here has them")
     return Table(
         header=[
             f"×{rows[0].scale}",
@@ -108,7 +115,7 @@ def image_table(rows: Sequence[Row], sets: Sequence[str]) -> Table:
         ],
         rows=lines,
         names=2,
-        note="* misprinted in the paper, or damaged in the copy it was read from" if damaged else "",
+        note="\n".join(notes),
     )
 
 

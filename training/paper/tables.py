@@ -1,4 +1,5 @@
-"""Table 5 of the AWSRN paper (arXiv 1904.02358) as data: every system's size and results."""
+"""Table 5 of the AWSRN paper (arXiv 1904.02358) as data: every system's size and results; and those of the
+systems that only its text names."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,8 @@ class Cell:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
     """One row. `parameters` and `mult_adds` (for a 1280×720 result) as rounded there; None where a figure is
-    missing. `cells` lacks the sets that were not reported, or whose figures are lost."""
+    missing. `cells` lacks the sets that were not reported, or whose figures are lost. `in_table_5`: else the
+    figures are of the system's own paper, or of the next to report them."""
 
     name: str
     scale: int
@@ -27,6 +29,7 @@ class System:
     mult_adds: float | None
     size_damaged: bool
     cells: dict[str, Cell]
+    in_table_5: bool
 
 
 # scale | system | parameters | Mult-Adds | PSNR/SSIM on Set5 | Set14 | B100 | Urban100 | Manga109.
@@ -94,15 +97,49 @@ _TABLE_5 = """
 8 | AWSRN | 2348K | 33.7G | 26.97/.7747 | 24.99/.6414 | 24.80/.5967 | 22.45/.6174 | 24.60/.7782
 """
 
+# As above, of the systems that the text names beside them. Results: of EDSR, RDN, RCAN and D-DBPN as RCAN's
+# paper lists them, of MDSR and SRResNet as EDSR's does. Sizes: as their own papers round them; SRResNet's are
+# from CARN's.
+_OTHERS = """
+2 | EDSR | - | - | 38.11/.9602 | 33.92/.9195 | 32.32/.9013 | 32.93/.9351 | 39.10/.9773
+2 | MDSR | 8000K | - | 38.11/.9602 | 33.85/.9198 | 32.29/.9007 | 32.84/.9347 | -
+2 | D-DBPN | - | - | 38.09/.9600 | 33.85/.9190 | 32.27/.9000 | 32.55/.9324 | 38.89/.9775
+2 | RDN | - | - | 38.24/.9614 | 34.01/.9212 | 32.34/.9017 | 32.89/.9353 | 39.18/.9780
+2 | RCAN | - | - | 38.27/.9614 | 34.12/.9216 | 32.41/.9027 | 33.34/.9384 | 39.44/.9786
+3 | EDSR | - | - | 34.65/.9280 | 30.52/.8462 | 29.25/.8093 | 28.80/.8653 | 34.17/.9476
+3 | MDSR | 8000K | - | 34.66/.9280 | 30.44/.8452 | 29.25/.8091 | 28.79/.8655 | -
+3 | RDN | - | - | 34.71/.9296 | 30.57/.8468 | 29.26/.8093 | 28.80/.8653 | 34.13/.9484
+3 | RCAN | - | - | 34.74/.9299 | 30.65/.8482 | 29.32/.8111 | 29.09/.8702 | 34.44/.9499
+4 | SRResNet | 1543K | 127.8G | 32.05/.8910 | 28.53/.7804 | 27.57/.7354 | 26.07/.7839 | -
+4 | EDSR | 43000K | - | 32.46/.8968 | 28.80/.7876 | 27.71/.7420 | 26.64/.8033 | 31.02/.9148
+4 | MDSR | 8000K | - | 32.50/.8973 | 28.72/.7857 | 27.72/.7418 | 26.67/.8041 | -
+4 | D-DBPN | 10000K | - | 32.47/.8980 | 28.82/.7860 | 27.72/.7400 | 26.38/.7946 | 30.91/.9137
+4 | RDN | 22000K | - | 32.47/.8990 | 28.81/.7871 | 27.72/.7419 | 26.61/.8028 | 31.00/.9151
+4 | RCAN | 16000K | - | 32.63/.9002 | 28.87/.7889 | 27.77/.7436 | 26.82/.8087 | 31.22/.9173
+8 | EDSR | - | - | 26.96/.7762 | 24.91/.6420 | 24.81/.5985 | 22.51/.6221 | 24.69/.7841
+8 | D-DBPN | - | - | 27.21/.7840 | 25.13/.6480 | 24.88/.6010 | 22.73/.6312 | 25.14/.7987
+8 | RCAN | - | - | 27.31/.7878 | 25.23/.6511 | 24.98/.6058 | 23.00/.6452 | 25.24/.8029
+"""
+
 
 @cache
 def table_5(scale: int) -> tuple[System, ...]:
     """The rows for one scale, in the paper's order; none for a scale that it has no results for."""
-    rows = (_system(line) for line in _TABLE_5.strip().splitlines())
+    return _systems(_TABLE_5, scale, in_table_5=True)
+
+
+@cache
+def others(scale: int) -> tuple[System, ...]:
+    """Rows alike, for one scale, of the systems that only the paper's text names."""
+    return _systems(_OTHERS, scale, in_table_5=False)
+
+
+def _systems(table: str, scale: int, *, in_table_5: bool) -> tuple[System, ...]:
+    rows = (_system(line, in_table_5) for line in table.strip().splitlines())
     return tuple(row for row in rows if row.scale == scale)
 
 
-def _system(line: str) -> System:
+def _system(line: str, in_table_5: bool) -> System:
     scale, name, parameters, mult_adds, *results = (part.strip() for part in line.split("|"))
     cells = {}
     for set_name, text in zip(SETS, results, strict=True):
@@ -116,4 +153,5 @@ def _system(line: str) -> System:
         mult_adds=None if mult_adds == "-" else float(mult_adds.rstrip("G*")) * 1e9,
         size_damaged="*" in parameters + mult_adds,
         cells=cells,
+        in_table_5=in_table_5,
     )

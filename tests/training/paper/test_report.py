@@ -11,7 +11,7 @@ from engine.config import paper_config
 from server.__main__ import main
 from training.data.resize import downscale, upscale_bicubic
 from training.paper.comparison import Row, Score, image_table, to_csv
-from training.paper.tables import SETS, System, table_5
+from training.paper.tables import SETS, System, others, table_5
 from training.paper.tradeoff import plot_tradeoff
 from training.report.crops import CAPTION, GAP, Crop
 
@@ -42,6 +42,13 @@ def test_table_5_spot_checks(name: str, scale: int, figures: str) -> None:
         cell = cells[set_name]
         assert (cell.psnr_db, cell.ssim) == (float(psnr_db), float(ssim)), set_name
         assert cell.damaged == text.endswith("*"), set_name
+
+
+def test_those_that_only_the_text_names_stand_behind_table_5() -> None:
+    rows = [Row.of_paper(row) for row in (*table_5(2), *others(2))]
+    lines = image_table([ROWS[0], *rows], ["Set5"]).text().splitlines()
+    (rcan,) = [line.split() for line in lines if line.startswith("RCAN")]
+    assert rcan == ["RCAN", "its", "paper", "–", "–", "38.27/0.9614"]
 
 
 def test_table_5_is_whole_and_plausible() -> None:
@@ -91,8 +98,10 @@ def test_text_and_markdown_put_the_paper_beside() -> None:
     assert text[1].split() == ["bicubic", "reference", "float32", "–", "–", "33.67/0.9566"]
     assert text[2].split() == ["live_x2/checkpoint", "reference", "float32", "25.7K", "5.9G", "36.98/0.9566"]
     assert "AWSRN-SD            paper                 348K      79.6G  37.86/0.9600" in text
-    assert len({len(line) for line in text[:-1]}) == 1
-    assert text[-1].startswith("* ")  # CARN's parameters are damaged
+    assert len({len(line) for line in text[:-2]}) == 1
+    assert text[-2].startswith("* ")  # CARN's parameters are damaged
+    assert any(line.startswith("FALSR-A† ") for line in text)
+    assert text[-1].startswith("† found by a search")
     markdown = table.markdown().splitlines()
     assert markdown[0] == "| ×2 | engine | params | Mult-Adds | Set5 (5) |"
     assert markdown[1] == "| --- | --- | ---: | ---: | ---: |"
