@@ -38,7 +38,8 @@ MAX_MESSAGE_BYTES = 64 << 20
 
 _LENGTH = struct.Struct("!I")
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(
+# What a worker and its gateway say.
+WORKERS = (
     WorkerJob
     | Prepare
     | RequestKeyframe
@@ -63,6 +64,7 @@ _DECODER = msgspec.msgpack.Decoder(
     | Alive
     | Heartbeat
 )
+_DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(WORKERS)
 
 
 class ProtocolError(Exception):
@@ -79,8 +81,11 @@ def encode(message: Message) -> bytearray:
 class Decoder:
     """Turns bytes as they come into the messages that are whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, of: msgspec.msgpack.Decoder[Message] = _DECODER) -> None:
+        """`of`: which messages there may be."""
+        self._of = of
         self._buffer = bytearray()
+        self.most_bytes = MAX_MESSAGE_BYTES  # of one message
 
     def feed(self, data: bytes) -> list[Message]:
         """Raises ProtocolError on a length above the limit, and on what is no message."""
@@ -90,21 +95,19 @@ class Decoder:
         with memoryview(self._buffer) as view:
             while len(view) - start >= _LENGTH.size:
                 (size,) = _LENGTH.unpack_from(view, start)
-                if size > MAX_MESSAGE_BYTES:
-                    raise ProtocolError(f"message of {size} bytes is above the limit, {MAX_MESSAGE_BYTES}")
+                if size > self.most_bytes:
+                    raise ProtocolError(f"message of {size} bytes is above the limit, {self.most_bytes}")
                 end = start + _LENGTH.size + size
                 if end > len(view):
                     break
                 with view[start + _LENGTH.size : end] as body:
-                    messages.append(_decode(body))
+                    messages.append(self._decode(body))
                 start = end
         del self._buffer[:start]
         return messages
 
-
-def _decode(body: memoryview) -> Message:
-    try:
-        message: Message = _DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-        raise ProtocolError(f"no message: {exc}") from exc
-    return message
+    def _decode(self, body: memoryview) -> Message:
+        try:
+            return self._of.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            raise ProtocolError(f"no message: {exc}") from exc

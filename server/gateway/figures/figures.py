@@ -7,6 +7,7 @@ from server.gateway.figures.metrics import StreamMetrics
 from server.gateway.figures.players import Players
 from server.gateway.figures.recent import RecentFrames
 from server.gateway.figures.views import FramesView, WorkerView
+from server.gateway.placement import WorkerHandle
 from server.wire.budget import usual_budget_s
 from server.wire.messages import VIDEO_CLOCK_HZ, Dropped, Heartbeat, Stage, VideoPacket
 
@@ -27,7 +28,7 @@ class Figures:
         self._frames = 0
         self._dropped: dict[str, int] = {}
         self.last_heartbeat: Heartbeat | None = None  # of the running worker
-        self._isolated = False
+        self._worker: WorkerHandle | None = None  # the last that was started
 
     def frame_out(self, packet: VideoPacket) -> None:
         """Counts a frame; called when its first bytes are with every viewer."""
@@ -72,23 +73,28 @@ class Figures:
         self.whep_viewers += change
         self.metrics.whep_viewers.set(self.whep_viewers)
 
-    def worker_started(self, *, isolated: bool) -> None:
+    def worker_started(self, worker: WorkerHandle) -> None:
         self.last_heartbeat = None
-        self._isolated = isolated
-        self.metrics.worker_started(isolated=isolated)
+        self._worker = worker
+        self.metrics.worker_started(isolated=worker.isolated)
+        self.metrics.elsewhere(worker.elsewhere)
 
     def heartbeat(self, beat: Heartbeat) -> None:
         self.last_heartbeat = beat
         self.metrics.heartbeat(beat)
+        if self._worker is not None and self._worker.elsewhere is not None:
+            self.metrics.elsewhere(self._worker.elsewhere)
 
     def frames_view(self) -> FramesView:
         return FramesView(total=self._frames, dropped=dict(self._dropped))
 
     def worker_view(self) -> WorkerView:
-        beat = self.last_heartbeat
+        beat, worker = self.last_heartbeat, self._worker
+        place = worker.elsewhere if worker else None
         return WorkerView(
             restarts=self.restarts,
-            isolated=self._isolated,
+            isolated=worker is not None and worker.isolated,
+            node=place.node if place else None,
             pid=beat.pid if beat else None,
             rss_bytes=beat.rss_bytes if beat else 0,
             cpu_s=beat.cpu_s if beat else 0.0,

@@ -21,7 +21,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from server.gateway.figures.views import StreamState
-from server.gateway.placement import SlotUse
+from server.gateway.placement import Elsewhere, SlotUse
 from server.gateway.placement.capacity import Capacity
 from server.wire.messages import Dropped, EngineFormat, Heartbeat, Stage
 
@@ -128,6 +128,12 @@ class Metrics:
         )
         self.worker_cpu = counter(
             "worker_cpu_seconds_total", "User and system time of its workers, or its part of theirs"
+        )
+        self.clock_offset = gauge(
+            "worker_clock_offset_seconds", "Clock of the worker's machine less this one's", "node"
+        )
+        self.clock_error = gauge(
+            "worker_clock_error_seconds", "Bound on the error of that offset, and of latencies by it", "node"
         )
         self.keyframe_requests = counter("keyframe_requests_total", "Key frames asked of the encoder")
         self.hls_requests = counter("hls_requests_total", "Playlists and segments served")
@@ -301,6 +307,15 @@ class StreamMetrics:
         self._level.set(to_level)
         direction = "down" if to_level > from_level else "up"
         self._metrics.steps.labels(self._stream, direction).inc()
+
+    def elsewhere(self, place: Elsewhere | None) -> None:
+        """Where the worker is now."""
+        offset, error = self._metrics.clock_offset, self._metrics.clock_error
+        for metric in (offset, error):
+            metric.remove_by_labels({"stream": self._stream})
+        if place is not None:
+            offset.labels(self._stream, place.node).set(place.clock_offset_s)
+            error.labels(self._stream, place.node).set(place.clock_error_s)
 
     def worker_started(self, *, isolated: bool) -> None:
         self._cpu_s, self._pictures = 0.0, 0

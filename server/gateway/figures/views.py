@@ -104,6 +104,7 @@ class ViewersView(BaseModel):
 
 class WorkerView(BaseModel):
     restarts: int
+    node: str | None = Field(default=None, description="The machine that it is on; null: the gateway's own")
     isolated: bool = Field(description="Kept from other streams, as two workers that it was in have died")
     pid: int | None = Field(
         description="Process id of the running worker, on its machine; streams that share one say the same"

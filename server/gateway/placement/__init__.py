@@ -8,8 +8,22 @@ from engine.machine import Gpu
 from server.wire.messages import Message, WorkerJob
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Where a worker is that isn't on this machine, and how far the clock there is known to be from ours."""
+
+    node: str
+    clock_offset_s: float  # theirs less ours
+    clock_error_s: float  # at most
+
+
 class WorkerHandle(Protocol):
     """A started worker of one stream, as the gateway holds it; its process may have other streams as well."""
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """None for a worker on this machine."""
+        ...
 
     @property
     def isolated(self) -> bool:

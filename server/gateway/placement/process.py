@@ -182,6 +182,10 @@ class LocalWorkerHandle:
     def isolated(self) -> bool:
         return self.host.isolated
 
+    @property
+    def elsewhere(self) -> None:
+        return None
+
     async def messages(self) -> AsyncIterator[Message]:
         decoder = Decoder()
         async for data in self._received():

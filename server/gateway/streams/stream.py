@@ -191,7 +191,7 @@ class Stream:
     # Supervised
 
     def on_start(self, worker: WorkerHandle) -> None:
-        self.figures.worker_started(isolated=worker.isolated)
+        self.figures.worker_started(worker)
         self.engine_load = None
         self._lost_opening = 0
         self.desk.worker_gone()  # the one before

@@ -52,6 +52,7 @@ class ScriptedWorker:
         self.frames = 0
         self.ended_at_once = False
         self.isolated = False
+        self.elsewhere = None
         self.working = False  # though it says nothing
         self._to_gateway: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._from_gateway = Decoder()

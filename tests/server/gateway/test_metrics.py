@@ -9,6 +9,7 @@ from server.gateway.figures.table import markdown
 from server.wire.messages import Heartbeat, Trace, VideoPacket
 from tests.conftest import ROOT
 from tests.server.gateway.scripted_gateway import gateway
+from tests.server.gateway.scripted_worker import Script, ScriptedWorker
 
 DOCS = ROOT / "docs" / "metrics.md"
 
@@ -84,6 +85,6 @@ def test_pictures_of_the_source_are_counted_over_workers():
     counted = Counted()
     for pictures in (10, 25):
         counted.figures.heartbeat(Heartbeat(queues={}, rss_bytes=1, cpu_s=1, pictures=pictures))
-    counted.figures.worker_started(isolated=False)
+    counted.figures.worker_started(ScriptedWorker(Script(live=False)))
     counted.figures.heartbeat(Heartbeat(queues={}, rss_bytes=1, cpu_s=1, pictures=5))
     assert counted["source_frames_total"] == 30

@@ -1,0 +1,1 @@
+"""A machine's part in a cluster: workers here, for gateways elsewhere."""

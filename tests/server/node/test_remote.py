@@ -1,0 +1,227 @@
+"""Streams whose workers are on hosts that are reached over TLS."""
+
+import asyncio
+import itertools
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from server.gateway.placement.remote import HostUnreachable, connect
+from server.settings import Limits, StreamSettings
+from server.wire.hello import wire_version
+from server.wire.messages import EngineLoad, PublishedData, Stop, WorkerJob
+from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
+from tests.server.node.hosts import (
+    AheadClock,
+    AheadPlacement,
+    Hosts,
+    another_version,
+    forged,
+    host_here,
+    host_process,
+)
+
+AHEAD_S = 4321.5
+
+
+def job(**fields) -> WorkerJob:
+    settings = {"id": "demo", "source": "synthetic:"} | fields
+    return StreamSettings.model_validate(settings).job(Limits())
+
+
+async def test_a_host_whose_clock_is_another(monkeypatch, tmp_path):
+    """What viewers and figures see is as if it were on this machine; a jump of that clock is noticed."""
+    clock = AheadClock(monkeypatch, AHEAD_S)
+    workers = AheadPlacement(clock)
+    async with host_here(workers, tmp_path, "attic") as host:
+        placement = Hosts()
+        placement.hosts = [host]
+        async with gateway(placement) as served, Viewer(served) as viewer:
+            frames = await viewer.sees(20)
+            assert all(a.pts < b.pts for a, b in itertools.pairwise(frames))
+            await until(lambda: viewer.sound, "sound")
+
+            async def told() -> dict | None:
+                stream = await served.stream()
+                return stream if stream["worker"]["pid"] is None and stream["worker"]["rss_bytes"] else None
+
+            stream = await until(told, "a heartbeat")
+            assert stream["worker"]["node"] == "attic"
+            assert 0 <= stream["latency_s"]["p50"] < 5
+            label = '{node="attic",stream="demo"}'
+            metrics = await served.metrics()
+            error_s = metrics[f"livesr_worker_clock_error_seconds{label}"]
+            assert 0 < error_s < 1
+            assert abs(metrics[f"livesr_worker_clock_offset_seconds{label}"] - AHEAD_S) <= error_s
+
+            before = frames[-1].pts
+            clock.ahead_s += 2.0
+            await until(lambda: len(workers.workers) == 2, "another worker is started")
+            assert workers.workers[1].job.video_after > (time.monotonic() + AHEAD_S) * 90_000
+            seen = len(viewer.frames[0])
+            await viewer.sees(seen + 5)
+            assert viewer.frames[0][-1].pts - before < 90_000 * 60
+            assert viewer.pc.connectionState == "connected"
+
+
+async def test_a_jump_is_the_reason(monkeypatch, tmp_path, caplog):
+    clock = AheadClock(monkeypatch, AHEAD_S)
+    async with host_here(AheadPlacement(clock), tmp_path, "attic") as host:
+        placement = Hosts()
+        placement.hosts = [host]
+        async with gateway(placement) as served:
+            await served.in_state("running")
+            clock.ahead_s -= 100
+            await until(lambda: "the clock of its host jumped" in caplog.text, "the reason is logged")
+
+
+async def test_who_may_not_come_in_is_told_why(monkeypatch, tmp_path):
+    async with host_here(ScriptedPlacement(), tmp_path, "attic") as host:
+        ticket = await host.admit("demo")
+        with pytest.raises(HostUnreachable, match="is not the host on attic: its certificate is"):
+            await connect(forged(ticket, fingerprint="0" * 64), job())
+        with pytest.raises(HostUnreachable, match="the host on attic refuses: nobody of that secret"):
+            await connect(forged(ticket, secret=bytes(32)), job())
+        with pytest.raises(HostUnreachable, match="was admitted for stream 'other'"):
+            await connect(ticket, job(id="other"))
+        with (
+            another_version(monkeypatch),
+            pytest.raises(
+                HostUnreachable, match=r"this host speaks .*, the gateway 0\.0\.9\+beef"
+            ) as refusal,
+        ):
+            await connect(ticket, job())
+        assert wire_version() in str(refusal.value)
+        worker = await connect(ticket, job())
+        with pytest.raises(HostUnreachable, match="nobody of that secret"):
+            await connect(ticket, job())  # a second time
+        await worker.stop(at_once=True)
+        monkeypatch.setattr("server.gateway.placement.remote.CONNECT_TIMEOUT_S", 0.3)
+        with pytest.raises(HostUnreachable, match="the host on attic can't be reached"):
+            await connect(forged(ticket, port=1), job())
+
+
+@pytest.mark.parametrize(
+    "bytes_sent",
+    [b"\xff\xff\xff\xff", (5000).to_bytes(4, "big") + b"x", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\1\xc1"],
+    ids=["endless", "large", "http", "nonsense"],
+)
+async def test_strangers_are_refused_and_others_go_on(tmp_path, bytes_sent):
+    from server.wire.tls import gateway_context
+
+    async with host_here(ScriptedPlacement(), tmp_path) as host:
+        worker = await connect(await host.admit("demo"), job())
+        ticket = await host.admit("demo")
+        reader, writer = await asyncio.open_connection(ticket.host, ticket.port, ssl=gateway_context())
+        writer.write(bytes_sent)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert b"Refused" in answer
+        writer.close()
+        assert await anext(worker.messages())
+        await worker.stop()
+
+
+async def test_a_host_that_refuses_says_why(tmp_path):
+    async with host_here(ScriptedPlacement(Script(refuse="every GPU is full")), tmp_path, "attic") as host:
+        with pytest.raises(HostUnreachable, match="the host on attic refuses: every GPU is full"):
+            await connect(await host.admit("demo"), job())
+
+
+async def test_a_worker_that_is_stopped_says_how_it_ended(tmp_path):
+    workers = ScriptedPlacement()
+    async with host_here(workers, tmp_path) as host:
+        worker = await connect(await host.admit("demo"), job())
+        assert await worker.stop() == "the worker was ended by SIGKILL"
+        assert isinstance(workers.workers[0].received[-1], Stop)
+        assert await worker.stop() == "the worker was ended by SIGKILL"
+
+
+async def test_a_gateway_that_goes_leaves_no_worker(tmp_path):
+    workers = ScriptedPlacement()
+    async with host_here(workers, tmp_path) as host:
+        worker = await connect(await host.admit("demo"), job())
+        worker.abort()
+        await until(lambda: workers.workers[0].ended_at_once, "its worker is ended")
+
+
+async def test_artifacts_go_to_hosts_that_lack_them(tmp_path):
+    model, single = tmp_path / "mine.int8", tmp_path / "other.safetensors"
+    model.mkdir()
+    (model / "net.bin").write_bytes(bytes(range(256)) * 4000)
+    (model / "manifest.json").write_text("{}")
+    single.write_bytes(b"weights")
+    wanted = job(model=str(model), ladder=[str(single), "awsrn-live-tiny-x2"])
+    cache = tmp_path / "cache"
+    workers = ScriptedPlacement(Script(live=False))
+
+    async def started() -> WorkerJob:
+        worker = await connect(await host.admit("demo"), wanted)
+        there = workers.workers[-1]
+        there.say(
+            EngineLoad(state="loading", model=there.job.model, width=2, height=2, elapsed_s=0, detail="")
+        )
+        assert (await anext(worker.messages())).model == wanted.model, "as the operator named it"
+        await worker.stop()
+        return there.job
+
+    async with host_here(workers, cache) as host:
+        there = await started()
+        assert there.model != wanted.model
+        assert there.model.endswith("/mine.int8")
+        assert there.ladder[0].endswith("/other.safetensors")
+        assert there.ladder[1] == "awsrn-live-tiny-x2"
+        for name in ("net.bin", "manifest.json"):
+            assert (Path(there.model) / name).read_bytes() == (model / name).read_bytes()
+        kept = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+        assert await started() == there
+        assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept, "sent once"
+
+        damaged = next(path for path in cache.iterdir() if path.is_file() and path.stat().st_size > 1000)
+        damaged.write_bytes(b"damaged")
+        there = await started()
+        assert (Path(there.model) / "net.bin").read_bytes() == (model / "net.bin").read_bytes()
+
+
+async def test_what_is_published_begins_again_where_a_worker_was_too_slow(tmp_path):
+    workers = ScriptedPlacement(Script(live=False))
+    async with host_here(workers, tmp_path) as host:
+        worker = await connect(await host.admit("demo"), job())
+        there = workers.workers[0]
+        take, slow = there.send, True
+        there.send = lambda message: False if slow else take(message)
+        for number, kind in enumerate(("rest", "rest", "start", "rest")):
+            data = PublishedData(opening=1, kind=kind, data=bytes([number]), arrival_ns=time.monotonic_ns())
+            worker.send(data)
+            if number == 0:
+                said = [await anext(messages) for messages in [worker.messages()] for _ in range(2)]
+                assert [type(message).__name__ for message in said] == ["Dropped", "NeedKeyframe"]
+                slow = False
+        await until(lambda: len(there.received) == 3, "what follows the next start")
+        assert [message.data for message in there.received[1:]] == [b"\2", b"\3"]
+        await worker.stop()
+
+
+async def test_a_host_that_falls_silent_is_replaced_under_the_same_viewer(tmp_path, caplog):
+    placement = Hosts()
+    async with host_process(tmp_path, "one") as one, host_process(tmp_path, "two") as two:
+        placement.hosts = [one, two]
+        async with gateway(placement, streams=(), defaults={"preset": "ultrafast", "lanes": 1}) as served:
+            wanted = {"id": "demo", "source": "synthetic:?size=160x120&fps=25"}
+            assert (await served.http.post("/api/streams", json=wanted)).status_code == 201
+            await served.in_state("running")
+            async with Viewer(served, audio=False) as viewer:
+                await viewer.sees(25)
+                hurt_s = time.monotonic()
+                one.signal(signal.SIGSTOP)
+                await until(lambda: len(placement.handles) == 2, "another host is asked")
+                asked_s = time.monotonic() - hurt_s
+                seen = len(viewer.frames[0])
+                await viewer.sees(seen + 5)
+                assert viewer.pc.connectionState == "connected"
+            stream = await served.stream()
+            assert (stream["worker"]["restarts"], stream["worker"]["node"]) == (1, "two")
+            assert "the host on one: no sign of life for 0.9 s; a new one starts" in caplog.text
+            print(f"another host is asked for after {asked_s:.2f} s")
