@@ -32,7 +32,7 @@ SDP = {"Content-Type": "application/sdp"}
         ("/whep/demo", b"\xff\xfe", SDP, 400, "UTF-8"),
         ("/whep/demo", "v=0\r\nm=video x", SDP, 400, "no valid SDP"),
         ("/whep/demo", "v" * 70_000, SDP, 413, "65536"),
-        ("/whep/demo", "OFFER without H264", SDP, 400, "H264"),
+        ("/whep/demo", "OFFER of neither codec", SDP, 400, "H264"),
         ("/whep/demo", "OFFER without ice", SDP, 400, "ice-ufrag"),
         ("/whep/demo", "OFFER without fingerprint", SDP, 400, "fingerprint"),
         ("/whep/demo", "OFFER sendonly", SDP, 400, "may receive"),
@@ -51,7 +51,7 @@ async def test_what_cannot_be_answered_is_refused_in_words(path, body, headers, 
             await visitor.pc.close()
             offers = {
                 "OFFER": offer,
-                "OFFER without H264": offer.replace("H264", "H265"),
+                "OFFER of neither codec": offer.replace("H264", "H265").replace("VP8", "VP9"),
                 "OFFER without ice": offer.replace("a=ice-ufrag", "a=x"),
                 "OFFER without fingerprint": offer.replace("a=fingerprint", "a=x"),
                 "OFFER sendonly": offer.replace("a=recvonly", "a=sendonly"),
