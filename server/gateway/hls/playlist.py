@@ -8,16 +8,17 @@ from itertools import accumulate
 from statistics import median
 from typing import Self
 
-from server.gateway.hls.segments import PART_S, Part, Segments
+from server.gateway.hls.segments import PART_S, PARTS_TARGETS, Part, Segment, Segments
 from server.gateway.hls.sink import HlsSink
 from server.wire.messages import UPSCALED, Rendition
 
 MEDIA_PLAYLIST = "media.m3u8"
 _SOUND_BPS = 192_000  # at most, with what the fragments take
-# In target durations, the least that is allowed (4.4.3.8, 4.4.4.9): what is older than this a player need not
-# be told again, and the parts of segments that are younger than this are listed.
-_SKIP_TARGETS, _PARTS_TARGETS = 6, 3
-_PARTS_BACK = 3  # so many parts behind the end a player stays: it must be two at least, three should it be
+# In target durations, the least that is allowed (4.4.3.8): what is older a player need not be told again.
+_SKIP_TARGETS = 6
+# So many parts behind the end a player stays (4.4.3.8): as it should be, and as it must be.
+_PARTS_BACK, _LEAST_PARTS_BACK = 3, 2
+_MAP_VERSION, _SKIP_VERSION = 6, 9  # that the tags of a playlist take (8)
 
 
 def name_of(rendition: Rendition) -> str:
@@ -27,7 +28,7 @@ def name_of(rendition: Rendition) -> str:
 
 def multivariant(sink: HlsSink) -> str:
     """Every variant, the upscaled one first: players begin with it. It has segments."""
-    lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    lines = ["#EXTM3U", f"#EXT-X-VERSION:{_MAP_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
     largest = _Measured.of(sink.segments)
     for form in sink.latest.renditions if sink.latest else ():
         variant = sink.variant(form.name)
@@ -66,9 +67,11 @@ class _Measured:
         # Of segments that are long enough to say something (4.4.6.2); the first one of a stream is short.
         long = [s for s in listed if s.duration_s >= 0.5 * segments.target_duration_s] or listed
         duration_s = sum(segment.duration_s for segment in listed)
+        average_bps = sum(len(segment.data) for segment in listed) * 8 / duration_s
+        most_bps = max(len(segment.data) * 8 / segment.duration_s for segment in long)
         return cls(
-            most_bps=max(len(segment.data) * 8 / segment.duration_s for segment in long),
-            average_bps=sum(len(segment.data) for segment in listed) * 8 / duration_s,
+            most_bps=max(most_bps, average_bps),
+            average_bps=average_bps,
             fps=sum(segment.frames for segment in listed) / duration_s,
         )
 
@@ -77,44 +80,34 @@ def media(sink: HlsSink, rendition: Rendition = UPSCALED, *, delta: bool = False
     """The segments of a variant, with the parts of the last ones, the part to come, and how far the other
     variants are. `delta`: without the segments that a player has from before."""
     segments = sink.variant(rendition)
-    target_s, listed = segments.target_duration_s, segments.listed
-    growing = segments.growing
-    rows = [*listed, growing] if growing else [*listed]
-    ages_s = [*accumulate(segment.duration_s for segment in reversed(rows))][
-        ::-1
-    ]  # from its start to the end
-    # Of a slow source each part is one picture. A picture that was held for long once is no reason for every
-    # player to stay that far behind.
-    part_s = max(PART_S, median([part.duration_s for segment in rows for part in segment.parts] or [0.0]))
+    target_s = segments.target_duration_s
+    rows = _rows(segments)
+    older = sum(back_s > _SKIP_TARGETS * target_s for _, back_s in rows)
+    skipped = older if delta and not segments.ended else 0
+    part_s, hold_back_s = _part_times(sink)
     lines = [
         "#EXTM3U",
-        "#EXT-X-VERSION:9",
+        f"#EXT-X-VERSION:{_SKIP_VERSION if skipped else _MAP_VERSION}",
         f"#EXT-X-TARGETDURATION:{target_s}",
         "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,"
-        f"CAN-SKIP-UNTIL={_SKIP_TARGETS * target_s:.1f},PART-HOLD-BACK={_PARTS_BACK * part_s:.5f}",
+        f"CAN-SKIP-UNTIL={_SKIP_TARGETS * target_s:.1f},PART-HOLD-BACK={hold_back_s:.5f}",
         f"#EXT-X-PART-INF:PART-TARGET={part_s:.5f}",
         f"#EXT-X-MEDIA-SEQUENCE:{segments.media_sequence}",
         f"#EXT-X-DISCONTINUITY-SEQUENCE:{segments.discontinuity_sequence}",
-        "#EXT-X-INDEPENDENT-SEGMENTS",
     ]
-    skipped = sum(
-        age_s - s.duration_s > _SKIP_TARGETS * target_s for s, age_s in zip(rows, ages_s, strict=True)
-    )
-    if delta and skipped:
+    if skipped:
         lines.append(f"#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}")
-    else:
-        skipped = 0
     init = None
-    for segment, age_s in list(zip(rows, ages_s, strict=True))[skipped:]:
+    for segment, back_s in rows[skipped:]:
         if segment.discontinuity:
             lines.append("#EXT-X-DISCONTINUITY")
         if segment.init is not init:
             init = segment.init
             lines.append(f'#EXT-X-MAP:URI="{init.name}"')
         lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{_date(segment.starts)}")
-        if age_s - segment.duration_s < _PARTS_TARGETS * target_s:
+        if back_s < PARTS_TARGETS * target_s:
             lines += map(_part, segment.parts)
-        if segment is not growing:
+        if segment is not segments.growing:
             lines += (f"#EXTINF:{segment.duration_s:.5f},", segment.name)
     if segments.ended:
         lines.append("#EXT-X-ENDLIST")
@@ -123,6 +116,31 @@ def media(sink: HlsSink, rendition: Rendition = UPSCALED, *, delta: bool = False
     if not segments.ended:
         lines += _reports(sink, rendition)
     return "\n".join((*lines, ""))
+
+
+def part_target_s(sink: HlsSink) -> float:
+    """No part that is listed lasts longer."""
+    return _part_times(sink)[0]
+
+
+def _part_times(sink: HlsSink) -> tuple[float, float]:
+    """Part target, and how far behind the end a player stays; the same in all variants (6.2.4)."""
+    rows = _rows(sink.segments)
+    told_s = PARTS_TARGETS * sink.segments.target_duration_s
+    told = [part.duration_s for row, back_s in rows if back_s < told_s for part in row.parts]
+    # Of a slow source each part is one picture.
+    usual_s = max(PART_S, median([part.duration_s for row, _ in rows for part in row.parts] or [0.0]))
+    target_s = max([usual_s, *told])
+    # A picture that was held for long once is no reason for every player to stay three times that far behind.
+    return target_s, max(_PARTS_BACK * usual_s, _LEAST_PARTS_BACK * target_s)
+
+
+def _rows(segments: Segments) -> list[tuple[Segment, float]]:
+    """What is listed and what grows, each with the time from its end to the end of all."""
+    growing = segments.growing
+    rows = [*segments.listed, growing] if growing else [*segments.listed]
+    backs_s = [*accumulate((row.duration_s for row in reversed(rows)), initial=0.0)][-2::-1]
+    return list(zip(rows, backs_s, strict=True))
 
 
 def _reports(sink: HlsSink, rendition: Rendition) -> Iterator[str]:

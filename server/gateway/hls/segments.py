@@ -23,8 +23,11 @@ from server.wire.messages import (
 
 # No part lasts longer, unless a picture does.
 PART_S = 0.334
-# In target durations, the least that a playlist may be cut down to (RFC 8216, 6.2.2).
+# In target durations, by RFC 8216bis, 6.2.2: the least that a playlist may be cut down to; how far from its
+# end parts are told, and how long they can still be had from then on.
 _LEAST_TARGETS = 3
+PARTS_TARGETS = _PARTS_STAY_TARGETS = 3
+_MOST_LISTS = 2  # of short segments: so many times as many as are to be in the playlist
 # A variant that begins may end the segment of all others early: so often, before it waits for the next one.
 _EARLY_CUTS = 3
 
@@ -120,8 +123,8 @@ class Segments:
         self._run = f"{time.time_ns() // 1_000_000:x}"
         self._prefix = "" if rendition == UPSCALED else f"{rendition}-"
         self._made = self._parts = self._inits = 0
-        # RFC 8216, 6.2.2: gone from the playlist, a segment stays for as long as the playlist was.
-        self._kept: deque[Segment] = deque(maxlen=2 * settings.segments)
+        self._kept: deque[Segment] = deque()
+        self._longest_s = 0.0  # playlist so far
         self._clock_origin = datetime.now(UTC) - timedelta(seconds=time.monotonic())
         self._opened: Opened | None = None
         self._start: Start | None = None  # of the segment that begins with the next picture
@@ -261,8 +264,21 @@ class Segments:
         while self._is_too_long():
             self.media_sequence += 1
             self.discontinuity_sequence += self.listed.popleft().discontinuity
+        self._longest_s = max(self._longest_s, sum(segment.duration_s for segment in self.listed))
+        self._forget()
         self.first.set()
         self._tell()
+
+    def _forget(self) -> None:
+        """Gone from the playlist, a segment stays for its own time and that of the longest playlist that it
+        may have been in, and so do its parts."""
+        kept, stay_s = self._kept, (PARTS_TARGETS + _PARTS_STAY_TARGETS) * self.target_duration_s
+        newer_s = sum(segment.duration_s for segment in kept)
+        while kept[0] not in self.listed:
+            newer_s -= kept[0].duration_s
+            if newer_s <= kept[0].duration_s + max(self._longest_s, stay_s):
+                return
+            kept.popleft()
 
     def clear(self) -> None:
         """Nobody plays: who comes later starts with what is then, not with what was."""
@@ -288,8 +304,9 @@ class Segments:
     def _is_too_long(self) -> bool:
         if len(self.listed) <= self.settings.segments:
             return False
+        most = _MOST_LISTS * self.settings.segments
         rest_s = sum(segment.duration_s for segment in self.listed) - self.listed[0].duration_s
-        return rest_s >= _LEAST_TARGETS * self.target_duration_s or len(self.listed) == self._kept.maxlen
+        return rest_s >= _LEAST_TARGETS * self.target_duration_s or len(self.listed) == most
 
     def _open(self, start: Start, video: VideoTrack, audio: AudioTrack | None) -> None:
         if not self.listed:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -24,6 +25,7 @@ from server.gateway.errors import (
 )
 from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
+from server.gateway.hls.sink import HlsSink
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
 from server.wire.messages import UPSCALED, Rendition
@@ -34,7 +36,9 @@ MP4 = "video/mp4"
 FIRST_SEGMENT_TIMEOUT_S = 5.0
 # So many target durations a player may wait for what it asks for ahead (RFC 8216bis, 6.2.5.2).
 _BLOCKED_TARGETS = 3
-_AHEAD = 2  # segments after the last
+# How far ahead a player may ask: segments after the last, and seconds of parts after the last of these.
+_AHEAD, _AHEAD_S = 2, 3.0
+_FRESH_TARGETS = 6
 
 Sequence = Annotated[int | None, Query(alias="_HLS_msn", ge=0)]
 PartIndex = Annotated[int | None, Query(alias="_HLS_part", ge=0)]
@@ -121,13 +125,17 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         found = await _with_segments(streams, stream, request, rendition)
         sink = found.outputs.hls
         segments = sink.variant(rendition)
-        if msn is not None:
-            await _until_there(segments, msn, part)
-        elif part is not None:
+        blocked = msn is not None and not segments.ended
+        if msn is not None and blocked:
+            await _until_there(sink, segments, msn, part)
+        elif msn is None and part is not None:
             raise InvalidReload(f"_HLS_part={part} without _HLS_msn: a part is one of a segment")
         if segments.ended:
             found.figures.hls_players.told_end(_player(request))
-        return _playlist(playlist.media(sink, rendition, delta=skip is not None), request, guard)
+        text = playlist.media(sink, rendition, delta=skip is not None)
+        # What was waited for stays true; for how long it is worth keeping, B.1 says.
+        fresh_s = _FRESH_TARGETS * segments.target_duration_s if blocked and not segments.ended else 0
+        return _playlist(text, request, guard, fresh_s)
 
     @routes.head("/{segment}", include_in_schema=False)
     @routes.get(
@@ -154,11 +162,16 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
     return routes
 
 
-async def _until_there(segments: Segments, msn: int, part: int | None) -> None:
+async def _until_there(sink: HlsSink, segments: Segments, msn: int, part: int | None) -> None:
     """Raises InvalidReload where it is too far ahead, NotReady where it doesn't come."""
     last = segments.media_sequence + len(segments.listed) - 1
     if msn > last + _AHEAD:
         raise InvalidReload(f"_HLS_msn={msn}: must be at most {last + _AHEAD}, the last segment is {last}")
+    if part is not None and msn > last:
+        there = len(segments.growing.parts) if segments.growing and msn == last + 1 else 0
+        most = there - 1 + math.ceil(_AHEAD_S / min(playlist.part_target_s(sink), 1.0))
+        if part > most:
+            raise InvalidReload(f"_HLS_part={part}: must be at most {most}, segment {msn} has {there} parts")
     if not await _changed(segments, lambda: segments.has(msn, part)):
         raise NotReady(f"segment {msn} hasn't come")
 
@@ -202,12 +215,10 @@ async def _with_segments(
     return stream
 
 
-def _playlist(text: str, request: Request, guard: Guard) -> Response:
-    """Never from a cache: a stream that is made anew has other segments at the same numbers."""
-    headers = {
-        "Cache-Control": "private, no-cache" if guard.on else "no-cache",
-        "Vary": "Accept-Encoding",
-    }
+def _playlist(text: str, request: Request, guard: Guard, fresh_s: int = 0) -> Response:
+    """Of what changes nothing comes from a cache."""
+    kept = f"max-age={fresh_s}" if fresh_s else "no-cache"
+    headers = {"Cache-Control": f"private, {kept}" if guard.on else kept, "Vary": "Accept-Encoding"}
     if not _takes_gzip(request.headers.get("Accept-Encoding", "")):
         return Response(text, media_type=PLAYLIST, headers=headers)
     return Response(_packed(text), media_type=PLAYLIST, headers={**headers, "Content-Encoding": "gzip"})
