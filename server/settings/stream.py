@@ -33,7 +33,7 @@ RenditionName = Annotated[
 
 # Options of the stream that its worker is not told.
 _GATEWAYS = {"upscale_when", "priority", "record", "push"}
-PUSH_SCHEMES = ("rtmp", "rtmps", "rtsp", "udp")
+PUSH_SCHEMES = ("rtmp", "rtmps", "rtsp", "udp", "srt", "whip", "whips")
 
 
 STREAM_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -48,6 +48,12 @@ def _push_address(address: str) -> str:
         raise ValueError(f"{mask_target(address)}: must be of {', '.join(PUSH_SCHEMES)}, and name a host")
     if parts.scheme == "udp" and parts.port is None:
         raise ValueError(f"{mask_target(address)}: must name a port")
+    if parts.scheme == "srt":
+        try:
+            if srt_address(address).mode != "caller":
+                raise ValueError("a push calls: mode must be caller")
+        except ValueError as exc:
+            raise ValueError(f"{mask_target(address)}: {exc}") from None
     return address
 
 
