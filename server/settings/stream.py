@@ -32,7 +32,7 @@ RenditionName = Annotated[
 ]
 
 # Options of the stream that its worker is not told.
-_GATEWAYS = {"upscale_when", "priority", "record", "push"}
+_GATEWAYS = {"upscale_when", "priority", "record", "push", "override_publisher"}
 PUSH_SCHEMES = ("rtmp", "rtmps", "rtsp", "udp", "srt", "whip", "whips")
 
 
@@ -100,6 +100,10 @@ class PipelineOptions(Table):
     )
     source_timeout_s: float = Field(
         default=10.0, gt=0, le=120, description="A source silent for longer is reopened"
+    )
+    override_publisher: bool = Field(
+        default=False,
+        description="Who publishes while another does takes its place (RTMP, RTSP, WHIP); else it is refused",
     )
     engine_patience_s: float = Field(
         default=2.0,
