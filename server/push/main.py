@@ -1,7 +1,7 @@
-"""Remuxes what comes on stdin, fragmented MP4 behind a line with the address, to that address.
+"""Sends on what comes on stdin, fragmented MP4 behind a line with the address, to that address.
 
 Started as `python -m server.push.main`. The address may hold a key, and lists of processes are public.
-Says "connected" on stdout; why it ended is the last line of its stderr.
+Says "connected" on stdout, and "keyframe" where one is asked for; why it ended is the last line of stderr.
 """
 
 import sys
@@ -9,29 +9,29 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
 
-_OPEN_S, _WRITE_S = 10.0, 10.0
-_FORMATS = {"rtmp": "flv", "rtmps": "flv", "rtsp": "rtsp", "udp": "mpegts"}
-_OPTIONS = {
-    "flv": {"flvflags": "no_duration_filesize", "rw_timeout": str(int(_WRITE_S * 1e6))},
-    "rtsp": {"rtsp_transport": "tcp"},
-    "mpegts": {"flush_packets": "1"},
-}
+from server.push.sinks import Muxed, Sink
+from server.srt.libsrt import SrtError
+
+
+def open_sink(address: str, source: InputContainer) -> Sink:
+    match urlsplit(address).scheme:
+        case "whip" | "whips":
+            from server.push.whip import WhipSink  # aiortc takes a while that the other pushes need not wait
+
+            return WhipSink(address, source, on_need_keyframe=lambda: print("keyframe", flush=True))
+        case _:
+            return Muxed(address, source)
 
 
 def push(address: str, source: InputContainer) -> None:
-    """Until the source ends. Raises av.FFmpegError."""
-    form = _FORMATS[urlsplit(address).scheme]
-    with av.open(address, "w", format=form, options=_OPTIONS[form], timeout=(_OPEN_S, None)) as sink:
-        assert isinstance(sink, OutputContainer)
-        streams = {stream.index: sink.add_stream_from_template(stream) for stream in source.streams}
-        sink.start_encoding()
+    """Until the source ends. Raises av.FFmpegError, OSError or SrtError."""
+    with open_sink(address, source) as sink:
         print("connected", flush=True)
         for packet in source.demux():
             if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                sink.mux_one(packet)
+                sink.send(packet)
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
     try:
         with av.open(sys.stdin.buffer, format="mp4") as source:
             push(address, cast(InputContainer, source))
-    except (av.FFmpegError, OSError) as exc:
+    except (av.FFmpegError, OSError, SrtError) as exc:
         print(getattr(exc, "strerror", None) or exc, file=sys.stderr)
         return 1
     return 0

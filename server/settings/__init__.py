@@ -23,7 +23,7 @@ from server.settings.table import Table, check_table, describe_error
 from server.settings.webrtc import IceServer, WebRtc
 from server.wire.messages import BICUBIC
 from server.wire.source_policy import check_text
-from server.wire.urls import mask_credentials, mask_target
+from server.wire.urls import mask_credentials, mask_target, without_user
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -155,7 +155,7 @@ class Settings(Table):
         self.check_record(stream)
         named = {address for known in (self.defaults, *self.streams) for address in known.push}
         for address in set(stream.push) - named:
-            if not address.startswith(self.push.allowed):
+            if not without_user(address).startswith(tuple(map(without_user, self.push.allowed))):
                 raise ValueError(f"push={mask_target(address)!r}: must begin as one of push.allowed does")
         if stream.slate not in self._slates() | {None}:
             raise ValueError(f"slate={stream.slate!r}: must be one that the settings name")

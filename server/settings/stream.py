@@ -32,8 +32,8 @@ RenditionName = Annotated[
 ]
 
 # Options of the stream that its worker is not told.
-_GATEWAYS = {"upscale_when", "priority", "record", "push"}
-PUSH_SCHEMES = ("rtmp", "rtmps", "rtsp", "udp")
+_GATEWAYS = {"upscale_when", "priority", "record", "push", "override_publisher"}
+PUSH_SCHEMES = ("rtmp", "rtmps", "rtsp", "udp", "srt", "whip", "whips")
 
 
 STREAM_ID = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -48,6 +48,12 @@ def _push_address(address: str) -> str:
         raise ValueError(f"{mask_target(address)}: must be of {', '.join(PUSH_SCHEMES)}, and name a host")
     if parts.scheme == "udp" and parts.port is None:
         raise ValueError(f"{mask_target(address)}: must name a port")
+    if parts.scheme == "srt":
+        try:
+            if srt_address(address).mode != "caller":
+                raise ValueError("a push calls: mode must be caller")
+        except ValueError as exc:
+            raise ValueError(f"{mask_target(address)}: {exc}") from None
     return address
 
 
@@ -94,6 +100,10 @@ class PipelineOptions(Table):
     )
     source_timeout_s: float = Field(
         default=10.0, gt=0, le=120, description="A source silent for longer is reopened"
+    )
+    override_publisher: bool = Field(
+        default=False,
+        description="Who publishes while another does takes its place (RTMP, RTSP, WHIP); else it is refused",
     )
     engine_patience_s: float = Field(
         default=2.0,

@@ -118,6 +118,12 @@ def call(address: SrtAddress, hosts: Sequence[str], *, timeout_s: float) -> Conn
     raise SrtError(reason)
 
 
+def addresses(address: SrtAddress) -> list[str]:
+    """The literal addresses of its host. Raises OSError."""
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+    return [str(entry[4][0]) for entry in found]
+
+
 def accept(address: SrtAddress, host: str) -> Connection:
     """Waits for one caller with the right streamid and passphrase; later ones are refused for as long as the
     process runs. Raises SrtError where the port can't be had."""

@@ -93,11 +93,16 @@ def publish_path(text: str) -> bytes:
     return unquote_to_bytes(path.strip("/")) + (f"?{rest}".encode() if rest else b"")
 
 
+def without_user(address: str) -> str:
+    """The address without user, password or token."""
+    parts = urlsplit(address, allow_fragments=False)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def mask_target(address: str) -> str:
     """Where a stream is pushed to, for logs and the API: whose path is its key."""
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{'/***' if parts.path.strip('/') or parts.query else ''}"
+    parts = urlsplit(without_user(address), allow_fragments=False)
+    return f"{parts.scheme}://{parts.netloc}{'/***' if parts.path.strip('/') or parts.query else ''}"
 
 
 def mask_credentials(text: str) -> str:

@@ -42,7 +42,7 @@ usable_share = 0  # the tests share the machine
 [hls]
 segment_s = 1.0
 [sources]
-schemes = ["rtsp", "rtmp", "http", "udp", "whip", "file", "synthetic", "demo"]
+schemes = ["rtsp", "rtmp", "http", "udp", "srt", "whip", "file", "synthetic", "demo"]
 hosts = ["127.0.0.0/8"]
 folders = ["/"]
 listen_ports = {list(range(1024, 65536))}

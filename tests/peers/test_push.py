@@ -1,5 +1,6 @@
 """A stream sent on: to ourselves by RTMP and RTSP, to ffmpeg as an RTMP server, and as MPEG-TS."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from server.worker.ingest.synthetic import read_frame_number
 from tests.peers.service import FOR_PEERS, Service, running, until
+from tests.peers.test_aiortc import loopback, watch  # noqa: F401
 from tests.ports import free_port
 
 SOURCE = "synthetic:?size=160x90&fps=12"
@@ -18,14 +21,15 @@ SOURCE = "synthetic:?size=160x90&fps=12"
 
 @pytest.fixture(scope="module")
 def pushing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    schemes = ("rtmp", "rtsp", "udp")
+    schemes = ("rtmp", "rtsp", "udp", "srt")
     allowed = [f"{scheme}://127.0.0.1:{port}/" for scheme in schemes for port in PORTS.values()]
+    allowed.append(f"whip://127.0.0.1:{PORTS['whip']}/")
     base = f"{FOR_PEERS}[push]\nallowed = {json.dumps(allowed)}\n"
-    with running(tmp_path_factory.mktemp("push"), base=base) as service:
+    with running(tmp_path_factory.mktemp("push"), base=base, port=PORTS["whip"]) as service:
         yield service
 
 
-PORTS = {name: free_port() for name in ("rtmp", "rtsp", "listener", "udp")}
+PORTS = {name: free_port() for name in ("rtmp", "rtsp", "listener", "udp", "srt", "whip")}
 
 
 def pushed(service: Service, stream: str) -> dict[str, Any]:
@@ -48,16 +52,35 @@ def probed(program: Callable[[str, str], str], *words: str) -> dict[str, Any]:
     return streams["h264"]
 
 
-@pytest.mark.parametrize("how", ["rtmp", "rtsp"])
+def other_end(how: str) -> tuple[str, str]:
+    """The source of who takes it, and where it is pushed to."""
+    there = f"{how}://127.0.0.1:{PORTS[how]}"
+    match how:
+        case "srt":
+            secret = "streamid=secret-srt&passphrase=secret-srt-too"
+            return f"{there}?mode=listener&{secret}", f"{there}/?{secret}"
+        case "whip":
+            return "whip:", f"whip://secret-token@127.0.0.1:{PORTS['whip']}/whip/taken"
+        case _:
+            return f"{there}/live/secret-{how}?listen=1", f"{there}/live/secret-{how}"
+
+
+@pytest.mark.parametrize("how", ["rtmp", "rtsp", "srt", "whip"])
 def test_it_is_the_source_of_another_stream(pushing: Service, how: str) -> None:
-    address = f"{how}://127.0.0.1:{PORTS[how]}/live/secret-{how}"
+    source, address = other_end(how)
     with (
-        pushing.stream("taken", f"{address}?listen=1"),
+        pushing.stream("taken", source, source_timeout_s=2),
         pushing.stream("sent", SOURCE, push=[address]),
     ):
         seen = pushing.wait_for("taken", "running")
         assert (seen["input"]["width"], seen["input"]["height"]) == (320, 180), "as large as it was upscaled"
         assert seen["input"]["codec"] == "h264"
+        assert seen["input"]["audio"]
+        pictures = asyncio.run(watch(pushing, "taken", 12))
+        numbers = [read_frame_number(p.to_ndarray(format="gray"), scale=4) for p in pictures]
+        assert None not in numbers
+        assert numbers == sorted(numbers)
+        assert len(set(numbers)) > 6, "a late one is shown again where the next is missing"
         until(lambda: pushed(pushing, "sent")["connected"], "it says so")
         assert pushed(pushing, "sent")["target"] == f"{how}://127.0.0.1:{PORTS[how]}/***"
         metric = f'livesr_push{{stream="sent",target="{how}://127.0.0.1:{PORTS[how]}/***"}} 1.0'
@@ -70,19 +93,33 @@ def test_it_is_the_source_of_another_stream(pushing: Service, how: str) -> None:
         pushing.wait_for("taken", "running")
         pushing.wait_for_frames("taken", 10)
         command = Path(f"/proc/{processes(pushing)[0]}/cmdline").read_text()
-        assert "secret" not in command + pushing.log().replace(f"/live/secret-{how}?", "")
+        assert "secret" not in command + pushing.log()
     until(lambda: not processes(pushing), "with the stream the push ends")
 
 
+@pytest.mark.parametrize(
+    ("scheme", "where", "listens", "nobody"),
+    [
+        ("rtmp", "/live/key", ("-f", "flv", "-listen", "1"), "refused"),
+        ("srt", "/?passphrase=keykeykeykey&mode=", ("-f", "mpegts"), "nobody answers"),
+    ],
+)
 def test_ffmpeg_takes_it_as_a_server_and_is_waited_for(
-    pushing: Service, program: Callable[[str, str], str], tmp_path: Path
+    pushing: Service,
+    program: Callable[[str, str], str],
+    tmp_path: Path,
+    scheme: str,
+    where: str,
+    listens: tuple[str, ...],
+    nobody: str,
 ) -> None:
     ffmpeg, file = program("ffmpeg", "ffmpeg"), tmp_path / "taken.mp4"
-    address = f"rtmp://127.0.0.1:{PORTS['listener']}/live/key"
-    with pushing.stream("early", SOURCE, push=[address]):
-        until(lambda: "refused" in pushed(pushing, "early")["reason"], "nobody is there yet")
+    address = f"{scheme}://127.0.0.1:{PORTS['listener']}{where}"
+    theirs, ours = (f"{address}listener", f"{address}caller") if where.endswith("=") else (address, address)
+    with pushing.stream("early", SOURCE, push=[ours]):
+        until(lambda: nobody in pushed(pushing, "early")["reason"], "nobody is there yet")
         assert pushing.show("early")["state"] == "running"
-        listen = (ffmpeg, "-loglevel", "error", "-f", "flv", "-listen", "1", "-i", address)
+        listen = (ffmpeg, "-loglevel", "error", *listens, "-i", theirs)
         subprocess.run([*listen, "-t", "3", "-c", "copy", file], check=True, timeout=90)
         until(lambda: pushed(pushing, "early")["restarts"] > 1, "the listener has gone")
     picture = probed(program, "-count_frames", str(file))
@@ -102,12 +139,16 @@ def test_mpeg_ts_is_read_by_ffmpeg(pushing: Service, program: Callable[[str, str
     ("address", "why"),
     [
         ("rtmp://127.0.0.1:1/live/key", "must begin as one of push.allowed does"),
-        ("gopher://127.0.0.1/x", "must be of rtmp, rtmps, rtsp, udp, and name a host"),
+        ("rtmp://127.0.0.1:{udp}@localhost/live/key", "must begin as one of push.allowed does"),
+        ("gopher://127.0.0.1/x", "must be of rtmp, rtmps, rtsp, udp, srt, whip, whips, and name a host"),
         ("udp://127.0.0.1", "must name a port"),
+        ("srt://127.0.0.1:9/?mode=listener&passphrase=keykeykeykey", "a push calls: mode must be caller"),
     ],
 )
 def test_an_address_that_is_not_allowed_is_refused(pushing: Service, address: str, why: str) -> None:
-    answer = pushing.http.post("/api/streams", json={"id": "no", "source": SOURCE, "push": [address]})
+    answer = pushing.http.post(
+        "/api/streams", json={"id": "no", "source": SOURCE, "push": [address.format(**PORTS)]}
+    )
     assert answer.status_code == 422
     assert why in answer.text
     assert "key" not in answer.text.replace("key_", "")

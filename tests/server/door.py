@@ -22,7 +22,9 @@ class DoorThread:
         self._to_worker = Decoder()
         self.drops = 0
         self.inbox = PublisherInbox(send=self._hear, on_drop=self._count)
-        self._desk = Desk("published", timeout_s=timeout_s, send=self._send, on_drop=lambda count: None)
+        self._desk = Desk(
+            "published", timeout_s=timeout_s, override=False, send=self._send, on_drop=lambda count: None
+        )
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._doors = Doors(Limits(), Refusals(lambda reason: None))

@@ -36,12 +36,14 @@ class Desk:
         stream: str,
         *,
         timeout_s: float,
+        override: bool,
         send: Callable[[Message], bool],
         on_drop: Callable[[int], None],
     ) -> None:
-        """A publisher silent for `timeout_s` may be replaced by another."""
+        """A publisher silent for `timeout_s` may be replaced by another; with `override`, any may."""
         self.stream = stream
         self.timeout_s = timeout_s
+        self.override = override
         self._send = send
         self._on_drop = on_drop
         self._fault = ""
@@ -65,13 +67,14 @@ class Desk:
             self._end_opening(reason)
 
     def accept(self, publisher: Publisher, publication: Publication) -> bool:
-        """False while another one publishes."""
+        """False while another one publishes that keeps its place."""
         now_s = time.monotonic()
         if self._publisher is not None:
-            if now_s - self._heard_s <= self.timeout_s:
+            silent = now_s - self._heard_s > self.timeout_s
+            if not silent and not self.override:
                 return False
             before = self._publisher
-            self.leave(before, "the publisher was silent, and another has come")
+            self.leave(before, f"{'the publisher was silent, and ' if silent else ''}another has come")
             before.hang_up("another has taken its place")
         self._publisher, self._publication = publisher, publication
         self._heard_s, self._flows = now_s, False

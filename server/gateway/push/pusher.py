@@ -111,8 +111,11 @@ class Pusher:
         words = asyncio.create_task(process.stderr.read())
         try:
             while line := await process.stdout.readline():
-                if line == b"connected\n":
-                    self._now(True, "")
+                match line.strip():
+                    case b"connected":
+                        self._now(True, "")
+                    case b"keyframe":
+                        self._on_need_keyframe()
             status = await process.wait()
             said = (await words).decode(errors="replace").strip().splitlines()
         finally:

@@ -97,6 +97,7 @@ class Stream:
         self.desk = Desk(
             settings.id,
             timeout_s=settings.source_timeout_s,
+            override=settings.override_publisher,
             send=lambda message: self._supervisor.send(message),
             on_drop=self._on_slow_worker,
         )
@@ -131,7 +132,7 @@ class Stream:
         worker."""
         before, job, ladder = self.settings, self._job(), _ladder(self.settings)
         self.settings, self._policy, self._limits = settings, policy, limits
-        self.desk.timeout_s = settings.source_timeout_s
+        self.desk.timeout_s, self.desk.override = settings.source_timeout_s, settings.override_publisher
         self.figures.budget_s = settings.latency_budget_s
         self.audience.grant(_granted(settings))
         self.outputs.wanted(settings)

@@ -108,6 +108,20 @@ async def test_there_is_one_publisher_at_a_time():
             pass
 
 
+async def test_another_publisher_takes_over_where_the_settings_say_so():
+    async with waiting(defaults={"override_publisher": True}) as served:
+        await until(lambda: served.placement.workers, "a worker")
+        worker = served.worker
+        worker.say(AwaitPublisher(opening=1))
+        async with publishing(served):
+            await until(lambda: pieces(worker), "it is published")
+            async with publishing(served):
+                gone = [m.reason for m in worker.received if isinstance(m, PublisherGone)]
+                assert gone == ["another has come"]
+                worker.say(AwaitPublisher(opening=2))
+                await until(lambda: pieces(worker)[-1].opening == 2, "the other one is published")
+
+
 async def test_only_a_stream_that_waits_for_one_takes_a_publisher():
     async with gateway(ScriptedPlacement(Script(live=False))) as served:
         with pytest.raises(ServerError, match=r"409 .* has a source of its own"):

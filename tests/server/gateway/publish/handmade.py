@@ -135,7 +135,7 @@ class DoorUnderTest:
     def add(self, path: str, *, timeout_s: float = 30.0) -> Worker:
         """A stream at that path, whose worker waits."""
         worker: Worker = Worker(None)  # type: ignore[arg-type]
-        worker.desk = Desk(path, timeout_s=timeout_s, send=worker.send, on_drop=worker.count)
+        worker.desk = Desk(path, timeout_s=timeout_s, override=False, send=worker.send, on_drop=worker.count)
         self.doors.enter(self.address(path), worker.desk)
         worker.desk.await_publisher(1)
         self.workers[path] = worker

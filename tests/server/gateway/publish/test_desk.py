@@ -39,7 +39,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def worker() -> Worker:
     worker = Worker(None)
-    worker.desk = Desk("s", timeout_s=10.0, send=worker.send, on_drop=worker.count)
+    worker.desk = Desk("s", timeout_s=10.0, override=False, send=worker.send, on_drop=worker.count)
     return worker
 
 

@@ -37,7 +37,7 @@ def test_what_lies_before_and_between_packets_is_left_out():
 
 def waiting() -> Worker:
     worker = Worker(None)  # type: ignore[arg-type]
-    worker.desk = Desk("s", timeout_s=10.0, send=worker.send, on_drop=worker.count)
+    worker.desk = Desk("s", timeout_s=10.0, override=False, send=worker.send, on_drop=worker.count)
     worker.desk.await_publisher(1)
     return worker
 

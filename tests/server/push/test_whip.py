@@ -1,0 +1,60 @@
+"""A push by WHIP and what its server answers."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import av
+import pytest
+from av.container import InputContainer
+
+from server.push.whip import WhipSink
+from tests.server.clips import write_clip
+
+Seen = list[tuple[str, str | None]]
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, Seen]]:
+    """Sends on from /old to /new, which somebody else publishes to, and from /away to another host."""
+    seen: Seen = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append((self.path, self.headers["Authorization"]))
+            self.send_response(409 if self.path == "/new" else 307)
+            here = self.headers["Host"]
+            there = {"/old": "/new", "/away": f"http://{here.replace('127.0.0.1', 'localhost')}/new"}
+            self.send_header("Location", there.get(self.path, self.path))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"whip://t%2Fken@127.0.0.1:{httpd.server_address[1]}", seen
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "requests"),
+    [
+        ("/old", "the server answers 409 Conflict", [("/old", True), ("/new", True)]),
+        ("/away", "the server answers 409 Conflict", [("/away", True), ("/new", False)]),
+        ("/round", "redirects too often", [("/round", True)] * 4),
+    ],
+)
+def test_a_refusal_is_named_and_no_other_host_gets_the_token(
+    server: tuple[str, Seen], tmp_path: Path, path: str, answer: str, requests: list[tuple[str, bool]]
+) -> None:
+    where, seen = server
+    clip = write_clip(tmp_path / "c.mp4", width=96, height=64, frames=2, audio="aac")
+    with av.open(clip) as source, pytest.raises(OSError, match=answer):
+        WhipSink(f"{where}{path}", cast(InputContainer, source), on_need_keyframe=lambda: None)
+    assert seen == [(path, "Bearer t/ken" if told else None) for path, told in requests]
