@@ -25,6 +25,7 @@ from server.wire.messages import (
     PublisherGone,
     Reconnecting,
     RequestKeyframe,
+    SetLogLevel,
     Stepped,
     StepUp,
     Stop,
@@ -44,6 +45,7 @@ _DECODER = msgspec.msgpack.Decoder(
     | RequestKeyframe
     | Watch
     | StepUp
+    | SetLogLevel
     | Published
     | PublishedData
     | PublisherGone
