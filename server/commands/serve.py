@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from engine.machine import Gpu, nvidia_gpus
 from engine.measure.gpu_costs import GpuCosts
+from server.gateway.access_log import AccessLog
 from server.gateway.app import Gateway, create_app
 from server.gateway.auth.first_token import first_token
 from server.gateway.figures.metrics import Metrics
@@ -34,8 +35,9 @@ from server.gateway.streams.kept import CantBeKept, KeptStreams
 from server.settings import Server as ServerSettings
 from server.settings import Settings, split_address
 from server.settings.read import load
+from server.wire.logs import Format, LogLevel, get_logger, log_to_stderr
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BACKLOG = 512
 
@@ -55,14 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="without [auth]: make an admin token at the first start, print it and keep its hash in FILE",
     )
-    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument(
+        "--log-level", choices=get_args(LogLevel), help="from which level on events are logged"
+    )
+    parser.add_argument("--log-format", choices=get_args(Format), help="for people or for programs")
 
 
 def run(args: argparse.Namespace) -> int:
-    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
-    for library in ("aiortc", "aioice", "asyncio", "uvicorn.error"):
-        logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
     settings = _settings(args)
+    log_to_stderr(settings.log.format, settings.log.level, settings.log.repeats_per_min)
     server = settings.server
     address = _resolve(server.host, server.port, f"server.host={server.host!r}, server.port={server.port}")
     makes_token = args.first_token is not None and settings.auth is None and not server.open_to_the_world
@@ -102,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
             _refuse_strangers(wanted.server, address)
         return wanted
 
-    served = _Server(_config(app, protocol, server), page, app, server.drain_s, read_again)
+    logged = AccessLog(app) if settings.log.access else app
+    served = _Server(_config(logged, protocol, server), page, app, server.drain_s, read_again)
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
     served.run(sockets=[listener])
@@ -127,10 +131,10 @@ def _kept(state: str | None, config: Path | None) -> KeptStreams | None:
         try:
             return KeptStreams(config.with_suffix(".db"))
         except CantBeKept as exc:
-            log.warning("streams of the API end with the service: %s; see server.state", exc)
+            log.warning("streams of the API end with the service", reason=str(exc), key="server.state")
             return None
     if not state:
-        log.info("streams of the API end with the service: server.state is unset")
+        log.info("streams of the API end with the service", reason="it is unset", key="server.state")
         return None
     try:
         return KeptStreams(Path(state))
@@ -145,8 +149,14 @@ def _gpus() -> Sequence[Gpu]:
 
 def _settings(args: argparse.Namespace) -> Settings:
     """The file's and the environment's settings, with what the command line says otherwise."""
-    server = {key: getattr(args, key) for key in ("host", "port") if getattr(args, key) is not None}
-    tables: dict[str, Any] = {"server": server}
+    said = {
+        "server": {"host": args.host, "port": args.port},
+        "log": {"level": args.log_level, "format": args.log_format},
+    }
+    tables: dict[str, Any] = {
+        name: {key: value for key, value in table.items() if value is not None}
+        for name, table in said.items()
+    }
     if args.source is not None:
         source = "stdin:" if args.source == "-" else args.source
         tables["streams"] = [{"id": _name(args.source), "source": source}]
@@ -261,12 +271,12 @@ class _Server(uvicorn.Server):
         try:
             await self._app.reload(await asyncio.to_thread(self._read_again))
         except ValueError as exc:
-            log.error("the settings stay as they were: %s", exc)
+            log.error("settings refused", reason=str(exc))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             # Whoever asks twice waits for nothing. The workers end by themselves when their sockets do.
-            log.warning("asked to end again: ends at once")
+            log.warning("service ends at once", reason="asked to end again")
             logging.shutdown()
             os._exit(0)
         self.should_exit = True
@@ -274,11 +284,11 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         await super().main_loop()
         until_s = asyncio.get_running_loop().time() + self._drain_s
-        log.info("ends: nobody is let in any more, viewers are told; server.drain_s=%g", self._drain_s)
+        log.info("service ends", drain_s=self._drain_s)
         try:
             await asyncio.wait_for(self._app.drain(), self._drain_s)
         except TimeoutError:
-            log.warning("ends with viewers that were not told in time; server.drain_s=%g", self._drain_s)
+            log.warning("drain cut short", drain_s=self._drain_s)
         # Answers that are still being sent have the rest of the time; uvicorn has no end of it without this.
         left_s = max(0.0, until_s - asyncio.get_running_loop().time())
         self.config.timeout_graceful_shutdown = left_s  # type: ignore[assignment]

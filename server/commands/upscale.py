@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from engine.load import load_engine
 from server.offline.upscale_image import upscale_image_file
 from server.offline.upscale_video import upscale_video
 from server.settings import DEFAULT_MODEL
+from server.wire.logs import get_logger, log_to_stderr
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -97,7 +97,7 @@ def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
             lanes=0,  # as many as suit the engine
         )
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    log_to_stderr(level="warning")
     bar = ProgressBar()
     try:
         done = upscale_video(
@@ -108,7 +108,7 @@ def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
             crf=args.crf,
             preset=args.preset,
             progress=bar.show,
-            log=logging.LoggerAdapter(logging.getLogger("livesr.upscale"), {}),
+            log=get_logger(__name__),
         )
     finally:
         bar.end()

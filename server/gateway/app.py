@@ -27,7 +27,7 @@ from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.reload import Reloader
-from server.gateway.routes import api, health, hls, recordings, snapshots, viewers, whep, whip
+from server.gateway.routes import api, health, hls, log_level, recordings, snapshots, viewers, whep, whip
 from server.gateway.routes import events as event_routes
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
@@ -138,6 +138,7 @@ def create_app(
     app.include_router(viewers.router(sessions, guard))
     app.include_router(whip.router(publishers, settings, guard))
     app.include_router(hls.router(streams, guard))
+    app.include_router(log_level.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))
 

@@ -1,7 +1,6 @@
 """The settings read again while the service runs: what can change does, under the same viewers."""
 
 import asyncio
-import logging
 from collections.abc import Iterable
 
 from server.gateway.auth.guard import Guard
@@ -12,8 +11,9 @@ from server.gateway.routes.whip import Publishers
 from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
 from server.settings import Settings, StreamSettings
+from server.wire.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # What is read only once, at the start.
 _FIXED_TABLES = ("server", "webrtc", "gpu", "hls", "recording")
@@ -65,11 +65,13 @@ class Reloader:
             self._settings = settings
             self._streams.settings = self._sessions.settings = self._publishers.settings = settings
             self._events.limits = settings.limits
+            if settings.log.level != before.log.level:
+                self._streams.set_log_level(settings.log.level)
             if fixed := _differing(wanted, settings):
-                log.warning("settings that need a restart: %s", ", ".join(fixed))
+                log.warning("settings need a restart", keys=fixed)
             await self._reload_streams(before.streams, settings.streams)
             await self._strangers.reload(settings)
-            log.info("the settings were read again")
+            log.info("settings read")
 
     async def _reload_streams(
         self, before: Iterable[StreamSettings], wanted: tuple[StreamSettings, ...]
@@ -82,20 +84,20 @@ class Reloader:
             try:
                 await self._change_or_create(stream, olds.get(stream.id))
             except GatewayError as exc:
-                log.error("stream %s: can't be as the settings say: %s", stream.id, exc)
+                log.error("stream not as in the settings", stream=stream.id, reason=str(exc))
 
     async def _delete(self, stream: str) -> None:
         try:
             await self._streams.delete(stream)
         except StreamNotFound:
             return  # by the API, before
-        log.info("stream %s: no longer in the settings", stream)
+        log.info("stream left the settings", stream=stream)
 
     async def _change_or_create(self, stream: StreamSettings, old: StreamSettings | None) -> None:
         running = any(stream.id == other.id for other in self._streams.all())
         if running and not self._strangers.made(stream.id):
             if await self._streams.change(stream, None):
-                log.info("stream %s: changed by the settings, with a new worker", stream.id)
+                log.info("stream changed by the settings", stream=stream.id)
         elif stream != old:  # one that the API has deleted stays so until its settings are others
             self._streams.create(stream)
 
@@ -103,14 +105,15 @@ class Reloader:
 def _with_fixed(wanted: Settings, before: Settings) -> Settings:
     """These, but for what can't change at run time."""
     limits = wanted.limits.model_copy(update={name: getattr(before.limits, name) for name in _FIXED_LIMITS})
+    log = before.log.model_copy(update={"level": wanted.log.level})
     tables = {name: getattr(before, name) for name in _FIXED_TABLES}
-    return wanted.model_copy(update={**tables, "limits": limits})
+    return wanted.model_copy(update={**tables, "limits": limits, "log": log})
 
 
 def _differing(wanted: Settings, settings: Settings) -> list[str]:
     """The keys that are not as they are wanted."""
     names = []
-    for table in (*_FIXED_TABLES, "limits"):
+    for table in (*_FIXED_TABLES, "limits", "log"):
         want, have = getattr(wanted, table), getattr(settings, table)
         keys = type(want).model_fields
         names += [f"{table}.{key}" for key in keys if getattr(want, key) != getattr(have, key)]

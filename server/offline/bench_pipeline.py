@@ -1,6 +1,5 @@
 """How much of the bare engine's speed is left once a real clip is decoded, encoded and sent around it."""
 
-import logging
 import os
 import socket
 import statistics
@@ -19,6 +18,7 @@ from engine.frame import Engine, EngineSpec, GpuEngine, Precision
 from engine.load import choose, load_engine
 from engine.trials import DrivenLane
 from server.offline.file_reader import WholeFile
+from server.wire.logs import get_logger
 from server.wire.messages import DEFAULT_KEYFRAME_INTERVAL_S, VIDEO_CLOCK_HZ, Message
 from server.worker.connection import Connection
 from server.worker.encode.h264 import choose_encoder
@@ -33,7 +33,7 @@ from server.worker.process.supply import LoadEngine
 # New lanes and a new encoder take a few frames until they run at speed.
 _WARM_UP_FRAMES = 10
 
-_LOG = logging.LoggerAdapter(logging.getLogger("livesr.bench"), {})
+_LOG = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,5 @@
 """What a stream of a network costs in CPU time, by running a short one as fast as it goes."""
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -8,6 +7,7 @@ from functools import partial
 from engine.frame import Colour, Engine
 from engine.load import load_engine
 from server.offline.bench_pipeline import Drain, decode, measure_rate, run_pipeline
+from server.wire.logs import get_logger
 from server.wire.messages import BICUBIC, DEFAULT_KEYFRAME_INTERVAL_S
 from server.worker.encode.h264 import choose_encoder
 from server.worker.encode.video import VideoPublisher
@@ -16,7 +16,7 @@ from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.picture import Picture
 
 _FRAMES = 40
-_LOG = logging.LoggerAdapter(logging.getLogger("livesr.cost"), {})
+_LOG = get_logger(__name__)
 
 
 class _Enough(Exception):

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from engine.load import zoo
 from server.settings.access import Auth, Jwt, Server, Token, split_address
 from server.settings.limits import Limits
+from server.settings.log import Log
 from server.settings.sources import Sources
 from server.settings.stream import (
     DEFAULT_MODEL,
@@ -33,6 +34,7 @@ __all__ = [
     "IceServer",
     "Jwt",
     "Limits",
+    "Log",
     "PipelineOptions",
     "Push",
     "Recording",
@@ -90,6 +92,7 @@ class Settings(Table):
     """All of it. Every key has a default; without a file no stream runs until the API asks."""
 
     server: Server = Server()
+    log: Log = Log()
     auth: Auth | None = None
     webrtc: WebRtc = WebRtc()
     defaults: PipelineOptions = PipelineOptions()

@@ -25,6 +25,7 @@ from server.wire.messages import (
     PublisherGone,
     Reconnecting,
     RequestKeyframe,
+    SetLogLevel,
     Stepped,
     StepUp,
     Stop,
@@ -45,6 +46,7 @@ WORKERS = (
     | RequestKeyframe
     | Watch
     | StepUp
+    | SetLogLevel
     | Published
     | PublishedData
     | PublisherGone

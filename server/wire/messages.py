@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from server.wire.logs import LogLevel
 from server.wire.source_policy import SourcePolicy
 
 VIDEO_CLOCK_HZ = 90_000
@@ -168,6 +169,12 @@ class PublisherGone(Message, frozen=True):
 
     opening: Count
     reason: Text
+
+
+class SetLogLevel(Message, frozen=True):
+    """Gateway → worker, before its job too: how much the process logs from now on."""
+
+    level: LogLevel
 
 
 class Stop(Message, frozen=True):

@@ -33,10 +33,8 @@ class Drops:
             counts, self._counts = self._counts, Counter()
         self._unlogged += counts
         if self._unlogged and self._clock_s() - self._logged_s >= LOG_EVERY_S:
-            parts = [
-                f"{count} before {stage} ({reason})" for (stage, reason), count in self._unlogged.items()
-            ]
-            self._log.warning("dropped since the last such line: %s", ", ".join(parts))
+            counts_by = {f"{stage} {reason}": count for (stage, reason), count in self._unlogged.items()}
+            self._log.warning("frames dropped", count=self._unlogged.total(), by_stage_and_reason=counts_by)
             self._unlogged.clear()
             self._logged_s = self._clock_s()
         return [Dropped(stage=stage, reason=reason, count=count) for (stage, reason), count in counts.items()]

@@ -101,5 +101,5 @@ def stays_on_gpu(job: WorkerJob, encoder: str, log: Log) -> bool:
     except EngineError:  # loading says so, and fails the stream
         return False
     if encoder != "h264_nvenc":
-        log.warning("pictures go through the host's memory: the encoder is %s, not NVENC", encoder)
+        log.warning("pictures leave the GPU", reason=f"the encoder is {encoder}, not NVENC")
     return encoder == "h264_nvenc"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour, Engine
 from engine.machine import nvidia_gpus
-from server.wire.logs import Log, stream_log
-from server.wire.messages import JobImpossible, Message, Prepare, WorkerBroken, WorkerJob
+from server.wire.logs import Log, set_level, stream_log
+from server.wire.messages import JobImpossible, Message, Prepare, SetLogLevel, WorkerBroken, WorkerJob
 from server.worker.connection import Connection
 from server.worker.cost import Account
 from server.worker.engines import LoadBy, engine_key, engine_loader
@@ -137,17 +137,17 @@ class Host:
             if self._bound.streams > 1:
                 bound += f" for each of its {self._bound.streams} streams"
             reason = f"the worker needed more memory than {bound if job.worker_memory_bytes else 'there is'}"
-            log.error("%s", reason, exc_info=exc)
+            log.error("worker out of memory", reason=reason, exc_info=exc)
             return WorkerBroken(reason=reason)
         match exc:
             case JobError() | SourceError() | EngineError():
-                log.error("stream failed: %s", exc)
+                log.error("stream failed", reason=str(exc))
                 return JobImpossible(reason=str(exc))
             case DeviceFailed() | WorkerHung():
-                log.error("worker ends: %s", exc)
+                log.error("worker ends", reason=str(exc))
                 return WorkerBroken(reason=str(exc))
             case _:
-                log.error("worker broke, holding %d MB", held_bytes() >> 20, exc_info=exc)
+                log.error("worker broke", held_bytes=held_bytes(), exc_info=exc)
                 return WorkerBroken(reason=f"the worker broke: {type(exc).__name__}: {exc}")
 
 
@@ -157,6 +157,8 @@ def _await_job(messages: Iterator[Message], engines: PreparedEngines) -> WorkerJ
         match message:
             case Prepare():
                 engines.prepare(message)
+            case SetLogLevel(level=level):
+                set_level(level)
             case WorkerJob():
                 return message
             case _:

@@ -106,7 +106,7 @@ class LiveIngest:
                     return
                 waited_s = time.monotonic() - started_s if isinstance(exc, PublisherLost) else 0.0
                 retry_s = self._pause_s(waited_s)
-                self._log.warning("source lost: %s; next try in %.1f s", exc, retry_s)
+                self._log.warning("source lost", reason=str(exc), retry_s=round(retry_s, 1))
                 self._send(Reconnecting(reason=str(exc), retry_in_s=retry_s, opening=self._openings))
                 self._on_away(self._seen, self._openings)
                 self._stop.wait(retry_s)
@@ -180,7 +180,7 @@ class LiveIngest:
     def _say_missing(self) -> None:
         """Its sound is worth more than an attempt to open it anew, which may find no picture either."""
         reason = f"no picture for {self._timeout_s:g} s, while its sound goes on"
-        self._log.warning("%s", reason)
+        self._log.warning("picture missing", reason=reason)
         self._send(PictureMissing(reason=reason))
         self._on_away(self._seen, self._openings - 1)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NoReturn
 
-from server.wire.logs import log_to_stderr
+from server.wire.logs import log_as_parent
 from server.worker.engines import LoadBy, engine_loader
 from server.worker.host import Host
 
@@ -23,7 +23,7 @@ def main(load_by: LoadBy = engine_loader) -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m server.worker.main")
     parser.add_argument("--fd", type=int, required=True)
     args = parser.parse_args()
-    log_to_stderr()
+    log_as_parent()
     control = socket.socket(fileno=args.fd)
     gc.freeze()  # what is imported stays: collecting what a stream leaves is then quick
     Host(load_by, retire=lambda: _close_own_side(control)).run(handed_down(control))

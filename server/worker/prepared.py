@@ -1,6 +1,5 @@
 """Engines compiled ahead, for a connection that has no job yet."""
 
-import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -8,11 +7,12 @@ import numpy as np
 from engine.errors import EngineError
 from engine.frame import Colour, Engine, YuvFrame
 from engine.load import load_engine
+from server.wire.logs import get_logger
 from server.wire.messages import Prepare
 from server.worker.engines import engine_key
 from server.worker.shared import SharedEngines
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Streams of one model and size share one engine; each takes about as much memory as its stream's worker.
 MOST_ENGINES = 4
@@ -31,7 +31,7 @@ class PreparedEngines:
             engine = self._shared.get(engine_key(wanted), lambda say: _load(wanted, say), lambda _: None)
             _warm_up(engine)
         except (EngineError, ValueError) as exc:
-            log.warning("a standby can't prepare %s: %s", wanted.model, exc)
+            log.warning("standby not prepared", model=wanted.model, reason=str(exc))
             return
         self._engines[wanted] = engine
         if len(self._engines) > MOST_ENGINES:

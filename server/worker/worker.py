@@ -7,7 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from server.wire.logs import Log
+from server.wire.logs import Log, set_level
 from server.wire.messages import (
     BICUBIC,
     DropReason,
@@ -19,6 +19,7 @@ from server.wire.messages import (
     PublisherGone,
     Rendition,
     RequestKeyframe,
+    SetLogLevel,
     Stage,
     Stepped,
     StepUp,
@@ -205,6 +206,8 @@ class Worker:
                     self._governor.step_up(level)
                 case Published() | PublishedData() | PublisherGone():
                     self._inbox.put(message)
+                case SetLogLevel(level=at):
+                    set_level(at)
                 case Stop():
                     break
         self.stop.set()
@@ -281,5 +284,5 @@ def open_slate(job: WorkerJob, log: Log) -> Slate:
     try:
         return Slate(load_image(job.slate))
     except ValueError as exc:
-        log.error("%s: the last picture is shown instead", exc)
+        log.error("slate not shown", reason=str(exc))
         return Slate(None)

@@ -2,7 +2,6 @@
 came of it as JSON."""
 
 import json
-import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from engine.frame import DeviceFrame
+from server.wire.logs import get_logger, log_to_stderr
 from server.wire.messages import Opened, VideoPacket
 from server.worker.encode.h264 import EncoderFormat, H264Encoder, choose_encoder
 from server.worker.encode.live_encoder import LiveEncoder
@@ -29,7 +29,7 @@ from tests.server.worker.small_engine import DoublingEngine
 from tests.server.worker.test_encode import FORMAT
 from tests.server.worker.test_pipeline import picture
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 WIDTH, HEIGHT = 854, 480
 
 
@@ -194,6 +194,6 @@ def av1_clip() -> object:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    log_to_stderr("json")
     scene: Callable[[], object] = globals()[sys.argv[1]]
     print(json.dumps(scene()))

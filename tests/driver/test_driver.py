@@ -25,7 +25,7 @@ class Outcome:
 
     result: Any
     calls: list[tuple[str, tuple[int, ...]]]
-    log: list[str]
+    log: list[dict[str, object]]
 
     def of(self, name: str) -> list[tuple[int, ...]]:
         return [numbers for call, numbers in self.calls if call == name]
@@ -77,7 +77,7 @@ def scene(libraries: Path, tmp_path: Path) -> Any:
         return Outcome(
             json.loads(done.stdout),
             [(line[0], tuple(map(int, line[1:]))) for line in lines],
-            done.stderr.splitlines(),
+            [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")],
         )
 
     return run
@@ -134,11 +134,8 @@ def test_a_size_that_nvenc_refuses_goes_to_x264_until_the_next(scene) -> None:
     outcome = scene("sizes")
     by = [NVENC, X264, NVENC, X264]
     assert outcome.result == [[encoder, key] for encoder in by for key in (True, False)]
-    refused = [line for line in outcome.log if "libx264 does, until its format changes" in line]
-    assert [line.partition(" (")[0] for line in refused] == [
-        "NVENC does not encode the upscaled picture of 4352×640",
-        "NVENC does not encode the upscaled picture of 128×48",
-    ]
+    refused = [event for event in outcome.log if event["event"] == "NVENC refused, libx264 encodes"]
+    assert [event["size"] for event in refused] == ["4352x640", "128x48"]
 
 
 def test_one_session_more_than_the_gpu_has_goes_to_x264(scene) -> None:
@@ -169,7 +166,11 @@ def test_av1_is_decoded_on_the_cpu_where_the_gpu_has_none(scene) -> None:
     """libav's `av1` is hardware only: it called every packet corrupt, and the source was opened for ever."""
     outcome = scene("av1_clip")
     assert outcome.result == [5, "libdav1d"]
-    assert "decoding libdav1d on the CPU: this GPU's NVDEC takes no av1 of 4:2:0 and 8 bits" in outcome.log
+    [said] = [event for event in outcome.log if event["event"] == "decoding on the CPU"]
+    assert (said["codec"], said["reason"]) == (
+        "libdav1d",
+        "this GPU's NVDEC takes no av1 of 4:2:0 and 8 bits",
+    )
 
 
 def test_what_nvdec_takes_is_known_by_codec_profile_and_size(scene) -> None:

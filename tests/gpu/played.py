@@ -1,6 +1,5 @@
 """Clips through decoder, engine and encoder as a worker has them, and decoded again: on a GPU or a CPU."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from server.wire.logs import get_logger
 from server.wire.messages import Opened, VideoPacket
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.container import find_tracks, tracks_of
@@ -19,7 +19,7 @@ from server.worker.process.picture import Picture
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.supply import LoadEngine
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 
 
 @dataclass(frozen=True)

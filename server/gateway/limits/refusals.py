@@ -1,11 +1,12 @@
 """Counts what is refused for a limit's sake, and logs it at a limited rate."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Literal
 
-log = logging.getLogger(__name__)
+from server.wire.logs import get_logger
+
+log = get_logger(__name__)
 
 Refusal = Literal[
     "connections",
@@ -36,5 +37,5 @@ class Refusals:
         self._unlogged[reason] = self._unlogged.get(reason, 0) + 1
         now_s = time.monotonic()
         if now_s - self._logged_s.get(reason, -LOG_EVERY_S) >= LOG_EVERY_S:
-            log.warning("refused for %s: %d, the last of %s", reason, self._unlogged.pop(reason), who)
+            log.warning("refused", reason=reason, count=self._unlogged.pop(reason), client=who)
             self._logged_s[reason] = now_s

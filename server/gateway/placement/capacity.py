@@ -2,16 +2,16 @@
 
 import asyncio
 import json
-import logging
 import sys
 from collections.abc import Sequence
 
 from engine.machine import cpu
 from engine.measure.costs import load_costs
 from server.gateway.placement.cpu import quota_cores
+from server.wire.logs import get_logger
 from server.wire.messages import BICUBIC
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Capacity:
@@ -44,8 +44,8 @@ class Capacity:
             await process.wait()
             raise
         if process.returncode:
-            log.warning("what streams cost could not be measured: none is refused for want of CPU time")
+            log.warning("capacity unknown", reason="what networks cost could not be measured")
             return
         self.costs |= json.loads(output)["cpu_s_per_megapixel"]
         carried = {model: round(self.usable_cores / cost, 1) for model, cost in self.costs.items()}
-        log.info("this machine carries, in million pixels of source a second: %s", carried)
+        log.info("capacity measured", megapixels_per_s=carried)

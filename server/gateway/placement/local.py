@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from server.gateway.placement.process import HostProcess, LocalWorkerHandle, sta
 from server.gateway.placement.slots import GpuSlots, Seat
 from server.gateway.placement.standby import Standbys
 from server.gateway.placement.suspects import Suspects
-from server.wire.messages import EngineLoad, Opened, WorkerJob
+from server.wire.logs import get_logger, level
+from server.wire.messages import EngineLoad, Opened, SetLogLevel, WorkerJob
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class LocalPlacement:
@@ -65,8 +65,11 @@ class LocalPlacement:
         worker.source_timeout_s = job.source_timeout_s
         if seat is not None:
             worker.left.add_done_callback(lambda _: seat.leave())
-            log.info("stream %s: its worker is on GPU %s, %s", job.stream, seat.gpu.number, seat.gpu.name)
+            log.info("worker on GPU", stream=job.stream, gpu=seat.gpu.number, gpu_name=seat.gpu.name)
         self._follow(worker, job, seat)
+        if worker.host.log_level != level():
+            worker.host.log_level = level()
+            worker.send(SetLogLevel(level=level()))
         worker.send(replace(job, gpu="" if gpu is None else gpu.uuid))
         return worker
 
@@ -74,7 +77,7 @@ class LocalPlacement:
         shares = gpu is not None or self._streams_per_worker > 1
         isolated = shares and self._suspects.isolated(job.stream)
         if isolated:
-            log.warning("stream %s: kept from others, as it was in two workers that died", job.stream)
+            log.warning("stream isolated", stream=job.stream, reason="it was in two workers that died")
         else:
             for host in self._hosts:
                 if host.gpu == gpu and not host.isolated and self._has_room(host) and host.takes_another:
@@ -82,7 +85,7 @@ class LocalPlacement:
                         return await host.connect(job.stream)
         worker = self._standbys.take() if job.takes_over else None
         if worker is not None:
-            log.info("stream %s: a standby takes over", job.stream)
+            log.info("standby takes over", stream=job.stream)
             worker.stream = job.stream
         else:
             worker = await self._start_process(job.stream, _sees(gpu))

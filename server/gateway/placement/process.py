@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -12,9 +11,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from engine.machine import Gpu
 from server.wire import threads
 from server.wire.codec import Decoder, encode
+from server.wire.logs import LogLevel, for_children, get_logger, level
 from server.wire.messages import EngineLoad, Message, Opened, PublishedData, Stop
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 STOP_TIMEOUT_S = 3.0
 # One that has broken is seldom slow to go, and its next worker would rather find room in the same process.
@@ -40,19 +40,22 @@ async def start_process(module: str, environment: Mapping[str, str]) -> "HostPro
                 stdin=asyncio.subprocess.DEVNULL,
                 # Its own group: Ctrl-C is the gateway's to handle, and helpers of the worker end with it.
                 start_new_session=True,
-                env={**os.environ, **environment},
+                env={**os.environ, **for_children(), **environment},
             )
     except BaseException:
         ours.close()
         raise
-    return HostProcess(process, ours)
+    return HostProcess(process, ours, level())
 
 
 class HostProcess:
     """A worker process and the streams in it; it ends with the last of them."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, control: socket.socket, log_level: LogLevel
+    ) -> None:
         self._process = process
+        self.log_level = log_level  # that it has been told
         self._control = control
         control.setblocking(False)
         self._closed = self._killed = False
@@ -252,16 +255,13 @@ class LocalWorkerHandle:
 
     def _linger(self) -> None:
         within_s = self.source_timeout_s + LINGER_S
-        log.warning(
-            "stream %s: its worker doesn't end it; in %g s it will be ended with all its streams",
-            *(self.stream, within_s),
-        )
+        log.warning("worker lingers", stream=self.stream, pid=self.pid, killed_in_s=within_s)
         asyncio.get_running_loop().call_later(within_s, self._end_host)
         self.left.set_result(None)
 
     def _end_host(self) -> None:
         if not self.ended.done():
-            log.error("stream %s: its worker never ended it, and is ended with all its streams", self.stream)
+            log.error("worker killed", stream=self.stream, pid=self.pid, reason="it never ended its stream")
             self._blame()
             self.host.let_go()
             self.host.kill()

@@ -1,7 +1,6 @@
 """Which GPU a stream gets: the least taken by measured time and memory, and none where all are full."""
 
 import asyncio
-import logging
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +10,10 @@ from engine.machine import Gpu
 from engine.measure.gpu_costs import GpuCost, GpuCosts
 from server.gateway.placement import SlotUse
 from server.settings import Settings
+from server.wire.logs import get_logger
 from server.wire.messages import EngineLoad, GpuUse, Opened, SourceFormat, WorkerJob
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Of a network that was not measured on this GPU, a stream is taken for so large a part of it.
 UNMEASURED_SLOTS = 4
@@ -104,9 +104,13 @@ class GpuSlots:
         )
         if self._costs.learn(seat.gpu.name, seat.asked.model, cost):
             log.info(
-                "model %s on GPU %s: %.2f ms for %.2f million pixels, %.0f MB, and %.0f MB for each stream",
-                *(seat.asked.model, seat.gpu.number, 1e3 * use.frame_s, megapixels),
-                *(use.engine_bytes / 1e6, use.lane_bytes / 1e6),
+                "model measured",
+                model=seat.asked.model,
+                gpu=seat.gpu.number,
+                frame_s=use.frame_s,
+                megapixels=megapixels,
+                engine_bytes=use.engine_bytes,
+                lane_bytes=use.lane_bytes,
             )
             asyncio.get_running_loop().run_in_executor(None, self._costs.store)
 

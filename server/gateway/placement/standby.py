@@ -1,14 +1,14 @@
 """Workers started ahead, without a job: imports done, engines compiled. One takes over where another dies."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from server.gateway.placement.process import LocalWorkerHandle
+from server.wire.logs import get_logger
 from server.wire.messages import Prepare
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _PAUSE_S = 5.0  # after one that died while it waited
 
@@ -70,7 +70,7 @@ class Standbys:
             try:
                 standby = _Standby(worker=await self._start())
             except OSError as exc:
-                log.warning("no standby could be started: %s; trying again in %g s", exc, _PAUSE_S)
+                log.warning("standby not started", reason=str(exc), retry_s=_PAUSE_S)
                 await asyncio.sleep(_PAUSE_S)
                 continue
             try:
@@ -89,5 +89,5 @@ class Standbys:
                     how = await standby.worker.stop(at_once=True)
             if standby.taken.is_set():
                 return
-            log.warning("a standby has gone: %s; another starts in %g s", how, _PAUSE_S)
+            log.warning("standby gone", reason=how, retry_s=_PAUSE_S)
             await asyncio.sleep(_PAUSE_S)

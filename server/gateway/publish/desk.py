@@ -1,14 +1,14 @@
 """Where one stream's publisher and its worker meet: each may go and come back without the other."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from server.gateway.publish import Publication
+from server.wire.logs import get_logger
 from server.wire.messages import Message, PieceKind, Published, PublishedData, PublisherGone
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # How often a worker hears that its publisher is there, but has sent nothing to begin with.
 _SIGN_S = 1.0
@@ -78,7 +78,7 @@ class Desk:
             before.hang_up("another has taken its place")
         self._publisher, self._publication = publisher, publication
         self._heard_s, self._flows = now_s, False
-        log.info("stream %s: %s publishes", self.stream, publisher.shown)
+        log.info("publisher came", stream=self.stream, publisher=publisher.shown)
         if self._opening is not None:
             self._serve()
         return True
@@ -88,7 +88,7 @@ class Desk:
         if publisher is not self._publisher:
             return
         self._publisher = self._publication = None
-        log.info("stream %s: %s publishes no more: %s", self.stream, publisher.shown, reason)
+        log.info("publisher left", stream=self.stream, publisher=publisher.shown, reason=reason)
         if self._served:
             self._end_opening(reason)
 

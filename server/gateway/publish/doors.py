@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-import logging
 import time
 from collections.abc import Callable
 
@@ -16,9 +15,10 @@ from server.gateway.publish.rtmp.dialogue import RtmpDialogue
 from server.gateway.publish.rtsp.dialogue import RtspDialogue
 from server.gateway.publish.stdin import StandardInput
 from server.settings import Limits
+from server.wire.logs import get_logger
 from server.wire.urls import PublishAddress, PublishProtocol
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.5, 10.0
 
@@ -141,7 +141,7 @@ class Door:
 
     def _set_fault(self, reason: str) -> None:
         if reason and reason != self._fault:
-            log.warning("publishers can't come: %s", reason)
+            log.warning("publishers kept out", reason=reason)
         self._fault = reason
         self._tell()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import signal
@@ -12,9 +11,10 @@ from asyncio.subprocess import Process
 from collections.abc import Callable
 
 from server.gateway.mp4.fragments import Fragment
+from server.wire.logs import get_logger
 from server.wire.urls import mask_target
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
 _GOOD_S = 30.0  # so long a push had gone well
@@ -133,9 +133,9 @@ class Pusher:
             return
         self.connected, self.reason = connected, reason
         if connected:
-            log.info("stream %s: is pushed to %s", self._stream, self.target)
+            log.info("push connected", stream=self._stream, target=self.target)
         else:
-            log.warning("stream %s: isn't pushed to %s: %s", self._stream, self.target, reason)
+            log.warning("push down", stream=self._stream, target=self.target, reason=reason)
         self._on_change(self)
 
     def _end(self, process: Process) -> None:

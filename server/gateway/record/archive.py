@@ -1,6 +1,5 @@
 """The folder of recordings: what is in it, how long it stays, and how much of the disk is left alone."""
 
-import logging
 import re
 import shutil
 import tempfile
@@ -10,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from server.settings import STREAM_ID, Recording
+from server.wire.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _STREAM = re.compile(STREAM_ID)
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z\.mp4")
@@ -91,9 +91,9 @@ class Archive:
         try:
             file.path.unlink(missing_ok=True)
         except OSError as exc:
-            log.error("recording %s can't be deleted: %s", file.path, exc)
+            log.error("recording not deleted", stream=file.stream, file=str(file.path), reason=str(exc))
             return False
-        log.info("recording %s of stream %s is deleted", file.name, file.stream)
+        log.info("recording deleted", stream=file.stream, file=file.name)
         return True
 
     def lack_of_room(self) -> str:

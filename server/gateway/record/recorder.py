@@ -1,7 +1,6 @@
 """Writes one stream to files, in a thread of its own: a slow disk holds up nobody."""
 
 import asyncio
-import logging
 import os
 import queue
 import threading
@@ -14,9 +13,10 @@ from typing import BinaryIO
 
 from server.gateway.mp4.fragments import Fragment, Fragments
 from server.gateway.record.archive import Archive
+from server.wire.logs import get_logger
 from server.wire.messages import UPSCALED, VIDEO_CLOCK_HZ, AudioPacket, Opened, VideoPacket
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _QUEUED = 1024  # packets, some ten seconds: a disk that is behind by more gets none of what comes meanwhile
 _WRITTEN_EVERY_S = 1.0  # and at key frames
@@ -103,7 +103,7 @@ class Recorder:
         try:
             self._write_what_comes()
         except Exception:  # a bug of ours ends this recording, and no other
-            log.exception("stream %s: the recorder failed", self._stream)
+            log.exception("recorder failed", stream=self._stream)
             self._tell_loop("the recorder failed; the gateway's log says why")
         finally:
             self._finish()
@@ -159,7 +159,7 @@ class Recorder:
         self._path = self._archive.begin(self._stream, self._starts)
         self._file, self._first = self._path.open("wb"), fragment
         self._size = self._file.write(fragment.init)
-        log.info("stream %s: records to %s", self._stream, self._path)
+        log.info("recording begins", stream=self._stream, file=str(self._path))
 
     def _ends_before(self, fragment: Fragment) -> bool:
         assert self._first is not None
@@ -185,8 +185,8 @@ class Recorder:
             return
         self._trouble = trouble
         if trouble:
-            log.error("stream %s: nothing is recorded: %s", self._stream, trouble)
+            log.error("recording down", stream=self._stream, reason=trouble)
         else:
-            log.info("stream %s: is recorded again", self._stream)
+            log.info("recording again", stream=self._stream)
         if not self._closed:
             self._on_trouble(trouble)

@@ -1,7 +1,6 @@
 """Streams that the API makes: bound by `[sources]`, and kept over a restart where there is a file for it."""
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,8 +13,9 @@ from server.gateway.streams.kept import CantBeKept, KeptStream, KeptStreams
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
 from server.settings import Settings, StreamSettings, describe_error
+from server.wire.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Strangers:
@@ -37,7 +37,7 @@ class Strangers:
         """Starts what was kept. What can't be started stays in the file, for a time when it can, or until it
         is deleted."""
         for stream in self._known.values():
-            with _logged(f"stream {stream.id}: kept, but can't be started"):
+            with _logged(stream.id):
                 self._start(stream.id, stream.given, stream.created)
 
     async def create(self, given: dict[str, Any]) -> Stream:
@@ -90,7 +90,7 @@ class Strangers:
         async with self._changing:
             self._settings = settings
             for stream in list(self._known.values()):
-                with _logged(f"stream {stream.id}: can't go on"):
+                with _logged(stream.id):
                     await self._reload(stream)
 
     async def _reload(self, stream: KeptStream) -> None:
@@ -124,7 +124,7 @@ class Strangers:
             try:
                 await self._kept.put(stream)
             except CantBeKept as exc:
-                log.error("stream %s: can't be kept: %s", stream.id, exc)
+                log.error("stream not kept", stream=stream.id, reason=str(exc))
                 raise NotKept("the stream can't be kept over a restart; the log says why") from exc
 
     async def _forget(self, stream: str) -> None:
@@ -132,16 +132,17 @@ class Strangers:
             try:
                 await self._kept.remove(stream)
             except CantBeKept as exc:
-                log.error("stream %s: can't be deleted: %s", stream, exc)
+                log.error("stream not deleted", stream=stream, reason=str(exc))
                 raise NotKept("the stream can't be deleted for good; the log says why") from exc
 
 
 @contextmanager
-def _logged(what: str) -> Iterator[None]:
+def _logged(stream: str) -> Iterator[None]:
     """A stream that can't be is said, and is no other's fault."""
     try:
         yield
     except ValidationError as exc:
-        log.error("%s: %s", what, "; ".join(describe_error(dict(error)) for error in exc.errors()))
+        reason = "; ".join(describe_error(dict(error)) for error in exc.errors())
+        log.error("stream not allowed", stream=stream, reason=reason)
     except GatewayError as exc:
-        log.error("%s: %s", what, exc)
+        log.error("stream not allowed", stream=stream, reason=str(exc))

@@ -22,10 +22,12 @@ from server.gateway.record.archive import Archive
 from server.gateway.snapshots.snapshots import Snapshots
 from server.gateway.streams.audience import Audience, Granted
 from server.gateway.streams.entrance import Entrance
+from server.gateway.streams.log_fields import opened_fields
 from server.gateway.streams.outputs import Outputs
 from server.gateway.streams.room import Wish
 from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
+from server.wire.logs import LogLevel, get_logger
 from server.wire.messages import (
     UPSCALED,
     AudioPacket,
@@ -40,6 +42,7 @@ from server.wire.messages import (
     PictureMissing,
     Reconnecting,
     RequestKeyframe,
+    SetLogLevel,
     Stepped,
     StepUp,
     VideoPacket,
@@ -49,7 +52,7 @@ from server.wire.messages import (
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _UNWATCHED = "nobody watches"
 
@@ -116,7 +119,7 @@ class Stream:
         self._enter("starting")
 
     def start(self) -> None:
-        log.info("stream %s: starting, source %s", self.id, mask_credentials(self.settings.source))
+        log.info("stream created", stream=self.id, source=mask_credentials(self.settings.source))
         self._events.tell("created", self.id)
         self.entrance.open(self.settings.source)
         self.outputs.wanted(self.settings)
@@ -153,7 +156,7 @@ class Stream:
         try:
             await self._supervisor.run()
         except Exception:  # a bug of ours ends this stream, and no other
-            log.exception("stream %s: the gateway failed", self.id)
+            log.exception("gateway failed", stream=self.id)
             self._fail("the gateway failed; its log says why")
 
     def end(self) -> None:
@@ -228,7 +231,10 @@ class Stream:
             case JobImpossible():
                 self._fail(message.reason)
             case _:
-                log.warning("stream %s: unexpected %s of the worker", self.id, type(message).__name__)
+                log.warning("message unexpected", stream=self.id, message=type(message).__name__)
+
+    def set_log_level(self, level: LogLevel) -> None:
+        self._supervisor.send(SetLogLevel(level=level))
 
     def on_death(self, reason: str) -> None:
         self.figures.restarted()
@@ -296,7 +302,14 @@ class Stream:
         self.stepped = SteppedView(reason=stepped.reason, at=datetime.now(UTC))
         self.figures.metrics.step(self.level, stepped.level)
         level = logging.WARNING if stepped.level > self.level else logging.INFO
-        log.log(level, "stream %s: level %d → %d: %s", self.id, self.level, stepped.level, stepped.reason)
+        log.log(
+            level,
+            "network changed",
+            stream=self.id,
+            ladder_from=self.level,
+            ladder_to=stepped.level,
+            reason=stepped.reason,
+        )
         self.level = stepped.level
         self._events.tell("step", self.id, level=stepped.level, reason=mask_credentials(stepped.reason))
 
@@ -339,13 +352,7 @@ class Stream:
         self.outputs.opened(opened)
         self.figures.metrics.engine(opened.engine)
         self._show_super_resolution()
-        log.info(
-            "stream %s: %s %d×%d → %d×%d by %s on %s (%s), decoder %s, encoder %s",
-            *(self.id, opened.source.codec, opened.source.width, opened.source.height),
-            *(opened.output.width, opened.output.height),
-            *(opened.engine.model, opened.engine.backend, opened.engine.precision),
-            *(opened.source.decoder, opened.output.encoder),
-        )
+        log.info("stream opened", stream=self.id, **opened_fields(opened))
 
     def _on_slow_viewer(self, count: int) -> None:
         self.figures.drop(Dropped(stage="publish", reason="slow_viewer", count=count))
@@ -366,7 +373,7 @@ class Stream:
         reason = mask_credentials(reason)
         if logged or state != self.state:
             level = logging.INFO if state in ("running", "idle", "stopped") else logging.WARNING
-            log.log(level, "stream %s: %s%s", self.id, state, f": {reason}" if reason else "")
+            log.log(level, "stream state", stream=self.id, state=state, reason=reason)
             self._events.tell("state", self.id, state=state, reason=reason)
         self.state, self.reason = state, reason
         self.figures.metrics.enter(state)

@@ -13,6 +13,7 @@ from server.gateway.record.archive import Archive
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
 from server.settings import PipelineOptions, Settings, StreamSettings
+from server.wire.logs import LogLevel, set_level
 from server.wire.messages import BICUBIC
 from server.wire.source_policy import SourcePolicy
 
@@ -95,6 +96,12 @@ class Streams:
             if granted := room.grant(wishes, loop.time()):
                 stream, level = granted
                 self._streams[stream].step_up(level)
+
+    def set_log_level(self, level: LogLevel) -> None:
+        """Of this process and of all workers."""
+        set_level(level)
+        for stream in self.all():
+            stream.set_log_level(level)
 
     def check_open(self) -> None:
         """Raises LimitReached while the service shuts down."""

@@ -1,12 +1,13 @@
 """Which ICE candidates of a stranger are tried: each makes us send packets where the stranger chooses."""
 
-import logging
 from collections.abc import Iterable
 from ipaddress import ip_address
 
 from aiortc.rtcicetransport import RTCIceCandidate
 
-log = logging.getLogger(__name__)
+from server.wire.logs import get_logger
+
+log = get_logger(__name__)
 
 
 class RemoteCandidates:
@@ -23,7 +24,7 @@ class RemoteCandidates:
         for candidate in candidates:
             if len(self._seen) >= self._limit:
                 if not self._full:
-                    log.info("a viewer has more candidates than limits.max_candidates=%d", self._limit)
+                    log.info("candidates left out", key="limits.max_candidates", limit=self._limit)
                 self._full = True
                 break
             key = candidate.ip, candidate.port

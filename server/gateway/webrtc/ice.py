@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import random
 import secrets
 import socket
@@ -24,8 +23,9 @@ from server.gateway.webrtc.burst import Bursts
 from server.gateway.webrtc.shared_port import SharedPorts
 from server.gateway.webrtc.turn import issue
 from server.settings import IceServer, WebRtc
+from server.wire.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # The answer carries every candidate of ours, so it waits for the STUN and TURN servers: this long, and for
 # one that was silent not again before this time is over.
@@ -72,7 +72,7 @@ class Network:
 
     def was_silent(self, server: str) -> None:
         self._silent_until_s[server] = time.monotonic() + SERVER_FORGIVEN_S
-        log.warning("the %s server is silent: not asked again for %g s", server, SERVER_FORGIVEN_S)
+        log.warning("ICE server silent", server=server, retry_s=SERVER_FORGIVEN_S)
 
 
 class Gatherer(RTCIceGatherer):
@@ -124,7 +124,7 @@ class _Connection(Connection):
         try:
             protocol, bound = await self._protocol_at(address)
         except OSError as exc:
-            log.warning("no UDP socket at %s: %s", address, exc)
+            log.warning("no UDP socket", address=address, reason=str(exc))
             return
         protocol.local_candidate = Candidate(
             foundation=candidate_foundation("host", "udp", address),
@@ -191,7 +191,7 @@ class _Connection(Connection):
         found = []
         for task in done:
             if (error := task.exception()) is not None:
-                log.warning("the %s server gave no address: %s", tasks[task], error)
+                log.warning("ICE server failed", server=tasks[task], reason=str(error))
                 continue
             candidate, relay = task.result()
             found.append(candidate)

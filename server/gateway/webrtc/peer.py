@@ -1,6 +1,5 @@
 """One WebRTC viewer: a sender for each line, and what its network carries."""
 
-import logging
 import secrets
 import time
 import uuid
@@ -21,10 +20,11 @@ from server.gateway.webrtc.rtp import RtpFrame
 from server.gateway.webrtc.rtp_sender import RtpSender
 from server.gateway.webrtc.session import Session
 from server.settings import Limits
+from server.wire.logs import get_logger
 from server.wire.messages import Rendition
 from server.wire.renditions import in_vp8, is_vp8, picture_of
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Media(Protocol):
@@ -142,7 +142,9 @@ class Peer:
 
     def _choose(self, sender: RtpSender, reader: SwitchingReader[RtpFrame], *, vp8: bool) -> RenditionChoice:
         def switch(rendition: Rendition, smaller: bool) -> None:
-            log.info("viewer %s: %s, as %s", self.session.id[:6], rendition, choice.reason)
+            log.info(
+                "rendition changed", viewer=self.session.id[:6], rendition=rendition, reason=choice.reason
+            )
             # What the network doesn't carry only makes its queue longer.
             reader.switch(self._media.join(rendition), at_once=smaller)
 

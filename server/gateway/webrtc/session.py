@@ -5,7 +5,6 @@ one way, and always over one transport.
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from server.gateway.webrtc.candidates import RemoteCandidates
 from server.gateway.webrtc.ice import Gatherer, Network
 from server.gateway.webrtc.negotiate import Remote
 from server.settings import Limits
+from server.wire.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 DTLS_TIMEOUT_S = 10.0
 
@@ -69,7 +69,7 @@ class Session:
         """Our side, with every candidate of ours."""
         await self._gatherer.gather()
         if not self._gatherer.getLocalCandidates():
-            log.warning("no address to offer to WebRTC clients: set webrtc.host_addresses")
+            log.warning("no address for WebRTC clients", key="webrtc.host_addresses")
         await self.add_candidates(self._remote.ice_candidates, last=self._remote.ice_candidates_complete)
         self._task = asyncio.create_task(self._run())
         return Local(
@@ -130,10 +130,7 @@ class Session:
         if self._dtls.state != "connected":
             if not self._ended.is_set():
                 log.info(
-                    "client %s: no connection (ICE %s, DTLS %s)",
-                    self.id[:6],
-                    self._ice.state,
-                    self._dtls.state,
+                    "client not connected", viewer=self.id[:6], ice=self._ice.state, dtls=self._dtls.state
                 )
             return False
         self._dtls.on("statechange", self._ended.set)  # from connected there is only the end

@@ -6,7 +6,6 @@ was sent there: who forges a source cuts nobody off.
 """
 
 import asyncio
-import logging
 import socket
 import struct
 from collections.abc import Callable
@@ -15,7 +14,9 @@ from typing import Any
 from aioice import Connection, stun
 from aioice.ice import StunProtocol
 
-log = logging.getLogger(__name__)
+from server.wire.logs import get_logger
+
+log = get_logger(__name__)
 
 Address = tuple[str, int]
 
@@ -67,7 +68,7 @@ class _Endpoint(asyncio.DatagramProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if exc is not None:
-            log.error("the port of all viewers is lost: %s", exc)
+            log.error("port of all viewers lost", reason=str(exc))
         for share in list(self.by_name.values()):
             share.close()
 

@@ -61,11 +61,11 @@ def choose_encoder(wanted: str, preset: str, log: Log) -> str:
     if wanted != X264:
         reason = encoder_problem(NVENC, preset)
         if not reason:
-            log.info("encoder h264_nvenc")
+            log.info("encoder chosen", encoder=NVENC)
             return NVENC
         if wanted == NVENC:
             raise ValueError(f"encoder='h264_nvenc' does not open on this machine: {reason}")
-        log.info("encoder libx264 (no NVENC: %s)", reason)
+        log.info("encoder chosen", encoder=X264, reason=f"no NVENC: {reason}")
     reason = encoder_problem(X264, preset)
     if reason:
         raise ValueError(f"preset={preset!r} must be one of x264's, such as superfast ({reason})")

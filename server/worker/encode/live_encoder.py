@@ -61,8 +61,10 @@ class LiveEncoder:
             if (self._encoder.format if self._encoder else wanted).encoder != NVENC:
                 raise
             self._log.warning(
-                "NVENC does not encode the %s picture of %d×%d (%s): libx264 does, until its format changes",
-                *(self._rendition, wanted.width, wanted.height, reason_of(exc)),
+                "NVENC refused, libx264 encodes",
+                rendition=self._rendition,
+                size=f"{wanted.width}x{wanted.height}",
+                reason=reason_of(exc),
             )
         self.close()
         self._encoder = H264Encoder(replace(wanted, encoder=X264))

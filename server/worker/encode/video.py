@@ -281,8 +281,9 @@ class VideoPublisher:
         missing = set(self._names) - set(sizes)
         if missing - self._missing:
             self._log.warning(
-                "no rendition %s: the upscaled picture has only %d lines",
-                *(", ".join(sorted(missing)), upscaled.height),
+                "renditions left out",
+                renditions=sorted(missing),
+                reason=f"the upscaled picture has only {upscaled.height} lines",
             )
         self._missing = missing
         formats = {}

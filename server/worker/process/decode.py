@@ -68,7 +68,7 @@ class PictureDecoder:
             try:
                 self._context = open_nvdec(tracks.video)
             except LookupError as exc:
-                log.warning("decoding %s on the CPU: %s", tracks.video.name, exc)
+                log.warning("decoding on the CPU", codec=tracks.video.name, reason=str(exc))
                 self._on_gpu = False
         self._refuse_above_limit(self._context.width, self._context.height)
         self._context.options = {**self._context.options, **pixel_limit(max_size)}
@@ -132,7 +132,7 @@ class PictureDecoder:
         # Who joins a live stream between two keyframes meets pictures that nobody could decode.
         early = self._format is None and not packet.is_keyframe
         self._on_drop("before_keyframe" if early else "corrupt")
-        self._log.debug("the packet at %s gave no picture: %s", packet.pts, exc.strerror)
+        self._log.debug("packet without picture", pts=packet.pts, reason=exc.strerror)
 
     def _picture(self, frame: av.VideoFrame, flushed: Times) -> Picture:
         form = self._format_of(frame)
@@ -210,39 +210,38 @@ class PictureDecoder:
 
     def _say_interlaced(self, frame: av.VideoFrame) -> None:
         if frame.sw_format is not None:
-            self._log.warning("source is interlaced, which stays as it is on a GPU")
+            self._log.warning("source is interlaced", deinterlaced=False, reason="its pictures are on a GPU")
         elif self._deinterlaced:
-            self._log.info("source is interlaced: its pictures are made progressive, a frame later")
+            self._log.info("source is interlaced", deinterlaced=True)
         else:
-            self._log.warning("source is interlaced: its fields are upscaled as one picture")
+            self._log.warning("source is interlaced", deinterlaced=False, reason="deinterlace is off")
 
     def _say_what_is_special(self, frame: av.VideoFrame) -> None:
         if self._on_gpu:
             self._say_where_decoded(frame)
         elif frame.format.name not in _NATIVE:
-            self._log.warning(
-                "source is %s: converted to 8-bit 4:2:0, which engine and H.264 take", frame.format.name
-            )
+            self._log.warning("source converted", pixel_format=frame.format.name, converted_to="yuv420p")
         if frame.rotation:
             if surface_of(frame):
-                self._log.warning(
-                    "its pictures are to be turned by %d°, which is not done on a GPU", frame.rotation
-                )
+                self._log.warning("source not turned", degrees=frame.rotation, reason="not done on a GPU")
             else:
-                self._log.info("its pictures are turned by %d°, as it says", frame.rotation)
+                self._log.info("source turned", degrees=frame.rotation)
         if frame.width % 2 or frame.height % 2:
-            self._log.info("source is %d×%d: odd sides are padded by their edge", frame.width, frame.height)
+            self._log.info("source padded to even sides", size=f"{frame.width}x{frame.height}")
 
     def _say_where_decoded(self, frame: av.VideoFrame) -> None:
         if frame.sw_format is None:
-            self._log.warning("NVDEC does not take this stream: decoding %s on the CPU", self._context.name)
+            self._log.warning(
+                "decoding on the CPU", codec=self._context.name, reason="NVDEC does not take this stream"
+            )
         elif surface_of(frame) is None:
             self._log.warning(
-                "NVDEC gives %s of %d×%d: its pictures go through the host's memory",
-                *(frame.sw_format.name, frame.width, frame.height),
+                "pictures leave the GPU",
+                reason=f"NVDEC gives {frame.sw_format.name}",
+                size=f"{frame.width}x{frame.height}",
             )
         else:
-            self._log.info("decoding on NVDEC: its pictures stay in the GPU's memory")
+            self._log.info("decoding on NVDEC")
 
 
 def _tags_after_conversion(form: VideoFormat, height: int, tags: ColourTags) -> ColourTags:

@@ -186,9 +186,10 @@ class EngineSupply:
             request.standing_in = self._load_lanes(self._stand_in.load, request)
             if error is None:
                 self._log.warning(
-                    "the engine for %d×%d isn't there after %.1f s: %s upscales until it is",
-                    *(request.wanted.width, request.wanted.height, self._stand_in.patience_s),
-                    request.standing_in.engine.spec.model,
+                    "engine stood in for",
+                    size=f"{request.wanted.width}x{request.wanted.height}",
+                    waited_s=self._stand_in.patience_s,
+                    model=request.standing_in.engine.spec.model,
                 )
         better = self._better.prepare(picture) if self._better is not None else None
         return better or request.standing_in
@@ -226,11 +227,20 @@ class EngineSupply:
         if request.loaded is not None:
             spec = request.loaded.engine.spec
             self._log.info(
-                "engine %s (%s) on %s for %d×%d loaded in %.1f s",
-                *(spec.model, spec.precision or "no network", spec.backend, width, height, took_s),
+                "engine loaded",
+                model=spec.model,
+                precision=spec.precision,
+                backend=spec.backend,
+                size=f"{width}x{height}",
+                took_s=round(took_s, 1),
             )
         elif isinstance(request.error, STOOD_IN_FOR) and self._stand_in is not None:
-            self._log.error("no engine for %d×%d after %.1f s: %s", width, height, took_s, request.error)
+            self._log.error(
+                "engine failed",
+                size=f"{width}x{height}",
+                took_s=round(took_s, 1),
+                reason=str(request.error),
+            )
 
 
 def logged(load: LoadEngine, log: Log, consequence: str) -> LoadEngine:
@@ -240,7 +250,7 @@ def logged(load: LoadEngine, log: Log, consequence: str) -> LoadEngine:
         try:
             return load(width, height, colour)
         except (EngineError, DeviceFailed) as exc:
-            log.error("%s: %s", consequence, exc)
+            log.error("engine left out", consequence=consequence, reason=str(exc))
             raise
 
     return load_or_say

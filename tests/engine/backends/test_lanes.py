@@ -1,6 +1,5 @@
 """The lanes of GPU engines and the ring that drives them, on a simulated device that poisons its memory."""
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from engine.backends.cuda.lanes import DeviceLane, FrameLane
 from engine.errors import DeviceFailed
 from engine.frame import Colour, DeviceFrame, Engine, Lane, YuvFrame
+from server.wire.logs import get_logger
 from server.worker.process.picture import ColourTags, Picture, PictureFormat, frame_from_planes, plane_view
 from server.worker.process.pipeline import Pipeline
 from tests.engine.backends.simulated_device import (
@@ -23,7 +23,7 @@ from tests.engine.backends.simulated_device import (
     upscaled,
 )
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 SIZES = [(32, 16), (16, 32), (48, 18)]
 WIDTH, HEIGHT = SIZES[0]
 

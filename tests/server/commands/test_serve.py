@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import re
 import signal
 import socket
@@ -51,7 +52,7 @@ def settings(tmp_path: Path) -> Path:
 def test_it_says_where_it_is_and_ends_with_its_workers(settings, tmp_path, how):
     log = tmp_path / "log"
     source = "synthetic:?size=160x120&fps=25"
-    process = start("--config", str(settings), source, log=log)
+    process = start("--config", str(settings), "--log-format", "json", source, log=log)
     try:
         line = process.stdout.readline()
         found = re.fullmatch(r"livesr: open (http://127\.0\.0\.1:\d+/)\n", line)
@@ -59,6 +60,10 @@ def test_it_says_where_it_is_and_ends_with_its_workers(settings, tmp_path, how):
         (stream,) = httpx.get(found[1] + "api/streams").json()
         assert stream["source"] == source
         assert httpx.get(found[1]).status_code == 200
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while '"server.worker"' not in log.read_text():
+            assert time.monotonic() < deadline_s, "the worker logs as the gateway does"
+            time.sleep(0.05)
         workers = children(process.pid)  # what measures the machine may be one
         assert workers
         asked_s = time.monotonic()
@@ -71,6 +76,9 @@ def test_it_says_where_it_is_and_ends_with_its_workers(settings, tmp_path, how):
         process.wait()
         process.stdout.close()
     assert "Traceback" not in log.read_text()
+    said = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"stream created", "service ends"} <= {line["event"] for line in said}
+    assert {line["stream"] for line in said if line["logger"] == "server.worker"} == {stream["id"]}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ ALLOWED = [
     ("POST", "/api/streams", NEW, {"admin", "publisher", "any_publisher"}),
     ("DELETE", "/api/streams/none", None, {"admin", "any_publisher"}),
     ("POST", "/api/streams/none/release", None, {"admin", "any_publisher"}),
+    ("PUT", "/api/log-level", {"level": "warning"}, {"admin"}),
     ("GET", "/api/streams/demo/viewers/none", None, {"admin", "viewer", "any_viewer"}),
     ("GET", "/hls/demo/seg-1.m4s", None, {"admin", "viewer", "any_viewer"}),
     ("POST", "/whep/demo", None, {"admin", "viewer", "any_viewer"}),

@@ -10,6 +10,7 @@ import pytest
 
 from server.gateway.placement import process
 from server.gateway.placement.suspects import FORGOTTEN_AFTER_S, Suspects
+from tests.logs import events
 from tests.server.gateway.scripted_gateway import gateway, until
 from tests.server.gateway.test_local import FAST, SMALL, Recording, alive
 
@@ -79,12 +80,12 @@ async def test_streams_of_two_processes_that_died_are_kept_apart_and_this_can_be
             os.kill(pid, signal.SIGKILL)
             for name in "ab":
                 await back(served, name, deaths)
-            assert "a standby takes over" in caplog.text
+            assert events(caplog, "standby takes over")
             shared = len({await pid_of(served, name) for name in "ab"}) == 1
             assert shared == (deaths == 1)
         for name in "ab":
             assert (await served.stream(name))["worker"]["isolated"]
-            assert f"stream {name}: kept from others, as it was in two workers that died" in caplog.text
+            assert name in [event["stream"] for event in events(caplog, "stream isolated")]
             assert (await served.metrics())[f'livesr_worker_isolated{{stream="{name}"}}'] == 1
         before = await pid_of(served, "b")
         os.kill(await pid_of(served, "a"), signal.SIGKILL)
@@ -110,7 +111,7 @@ async def test_a_stream_whose_thread_never_ends_costs_the_others_one_restart(mon
         worker = next(worker for worker in placement.workers if worker.stream == "a")
         monkeypatch.setattr(worker, "on_end", lambda: None)
         await served.http.delete("/api/streams/a")
-        assert "stream a: its worker doesn't end it" in caplog.text
+        assert [event["stream"] for event in events(caplog, "worker lingers")] == ["a"]
         await start(served, "c")
         assert await pid_of(served, "c") != pid, "nobody joins a process with a thread that goes on"
         await until(lambda: not alive(pid), "the process is ended")

@@ -8,6 +8,7 @@ import pytest
 
 from server.gateway.figures.players import Players
 from server.gateway.limits.rates import MOST, Rates, origin
+from tests.logs import events
 from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_auth import by_secret, tokens  # noqa: F401
@@ -116,7 +117,8 @@ async def test_a_body_in_crumbs_is_cut_off(caplog):
         raw = await Raw.open(served, head + b"1\r\nx\r\n" * 10_000)
         assert await raw.closed_after_s() < 3
         raw.leave()
-        assert "refused for lines: 1" in caplog.text
+        [refused] = events(caplog, "refused")
+        assert (refused["reason"], refused["count"]) == ("lines", 1)
 
         async def lines():
             for _ in range(1500):

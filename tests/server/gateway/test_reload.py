@@ -3,6 +3,7 @@
 import pytest
 
 from server.settings import Settings
+from tests.logs import events
 from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.test_auth import bearer, tokens
 
@@ -59,7 +60,9 @@ async def test_a_stream_that_sources_no_longer_allow_ends_and_may_come_back(capl
         await served.in_state("running", "theirs")
         await reload(served, stream("demo"), sources={"schemes": ["rtsp"]})
         assert await names(served) == ["demo"]
-        assert "stream theirs: can't go on: source='synthetic:'" in caplog.text
+        [refused] = events(caplog, "stream not allowed")
+        assert refused["stream"] == "theirs"
+        assert refused["reason"].startswith("source='synthetic:'")
         assert (await served.http.post("/api/streams", json=stream("late"))).status_code == 422
         await reload(served, stream("demo"))
         assert await names(served) == ["demo", "theirs"]
@@ -71,7 +74,7 @@ async def test_a_name_that_the_api_has_taken_is_said(caplog: pytest.LogCaptureFi
     async with gateway() as served:
         await served.http.post("/api/streams", json=stream("taken", lanes=1))
         await reload(served, stream("demo"), stream("taken", lanes=5))
-        assert "stream taken: can't be as the settings say: " in caplog.text
+        assert [event["stream"] for event in events(caplog, "stream not as in the settings")] == ["taken"]
         assert [w.job.lanes for w in served.placement.workers if w.job.stream == "taken"] == [1]
         await reload(served, stream("demo"))
         assert await names(served) == ["demo", "taken"], "it is not the file's to end"
@@ -115,10 +118,8 @@ async def test_limits_and_what_needs_a_restart(caplog: pytest.LogCaptureFixture)
                 headers={"Content-Type": "application/sdp"},
             )
             assert "limits.max_viewers_per_stream=1" in full.text
-        (said,) = [record.message for record in caplog.records if "need a restart" in record.message]
-        assert said == (
-            "settings that need a restart: server.port, server.hosts, hls.segment_s, limits.max_body_bytes"
-        )
+        [said] = events(caplog, "settings need a restart")
+        assert said["keys"] == ["server.port", "server.hosts", "hls.segment_s", "limits.max_body_bytes"]
         assert len(served.placement.workers) == 1
         await reload(served, stream("demo"), limits={"max_width": 640})
         await until(lambda: len(served.placement.workers) == 2, "a worker with that limit")

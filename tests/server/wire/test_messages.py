@@ -24,6 +24,7 @@ from server.wire.messages import (
     PublisherGone,
     Reconnecting,
     RequestKeyframe,
+    SetLogLevel,
     Stop,
     Trace,
     VideoPacket,
@@ -35,6 +36,7 @@ from tests.server.gateway.scripted_media import opened
 MESSAGES = [
     RequestKeyframe(),
     Watch(renditions=("upscaled", "540p")),
+    SetLogLevel(level="debug"),
     Stop(),
     AwaitPublisher(opening=1),
     NeedKeyframe(),

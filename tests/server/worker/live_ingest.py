@@ -1,12 +1,12 @@
 """A live source running in a thread, and what came of it."""
 
-import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
+from server.wire.logs import get_logger
 from server.wire.messages import AudioPacket, Message, Reconnecting
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import publish_address
@@ -52,7 +52,7 @@ class Ingest:
             on_open=lambda: None,
             stop=self.stop,
             watched=watched(),
-            log=logging.LoggerAdapter(logging.getLogger("test"), {}),
+            log=get_logger("test"),
         )
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

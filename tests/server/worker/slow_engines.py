@@ -1,12 +1,12 @@
 """A pipeline fed one picture at a time, and engines that load when they are let."""
 
-import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 
 from engine.frame import Colour
+from server.wire.logs import get_logger
 from server.worker.ingest.synthetic import read_frame_number
 from server.worker.process.bicubic import bicubic_engine
 from server.worker.process.picture import plane_view
@@ -15,7 +15,7 @@ from server.worker.process.supply import StandIn
 from tests.server.worker.small_engine import DoublingEngine
 from tests.server.worker.test_pipeline import picture
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 TIMEOUT_S = 60.0
 
 

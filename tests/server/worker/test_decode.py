@@ -1,4 +1,3 @@
-import logging
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -7,12 +6,14 @@ import av
 import numpy as np
 import pytest
 
+from server.wire.logs import get_logger
 from server.worker.ingest.container import find_tracks, tracks_of
 from server.worker.ingest.source import SourceUnusable, Times
 from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture, frame_from_planes, plane_view
 from tests.conftest import shared
+from tests.logs import events
 from tests.server.clips import write_clip
 
 
@@ -32,7 +33,7 @@ class Decoded:
                     round(duration * time_base * 90_000),
                 ),
                 on_drop=lambda reason: self.drops.update([reason]),
-                log=logging.LoggerAdapter(logging.getLogger("test"), {}),
+                log=get_logger("test"),
             )
             for index, packet in enumerate(container.demux(video)):
                 if index >= late:
@@ -72,8 +73,8 @@ def test_every_format_becomes_whole_420_pictures_in_order(tmp_path, suffix, clip
 
 def test_conversion_is_said_once(tmp_path, caplog):
     Decoded(write_clip(tmp_path / "clip.mkv", frames=5, pixel_format="yuv422p10le"))
-    said = [r.message for r in caplog.records if "yuv422p10le" in r.message]
-    assert said == ["source is yuv422p10le: converted to 8-bit 4:2:0, which engine and H.264 take"]
+    [said] = events(caplog, "source converted")
+    assert (said["pixel_format"], said["converted_to"]) == ("yuv422p10le", "yuv420p")
 
 
 def test_odd_sides_repeat_the_edge(tmp_path):

@@ -3,6 +3,7 @@
 from server.wire.logs import stream_log
 from server.wire.messages import Dropped
 from server.worker.drops import Drops
+from tests.logs import events
 
 
 def test_all_are_counted_and_few_lines_logged(caplog):
@@ -16,8 +17,14 @@ def test_all_are_counted_and_few_lines_logged(caplog):
         told += drops.take()
     assert told == [Dropped(stage="upscale", reason="overload", count=2)] * 100
     assert len(caplog.records) == 5
-    assert caplog.records[0].getMessage() == "dropped since the last such line: 2 before upscale (overload)"
-    assert "40 before upscale" in caplog.records[1].getMessage()
+    first, second, *_ = events(caplog, "frames dropped")
+    assert first == {
+        "level": "warning",
+        "stream": "cam",
+        "count": 2,
+        "by_stage_and_reason": {"upscale overload": 2},
+    }
+    assert second["count"] == 40
 
 
 def test_nothing_dropped_says_nothing(caplog):

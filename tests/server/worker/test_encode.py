@@ -7,11 +7,13 @@ import av
 import numpy as np
 import pytest
 
+from server.wire.logs import get_logger
 from server.worker.encode.h264 import EncoderFormat, H264Encoder, choose_encoder, usual_bitrate_bps
 from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
 from server.worker.process.picture import ColourTags, frame_from_planes, plane_view
+from tests.logs import events
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 FORMAT = EncoderFormat(
     encoder="libx264",
     preset="ultrafast",
@@ -162,16 +164,18 @@ def nvenc_opens() -> bool:
 
 
 def test_auto_is_nvenc_where_it_opens_and_else_says_why_not(caplog):
-    caplog.set_level(logging.INFO, LOG.logger.name)
+    caplog.set_level(logging.INFO)
     if nvenc_opens():
         assert choose_encoder("auto", "ultrafast", LOG) == "h264_nvenc"
     else:
         assert choose_encoder("auto", "ultrafast", LOG) == "libx264"
-        assert re.search(r"encoder libx264 \(no NVENC: \w.*\)", caplog.text)
+        [said] = events(caplog, "encoder chosen")
+        assert said["encoder"] == "libx264"
+        assert re.match(r"no NVENC: \w", said["reason"])
 
 
 def test_the_encoder_that_was_asked_for_is_taken_without_a_look_at_others(caplog):
-    caplog.set_level(logging.INFO, LOG.logger.name)
+    caplog.set_level(logging.INFO)
     assert choose_encoder("libx264", "medium", LOG) == "libx264"
     assert not caplog.messages
 

@@ -1,6 +1,5 @@
 """Sources whose picture pauses, moves to another track, or has timestamps that wrap or stand still."""
 
-import logging
 import subprocess
 import threading
 import time
@@ -12,6 +11,7 @@ import av
 import imageio_ffmpeg
 import pytest
 
+from server.wire.logs import get_logger
 from server.wire.messages import AudioPacket, PictureMissing
 from server.worker.ingest.container import tracks_of
 from server.worker.ingest.source import Arrival, Times, Tracks
@@ -137,7 +137,7 @@ def test_a_clock_that_stands_still_is_left_behind(tmp_path: Path) -> None:
     LiveIngest(
         StoppedClock(clip, stop), max_size=(1920, 1080), timeout_s=5, send=print, on_drop=print,
         on_open=lambda: None, stop=stop, watched=always,
-        log=logging.LoggerAdapter(logging.getLogger("test"), {}),
+        log=get_logger("test"),
     ).run(pictures.append)  # fmt: skip
     assert len(pictures) == 60
     for picture in pictures:

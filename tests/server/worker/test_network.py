@@ -1,6 +1,5 @@
 """Live sources from the network, published by an independent program: ffmpeg."""
 
-import logging
 import socketserver
 import statistics
 import subprocess
@@ -9,6 +8,7 @@ import time
 
 import pytest
 
+from server.wire.logs import get_logger
 from server.wire.messages import AudioPacket, Message, Reconnecting
 from server.wire.source_policy import SourcePolicy
 from server.worker.ingest.open import open_source
@@ -201,6 +201,6 @@ def test_a_gateway_that_stalls_costs_no_source(clip):
         on_open=lambda: None,
         stop=stop,
         watched=watched(),
-        log=logging.LoggerAdapter(logging.getLogger("test"), {}),
+        log=get_logger("test"),
     ).run(put)
     assert not [m for m in messages if isinstance(m, Reconnecting)]

@@ -1,4 +1,3 @@
-import logging
 import threading
 import time
 from collections import Counter
@@ -8,6 +7,7 @@ import pytest
 
 from engine.errors import EngineError
 from server.wire.clock import now_ns
+from server.wire.logs import get_logger
 from server.wire.messages import VideoPacket
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
@@ -16,7 +16,7 @@ from server.worker.process.picture import ColourTags, Picture, PictureFormat, fr
 from server.worker.process.pipeline import Pipeline
 from tests.server.worker.small_engine import DoublingEngine, load_doubling
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 
 
 def picture(number: int, width: int = 160, height: int = 96) -> Picture:

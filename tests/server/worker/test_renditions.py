@@ -1,10 +1,10 @@
 """Renditions of one upscaled picture: their sizes, their order, and what they cost the governor."""
 
-import logging
 from dataclasses import replace
 
 import pytest
 
+from server.wire.logs import get_logger
 from server.wire.messages import Opened, VideoPacket
 from server.worker.encode.renditions import rendition_sizes
 from server.worker.encode.video import VideoPublisher
@@ -12,7 +12,7 @@ from server.worker.process.ring import Upscaled
 from tests.server.worker.small_engine import DoublingEngine
 from tests.server.worker.test_pipeline import picture
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 
 
 @pytest.mark.parametrize(

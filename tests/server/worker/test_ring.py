@@ -1,6 +1,5 @@
 """The ring of lanes by itself: what it takes while every lane is busy, and that no thread of it is silent."""
 
-import logging
 import threading
 import time
 from collections import Counter
@@ -9,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from server.wire.clock import now_ns
+from server.wire.logs import get_logger
 from server.worker.process.ladder import Ladder
 from server.worker.process.mailbox import Closed, Mailbox
 from server.worker.process.picture import Picture
@@ -17,7 +17,7 @@ from server.worker.process.supply import LoadEngine
 from tests.server.worker.small_engine import DoublingEngine
 from tests.server.worker.test_pipeline import picture
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 TIMEOUT_S = 30.0
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
+from server.wire.logs import get_logger
 from server.wire.messages import AudioFormat, AudioPacket, Heartbeat, Opened, Reconnecting, VideoPacket, Watch
 from server.worker.encode.adts import audio_specific_config
 from server.worker.encode.audio import SoundOrder
@@ -185,7 +185,7 @@ def test_a_dimmed_picture_is_still_seen_and_says_since_when():
 def test_a_slate_that_is_no_image_is_named_and_does_without(tmp_path, caplog):
     path = tmp_path / "away.png"
     path.write_text("no image")
-    log = logging.LoggerAdapter(logging.getLogger("test"), {})
+    log = get_logger("test")
     for slate in (str(path), str(tmp_path / "none.png")):
         made = open_slate(replace(JOB, slate=slate), log)
         assert slate in caplog.text

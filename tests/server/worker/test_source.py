@@ -126,14 +126,15 @@ def test_a_file_gives_its_last_pictures_where_its_sound_lies_first(tmp_path):
 
 # What a worker does with a file, and the most memory that it had meanwhile.
 OPEN_AND_DECODE = """
-import logging, re, sys, threading
+import re, sys, threading
+from server.wire.logs import get_logger
 from server.worker.ingest.open import open_source
 from server.worker.ingest.source import SourceUnusable
 from server.worker.process.decode import PictureDecoder
 
 size = (1920, 1080)
 source = open_source(sys.argv[1], policy=None, loop=False, max_size=size, timeout_s=1, stop=threading.Event())
-log = logging.LoggerAdapter(logging.getLogger("test"), {})
+log = get_logger("test")
 try:
     tracks = source.open()
     decoder = PictureDecoder(tracks, max_size=size, stamp=lambda *_: (0, 0), on_drop=print, log=log)

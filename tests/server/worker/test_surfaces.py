@@ -1,6 +1,5 @@
 """Pictures that stay on the GPU: the same code over NV12 in the host's memory; a machine without NVDEC."""
 
-import logging
 from dataclasses import replace
 
 import av
@@ -10,6 +9,7 @@ import pytest
 from engine.frame import DeviceFrame
 from engine.machine import nvidia_gpus
 from server.settings import DEFAULT_MODEL, Settings
+from server.wire.logs import get_logger
 from server.wire.messages import Opened, VideoPacket
 from server.worker.encode.video import VideoPublisher
 from server.worker.engines import stays_on_gpu
@@ -23,11 +23,12 @@ from server.worker.process.nvdec import open_nvdec, surface_of
 from server.worker.process.picture import Picture, host_frame, host_planes, plane_view
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.supply import StandIn
+from tests.logs import events
 from tests.server.clips import write_clip
 from tests.server.worker.small_engine import DoublingEngine
 from tests.server.worker.test_pipeline import picture
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 
 
 class SurfaceEngine(DoublingEngine):
@@ -150,8 +151,9 @@ def test_without_nvdec_the_host_decodes_and_the_log_says_why(tmp_path, caplog):
             pictures += decoder.decode(packet, Times.at(1))
     assert [read_frame_number(host_planes(p).y) for p in pictures] == list(range(5))
     assert {p.format.decoder for p in pictures} == {"h264"}
-    [said] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert said.startswith("decoding h264 on the CPU: no NVIDIA driver here: libcuda.so.1")
+    [said] = events(caplog, "decoding on the CPU")
+    assert (said["level"], said["codec"]) == ("warning", "h264")
+    assert said["reason"].startswith("no NVIDIA driver here: libcuda.so.1")
 
 
 def test_a_codec_that_nvdec_has_not_is_named():

@@ -11,6 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from server.wire.logs import get_logger
 from server.worker.ingest.container import find_tracks, tracks_of
 from server.worker.ingest.source import Times
 from server.worker.process.decode import PictureDecoder
@@ -33,7 +34,7 @@ def decode(path: Path, **options) -> Iterator[tuple[int, list[Picture]]]:
         decoder = PictureDecoder(
             tracks_of(video, None), max_size=(4096, 4096), on_drop=print,
             stamp=lambda pts, length, base, _: (round(pts * base * 90_000), round(length * base * 90_000)),
-            log=logging.LoggerAdapter(logging.getLogger("test"), {}), **options,
+            log=get_logger("test"), **options,
         )  # fmt: skip
         for number, packet in enumerate(container.demux(video)):
             yield number, decoder.decode(packet, Times.at(number))

@@ -1,0 +1,58 @@
+"""What is logged by a gateway: how much, changed while it runs, and its requests where they are wanted."""
+
+import logging
+
+import httpx
+
+from server.gateway.access_log import AccessLog
+from server.wire import logs
+from server.wire.messages import SetLogLevel
+from tests.logs import events
+from tests.server.gateway.scripted_gateway import gateway, until
+from tests.server.gateway.test_reload import reload, stream
+
+
+async def test_the_level_changes_here_and_in_every_worker(caplog):
+    caplog.set_level(logging.INFO)  # restored at the end, whatever we do to it
+    async with gateway() as served:
+        await served.in_state("running")
+        assert (await served.http.get("/api/log-level")).json() == {"level": "info"}
+        answer = await served.http.put("/api/log-level", json={"level": "debug"})
+        assert (answer.status_code, answer.json()) == (200, {"level": "debug"})
+        assert logs.level() == "debug"
+        assert served.worker.received[-1] == SetLogLevel(level="debug")
+
+        wrong = await served.http.put("/api/log-level", json={"level": "loud"})
+        assert wrong.status_code == 422
+        assert "'warning'" in wrong.text
+
+        await reload(served, stream("demo"))
+        assert logs.level() == "debug", "the settings say nothing else than they did"
+        await reload(served, stream("demo"), log={"level": "warning", "access": True})
+        await until(lambda: served.worker.received[-1] == SetLogLevel(level="warning"), "the worker is told")
+        [said] = events(caplog, "settings need a restart")
+        assert said["keys"] == ["log.access"]
+
+
+async def test_requests_are_logged_without_what_lets_somebody_in(caplog):
+    caplog.set_level(logging.INFO)
+    async with gateway() as served:
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(AccessLog(served.app)), base_url=served.base)
+        async with client:
+            for path in (
+                "/healthz?token=s3cret",
+                "/hls/demo/s3cret/index.m3u8",
+                "/hls/demo/index.m3u8",
+                "/whep/demo/s3cret",
+                "/api/streams/demo/viewers/s3cret",
+            ):
+                await client.get(path)
+    said = events(caplog, "request")
+    assert [request["path"] for request in said] == [
+        "/healthz",
+        "/hls/demo/***/index.m3u8",
+        "/hls/demo/index.m3u8",
+        "/whep/demo/***",
+        "/api/streams/demo/viewers/***",
+    ]
+    assert (said[0]["method"], said[0]["status"], said[0]["client"]) == ("GET", 200, "127.0.0.1")
