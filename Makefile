@@ -14,7 +14,9 @@ $(BIN)/.serve: pyproject.toml constraints.txt
 
 $(BIN)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[train,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[train,onnx,dev]'
+	# Without torchvision, which it asks for: two of its architectures use that, and it has to fit PyTorch's wheel.
+	$(BIN)/pip install -q -c constraints.txt --no-deps spandrel einops
 	touch $@ $(BIN)/.serve
 
 # TensorRT's versions follow the driver of the machine: the constraints do not cover them. Without it PyTorch's

@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": ("server.commands.doctor", "show what this machine has and which backend will be used"),
     "convert": ("engine.commands.convert", "make a checkpoint of the authors' released state dict"),
     "build": ("engine.commands.build", "compile a checkpoint into an artifact"),
+    "export": ("engine.commands.export", "write a model as ONNX, for other programs"),
     "roofline": ("engine.commands.roofline", "the floor under a frame's time on GPUs, on paper"),
     "train": ("training.commands.train", "train a network"),
     "prune": ("training.commands.prune", "remove AWMS branches that carry little, and fine-tune"),

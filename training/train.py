@@ -133,8 +133,8 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """One step of the exponential moving average of the weights; statistics of batches are such already."""
     for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
         averaged.lerp_(current, 1 - decay)
-    for kept, now in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(now)
+    for kept, seen in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(seen)
 
 
 class RunState:

@@ -15,10 +15,11 @@ OF_TORCH = ("nvidia-", "cuda-", "triton")  # its GPU libraries; torch pins them 
 
 
 def needed() -> set[str]:
-    """The distributions that livesr with its extras train and dev pulls into this environment."""
+    """The distributions that livesr with its extras train, onnx and dev pulls into this environment."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    waiting = [Requirement(text) for text in project["dependencies"] + extras["train"] + extras["dev"]]
+    direct = project["dependencies"] + extras["train"] + extras["onnx"] + extras["dev"]
+    waiting = [Requirement(text) for text in direct]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         requirement = waiting.pop()

@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--model", action="append", required=True, dest="models", metavar="MODEL",
-        help="shipped model, artifact, checkpoint of any network, 'bicubic' or 'lanczos'; may be repeated",
+        help="shipped model, artifact, checkpoint of any network (.pth: of others), 'bicubic' or 'lanczos'; "
+        "may be repeated",
     )  # fmt: skip
     add("--scale", type=int, help="must be the models' own; says the scale of 'bicubic' and 'lanczos'")
     add("--backend", choices=BACKENDS, help="of AWSRN models; default: the best of this machine")
@@ -60,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
             # matplotlib: only a plot needs it.
             from training.paper.tradeoff import plot_tradeoff
     except ModuleNotFoundError as exc:
-        raise ValueError(f"this needs {exc.name}: pip install 'livesr[train]'") from exc
+        extra = "foreign" if exc.name in ("spandrel", "einops") else "train"
+        raise ValueError(f"this needs {exc.name}: pip install 'livesr[{extra}]'") from exc
     scale = contenders[0].scale
     files = {folder.name: find(folder, scale) for folder in args.sets}
     clips = {path.name: open_clip(path, scale) for path in args.videos}

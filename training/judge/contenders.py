@@ -13,6 +13,7 @@ from training.data.resize import upscale_bicubic
 from training.judge.evaluate import Upscaler
 
 INTERPOLATIONS = ("bicubic", "lanczos")
+FOREIGN = (".pth", ".pt", ".ckpt")
 UpscaleLuma = Callable[[YuvFrame], Plane]
 
 
@@ -34,13 +35,14 @@ class Contender:
 def open_contender(
     model: str, scale: int | None, backend: str | None = None, precision: Precision | None = None
 ) -> Contender:
-    """`model`: an interpolation, a zoo name, an artifact, or a checkpoint of any network. Backend and
-    precision are AWSRN's; there is but one for all else. Raises EngineError, ValueError at another scale."""
+    """`model`: an interpolation, a zoo name, an artifact, or a checkpoint of any network, of others as well.
+    Backend and precision are AWSRN's; there is but one for all else. Raises EngineError, and ValueError at
+    another scale."""
     if model in INTERPOLATIONS:
         if scale is None:
             raise ValueError(f"--scale must be given with --model {model}")
         return _bicubic(scale) if model == "bicubic" else _lanczos(scale)
-    contender = _other_network(model) or _awsrn(model, backend, precision)
+    contender = _foreign(model) or _other_network(model) or _awsrn(model, backend, precision)
     if scale not in (None, contender.scale):
         raise ValueError(f"--scale {scale} must be the scale of {model}, {contender.scale}")
     return contender
@@ -76,6 +78,26 @@ def _lanczos(scale: int) -> Contender:
         mult_adds=None,
         upscale=torch_image(network, config),
         open_video=partial(torch_video, network, config),
+    )
+
+
+def _foreign(model: str) -> Contender | None:
+    """A checkpoint that another program has written."""
+    if not model.endswith(FOREIGN):
+        return None
+    # torch, spandrel: only these files need them.
+    from training.judge.torch_upscale import torch_image, torch_video
+    from training.networks.foreign import load_foreign
+
+    foreign = load_foreign(Path(model))
+    return Contender(
+        name=model,
+        engine=f"torch float32, {foreign.architecture}",
+        scale=foreign.scale,
+        parameters=foreign.parameters,
+        mult_adds=foreign.mult_adds,
+        upscale=torch_image(foreign.network, foreign),
+        open_video=partial(torch_video, foreign.network, foreign),
     )
 
 

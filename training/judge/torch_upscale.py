@@ -1,23 +1,33 @@
 """Any PyTorch network on whole images and on video frames, as the engine does it for AWSRN."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from engine.config import ColourKind
 from engine.frame import Colour, Plane, YuvFrame
 from engine.net import Batch, upscale_image
 from engine.network.frame_net import FrameNet
 from training.judge.evaluate import Upscaler
-from training.networks import NetworkConfig
+
+
+class Shape(Protocol):
+    """All that is asked of a configuration."""
+
+    @property
+    def scale(self) -> int: ...
+
+    @property
+    def colour(self) -> ColourKind: ...
 
 
 class TorchNet:
-    """The engine's `Net`; of a configuration, `upscale_image` asks for scale and colour only."""
+    """The engine's `Net`."""
 
-    def __init__(self, network: nn.Module, config: NetworkConfig) -> None:
+    def __init__(self, network: nn.Module, config: Shape) -> None:
         self.config: Any = config
         self._network = network.eval()
 
@@ -28,7 +38,7 @@ class TorchNet:
 
 
 class TorchLuma:
-    def __init__(self, network: nn.Module, config: NetworkConfig, colour: Colour) -> None:
+    def __init__(self, network: nn.Module, config: Shape, colour: Colour) -> None:
         self._net = FrameNet(network, config.scale, config.colour, colour).eval()
 
     def __call__(self, frame: YuvFrame) -> Plane:
@@ -38,11 +48,9 @@ class TorchLuma:
         return plane
 
 
-def torch_image(network: nn.Module, config: NetworkConfig) -> Upscaler:
+def torch_image(network: nn.Module, config: Shape) -> Upscaler:
     return partial(upscale_image, TorchNet(network, config))
 
 
-def torch_video(
-    network: nn.Module, config: NetworkConfig, width: int, height: int, colour: Colour
-) -> TorchLuma:
+def torch_video(network: nn.Module, config: Shape, width: int, height: int, colour: Colour) -> TorchLuma:
     return TorchLuma(network, config, colour)
