@@ -26,6 +26,8 @@ from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
+from server.gateway.record.dvr import Dvr
+from server.gateway.record.index import Index
 from server.gateway.reload import Reloader
 from server.gateway.routes import api, health, hls, log_level, recordings, snapshots, viewers, whep, whip
 from server.gateway.routes import events as event_routes
@@ -80,9 +82,10 @@ def create_app(
     refusals = Refusals(metrics.count_refusal)
     events = Events(settings.limits, refusals)
     doors = Doors(settings.limits, refusals)
-    archive = None
+    archive = dvr = None
     if settings.recording.folder is not None:
         archive = Archive(settings.recording)
+        dvr = Dvr(Index(archive), settings.hls)
         metrics.watch_disk(lambda: archive.free_bytes, settings.recording.free_bytes)
     streams = Streams(settings, placement, doors, metrics, events, capacity, archive)
     strangers = Strangers(settings, streams, kept)
@@ -137,7 +140,7 @@ def create_app(
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(viewers.router(sessions, guard))
     app.include_router(whip.router(publishers, settings, guard))
-    app.include_router(hls.router(streams, guard))
+    app.include_router(hls.router(streams, dvr, guard))
     app.include_router(log_level.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))

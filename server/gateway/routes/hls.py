@@ -1,10 +1,8 @@
 """HLS over HTTP: playlists and segments of each stream, from memory."""
 
 import asyncio
-import gzip
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -14,8 +12,10 @@ from server.gateway.errors import (
     Forbidden,
     InvalidPath,
     InvalidReload,
+    InvalidRequest,
     LimitReached,
     NotReady,
+    RecordingNotFound,
     RenditionNotFound,
     SegmentNotFound,
     StreamFailed,
@@ -26,12 +26,13 @@ from server.gateway.errors import (
 from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
 from server.gateway.hls.sink import HlsSink
+from server.gateway.record.dvr import Dvr
+from server.gateway.routes.dvr import DvrFiles, MaybeFrom, To
+from server.gateway.routes.playlists import MP4, PLAYLIST, playlist_response
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
 from server.wire.messages import UPSCALED, Rendition
 
-PLAYLIST = "application/vnd.apple.mpegurl"
-MP4 = "video/mp4"
 # A player that comes before the first segment waits rather than fails.
 FIRST_SEGMENT_TIMEOUT_S = 5.0
 # So many target durations a player may wait for what it asks for ahead (RFC 8216bis, 6.2.5.2).
@@ -45,10 +46,10 @@ PartIndex = Annotated[int | None, Query(alias="_HLS_part", ge=0)]
 Skip = Annotated[Literal["YES", "v2"] | None, Query(alias="_HLS_skip")]
 
 
-def router(streams: Streams, guard: Guard) -> APIRouter:
+def router(streams: Streams, dvr: Dvr | None, guard: Guard) -> APIRouter:
     """The files at two paths: for a token in the headers, and for a signature in the path."""
     routes = APIRouter(tags=["HLS"])
-    files = _files(streams, guard)
+    files = _files(streams, DvrFiles(streams, dvr, guard), guard)
     routes.include_router(
         files,
         prefix="/hls/{stream}",
@@ -64,21 +65,31 @@ def router(streams: Streams, guard: Guard) -> APIRouter:
     return routes
 
 
-def _files(streams: Streams, guard: Guard) -> APIRouter:
+def _files(streams: Streams, recorded: DvrFiles, guard: Guard) -> APIRouter:
     routes = APIRouter()
+    routes.include_router(recorded.router())
     described = responses(StreamNotFound, StreamFailed, LimitReached, NotReady)
 
     @routes.head("/index.m3u8", include_in_schema=False)
     @routes.get(
         "/index.m3u8",
         response_class=Response,
-        responses={200: {"content": {PLAYLIST: {}}}, **described},
+        responses={
+            200: {"content": {PLAYLIST: {}}},
+            **described,
+            **responses(RecordingNotFound, InvalidRequest),
+        },
     )
-    async def multivariant_playlist(stream: str, request: Request) -> Response:
-        """The multivariant playlist, with which a player starts."""
+    async def multivariant_playlist(
+        stream: str, request: Request, from_: MaybeFrom = None, to: To = None
+    ) -> Response:
+        """The multivariant playlist, with which a player starts. With `from` it is of what was recorded since
+        then, up to `to` or on into live."""
+        if from_ is not None:
+            return await recorded.multivariant(stream, from_, to, request)
         streams.check_open()
         found = await _with_segments(streams, stream, request)
-        return _playlist(playlist.multivariant(found.outputs.hls), request, guard)
+        return playlist_response(playlist.multivariant(found.outputs.hls), request, guard)
 
     @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
     @routes.get(
@@ -135,7 +146,7 @@ def _files(streams: Streams, guard: Guard) -> APIRouter:
         text = playlist.media(sink, rendition, delta=skip is not None)
         # What was waited for stays true; for how long it is worth keeping, B.1 says.
         fresh_s = _FRESH_TARGETS * segments.target_duration_s if blocked and not segments.ended else 0
-        return _playlist(text, request, guard, fresh_s)
+        return playlist_response(text, request, guard, fresh_s)
 
     @routes.head("/{segment}", include_in_schema=False)
     @routes.get(
@@ -213,26 +224,3 @@ async def _with_segments(
         raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
     stream.figures.metrics.hls_requests.inc()
     return stream
-
-
-def _playlist(text: str, request: Request, guard: Guard, fresh_s: int = 0) -> Response:
-    """Of what changes nothing comes from a cache."""
-    kept = f"max-age={fresh_s}" if fresh_s else "no-cache"
-    headers = {"Cache-Control": f"private, {kept}" if guard.on else kept, "Vary": "Accept-Encoding"}
-    if not _takes_gzip(request.headers.get("Accept-Encoding", "")):
-        return Response(text, media_type=PLAYLIST, headers=headers)
-    return Response(_packed(text), media_type=PLAYLIST, headers={**headers, "Content-Encoding": "gzip"})
-
-
-def _takes_gzip(accepted: str) -> bool:
-    """By RFC 9110, 12.5.3."""
-    for coding in accepted.lower().split(","):
-        name, _, weight = coding.partition(";")
-        if name.strip() == "gzip":
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
-
-
-@lru_cache(maxsize=32)  # players that wait for one part are all answered the same
-def _packed(text: str) -> bytes:
-    return gzip.compress(text.encode(), compresslevel=6, mtime=0)

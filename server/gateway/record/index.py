@@ -1,0 +1,120 @@
+"""Where in recorded files the pictures of a time are: from key frame to key frame."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from server.gateway.mp4 import reading
+from server.gateway.record.archive import Archive, RecordedFile
+from server.wire.messages import VIDEO_CLOCK_HZ
+
+_MOST_KEPT = 64  # files; of one hour each takes some 200 kB
+
+
+class Run(NamedTuple):
+    """Pictures of a file that can be played by themselves: of one or more groups, each after a key frame."""
+
+    offset: int
+    size: int
+    starts: int  # in ticks of the picture's clock
+    ends: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """A file as far as it is known, which for one that grows is up to its last key frame."""
+
+    file: RecordedFile
+    init: bytes
+    runs: Sequence[Run]  # one for each key frame, at least one
+    grows: bool
+
+    def moment(self, ticks: int) -> datetime:
+        """The time of day that these stand for."""
+        return self.file.starts + timedelta(seconds=(ticks - self.runs[0].starts) / VIDEO_CLOCK_HZ)
+
+    @property
+    def ends(self) -> datetime:
+        return self.moment(self.runs[-1].ends)
+
+    def follows(self, before: "Indexed | None") -> bool:
+        """Whether it goes on where that one ends, as if they were one file."""
+        return before is not None and before.init == self.init and before.runs[-1].ends == self.runs[0].starts
+
+
+class Index:
+    """Of all files of the archive; each is read once, and one that grows as it does. For any thread, but not
+    for the event loop."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._known: OrderedDict[Path, _Known] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def between(self, stream: str, starts: datetime, ends: datetime) -> list[Indexed]:
+        """The files that have pictures of that time, the oldest first."""
+        files = self._archive.files(stream)
+        # When a file ends is only told by its index: the next one's start bounds it.
+        later = chain((file.starts for file in files[1:]), [ends])
+        wanted = [
+            file for file, next_ in zip(files, later, strict=False) if file.starts < ends and next_ >= starts
+        ]
+        found = [indexed for file in wanted if (indexed := self.of(file)) is not None]
+        return [indexed for indexed in found if indexed.ends > starts]
+
+    def find(self, stream: str, name: str) -> Indexed | None:
+        file = self._archive.find(stream, name)
+        return None if file is None else self.of(file)
+
+    def of(self, file: RecordedFile) -> Indexed | None:
+        """None where it has no picture yet, or is gone."""
+        with self._lock:
+            known = self._known.setdefault(file.path, _Known())
+            self._known.move_to_end(file.path)
+            if len(self._known) > _MOST_KEPT:
+                self._known.popitem(last=False)
+            # Asked before it is read: what grows no more then has its last fragment.
+            grows = self._archive.is_growing(file.path)
+            try:
+                known.read(file.path, grows=grows)
+            except OSError:
+                return None
+            runs = known.runs[:-1] if grows else list(known.runs)
+        if not known.init or not runs:
+            return None
+        return Indexed(file=file, init=known.init, runs=runs, grows=grows)
+
+
+class _Known:
+    """What has been read of a file."""
+
+    def __init__(self) -> None:
+        self.init = b""
+        self.runs: list[Run] = []
+        self._read_bytes = 0
+        self._whole = False
+
+    def read(self, path: Path, *, grows: bool) -> None:
+        """Raises OSError."""
+        if self._whole:
+            return
+        with path.open("rb") as file:
+            if not self.init:
+                self.init = reading.read_init(file)
+                self._read_bytes = len(self.init)
+            if not self.init:
+                return
+            for found in reading.fragments(file, self._read_bytes):
+                run = Run(found.offset, found.size, found.starts, found.ends)
+                if found.independent or not self.runs:
+                    self.runs.append(run)
+                else:
+                    last = self.runs[-1]
+                    self.runs[-1] = last._replace(size=last.size + run.size, ends=run.ends)
+                self._read_bytes = found.offset + found.size
+        self._whole = not grows

@@ -1,0 +1,28 @@
+"""Moments as queries name them."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+from server.gateway.errors import InvalidRequest
+
+_MOST_S = 1e9  # some thirty years
+
+
+def moment(key: str, text: str, now: datetime) -> datetime:
+    """Of an RFC 3339 time, or of seconds before `now` as in "-600". Raises InvalidRequest."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        pass
+    else:
+        if not math.isfinite(seconds) or not -_MOST_S < seconds <= 0:
+            raise InvalidRequest(f"{key}={text!r}: seconds must be before now, as -600 is")
+        return now + timedelta(seconds=seconds)
+    try:
+        found = datetime.fromisoformat(text.replace(" ", "+"))  # what a "+" becomes that nobody quoted
+        if found.tzinfo is None:
+            raise ValueError
+        return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        rule = "must be a time with its zone (RFC 3339) or negative seconds, as -600"
+        raise InvalidRequest(f"{key}={text!r}: {rule}") from None

@@ -1,0 +1,213 @@
+"""HLS that begins in the past: out of the recording, on into what is live."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import av
+
+from loadtest.numbered_source import read
+from server.gateway.app import WEB
+from server.gateway.record.archive import Archive
+from server.gateway.record.dvr import Dvr
+from server.gateway.record.index import Index
+from server.settings import Hls, Recording
+from tests.conftest import missing_peer
+from tests.peers import service as peers
+from tests.server.gateway.hls_media import Media
+from tests.server.gateway.recorded_media import write
+from tests.server.gateway.scripted_gateway import Gateway, gateway, until
+from tests.server.gateway.scripted_media import FPS
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
+from tests.server.gateway.test_auth import bearer, tokens
+from tests.server.gateway.test_page import on_page
+from tests.server.gateway.test_recording import recorded
+
+
+def numbered() -> ScriptedPlacement:
+    return ScriptedPlacement(Script(gop_s=1.0, numbered=True))
+
+
+async def played(served: Gateway, seconds: float, **query: str) -> None:
+    """Waits until so much has been recorded."""
+
+    async def there() -> bool:
+        answer = await served.http.get("/hls/demo/dvr.m3u8", params={"from": "-600", **query})
+        durations = re.findall(r"EXTINF:(.*),", answer.text)
+        return answer.status_code == 200 and sum(map(float, durations)) >= seconds
+
+    await until(there, f"{seconds} s are recorded", 30)
+
+
+def numbers(url: str, seconds: float, **options: str) -> list[int]:
+    """Of the pictures that FFmpeg's own player of HLS shows, from the playlist's start on."""
+    found = []
+    with av.open(url, options={"live_start_index": "0", **options}, timeout=20) as container:
+        for frame in container.decode(video=0):
+            number = read(frame.to_ndarray(format="gray"))
+            assert number is not None
+            found.append(number % 256)
+            if len(found) >= seconds * FPS:
+                break
+    return found
+
+
+def in_order(found: list[int]) -> bool:
+    return all((later - sooner) % 256 == 1 for sooner, later in pairwise(found))
+
+
+async def test_it_plays_from_the_past_on_into_live(tmp_path):
+    async with gateway(numbered(), **recorded(tmp_path, file_s=1.0)) as served:
+        await played(served, 4.0)
+        index = await served.http.get("/hls/demo/index.m3u8", params={"from": "-3"})
+        (variant,) = [line for line in index.text.splitlines() if not line.startswith("#")]
+        text = (await served.http.get(f"/hls/demo/{variant}")).text
+        media = Media.parse(text)
+        wanted = datetime.now(UTC) - timedelta(seconds=3)
+        assert media.entries[0].starts < wanted < media.entries[0].starts + timedelta(seconds=2.5)
+        assert "ENDLIST" not in text
+        assert "#EXT-X-DISCONTINUITY\n" not in text, "one file goes on where the other ends"
+        assert len({entry.init for entry in media.entries}) > 1
+        made = served.worker.frames
+        found = await asyncio.to_thread(numbers, f"{served.base}/hls/demo/index.m3u8?from=-3", 5.5)
+        assert in_order(found)
+        assert len(found) >= 5.5 * FPS, "more than there was when it began"
+        assert 0 < (made - found[0]) % 256 < 7 * FPS, "it began in the past"
+        again = Media.parse((await served.http.get(f"/hls/demo/{variant}")).text)
+        names = [entry.name for entry in media.entries]
+        assert [entry.name for entry in again.entries][: len(names)] == names
+        assert again.sequence == media.sequence == 0
+
+
+PLAY = """
+    const [url, done] = arguments;
+    const video = document.createElement("video");
+    video.id = "dvr";
+    video.muted = true;
+    document.body.append(video);
+    import("/web/vendor/hls.mjs").then(({ default: Hls }) => {
+      const hls = new Hls({ enableWorker: false });
+      hls.loadSource(url);
+      hls.attachMedia(video);
+      video.play().then(() => done("plays"), (error) => done(String(error)));
+    });
+"""
+
+
+async def test_hls_js_begins_in_the_past_and_goes_on(tmp_path):
+    if not (WEB / "vendor/hls.mjs").exists():
+        missing_peer("hls.js", "make web")
+    tables = recorded(tmp_path) | {"defaults": {"record": True}}
+    script = Script(width=320, height=180, gop_s=1.0, numbered=True, audio=False)
+    async with on_page(script, **tables) as (served, page):
+        await played(served, 5.0)
+
+        def plays() -> None:
+            said = page.driver.execute_async_script(PLAY, "/hls/demo/index.m3u8?from=-5")
+            assert said == "plays"
+            made, number = served.worker.frames, read(page.luma("#dvr"))
+            assert number is not None
+            assert (made - number % 256) % 256 > 3 * FPS, "it begins in the past"
+            peers.until(lambda: page.run("return dvr.currentTime - dvr.seekable.start(0)") > 6, "it goes on")
+
+        await asyncio.to_thread(plays)
+
+
+async def test_where_the_stream_was_away_there_is_a_discontinuity_and_the_end_is_the_end(tmp_path):
+    async with gateway(numbered(), **recorded(tmp_path)) as served:
+        await played(served, 2.0)
+        served.worker.die()
+        await until(lambda: len(served.placement.workers) == 2, "another worker")
+        await played(served, 4.0)
+        await served.http.delete("/api/streams/demo")
+        text = (await served.http.get("/hls/demo/dvr.m3u8", params={"from": "-600"})).text
+        media = Media.parse(text)
+        assert [entry.discontinuity for entry in media.entries].count(True) == 1
+        assert text.endswith("#EXT-X-ENDLIST\n"), "the stream has gone, what was recorded of it has not"
+        second = next(entry for entry in media.entries if entry.discontinuity)
+        cut = (second.starts + timedelta(seconds=0.5)).isoformat()  # with a "+", which isn't quoted
+        only = await served.http.get(f"/hls/demo/dvr.m3u8?from={cut}")
+        assert Media.parse(only.text).entries[0].name == second.name
+        before = await served.http.get("/hls/demo/dvr.m3u8", params={"from": "-600", "to": cut})
+        assert [e.name for e in Media.parse(before.text).entries] == [
+            e.name for e in media.entries[: media.entries.index(second) + 1]
+        ]
+        assert before.text.endswith("#EXT-X-ENDLIST\n")
+
+
+async def test_what_cannot_be_played_says_why(tmp_path):
+    settings = recorded(tmp_path) | tokens(viewer=["view:demo"], other=["view:other"])
+    async with gateway(numbered(), **settings) as served:
+
+        async def get(path: str, token: str = "viewer", **params) -> tuple[int, str]:
+            answer = await served.http.get(path, params=params, headers=bearer(token))
+            return answer.status_code, answer.json()["detail"] if answer.status_code >= 400 else ""
+
+        path = "/hls/demo/index.m3u8"
+        rule = "must be a time with its zone (RFC 3339) or negative seconds, as -600"
+        for bad in ("yesterday", "2026-11-29T12:00:00", ""):
+            assert await get(path, **{"from": bad}) == (422, f"from={bad!r}: {rule}")
+        for bad in ("600", "nan", "-inf", "-1e300"):
+            assert await get(path, **{"from": bad}) == (
+                422,
+                f"from={bad!r}: seconds must be before now, as -600 is",
+            )
+        assert (await get(path, **{"from": "2100-01-01T00:00:00Z"}))[1].endswith("must be in the past")
+        backwards = await get(path, **{"from": "-10", "to": "-20"})
+        assert backwards == (422, "to='-20': must be later than from='-10'")
+        assert await get(path, **{"from": "-600", "to": "-500"}) == (
+            404,
+            "stream 'demo' has no recording of that time",
+        )
+        assert (await get(path, "other", **{"from": "-10"}))[0] == 403
+        for wrong in ("x.mp4/init.mp4", "x.mp4/0.m4s", "..%2Fx/0.m4s"):
+            assert (await get(f"/hls/demo/recorded/{wrong}"))[0] == 404
+        signed = await served.http.post("/api/streams/demo/hls-path", headers=bearer("viewer"))
+        url = f"{served.base}{signed.json()['url']}?from=-60"
+
+        async def there() -> bool:
+            return (await served.http.get(url)).status_code == 200
+
+        await until(there, "something is recorded", 30)
+        assert in_order(await asyncio.to_thread(numbers, url, 1.0)), "a player without a token plays it"
+
+
+def test_numbers_stay_when_the_oldest_file_is_deleted(tmp_path: Path):
+    archive = Archive(Recording(folder=str(tmp_path)))
+    index, start = Index(archive), datetime.now(UTC) - timedelta(minutes=5)
+    for number in range(3):
+        write(archive, start + timedelta(seconds=10 * number + number), seconds=10)
+    dvr = Dvr(index, Hls())
+    now = datetime.now(UTC)
+    window = dvr.window("demo", start, now)
+    assert window is not None
+    assert (window.sequence, window.discontinuities, len(window.segments)) == (0, 0, 15)
+    assert [segment.discontinuity for segment in window.segments].count(True) == 2
+    oldest = archive.files("demo")[0]
+    archive.delete(oldest)
+    after = dvr.window("demo", start, now)
+    assert after is not None
+    assert (after.sequence, after.discontinuities, len(after.segments)) == (5, 1, 10)
+    assert after.segments[0].file == window.segments[5].file
+    assert dvr.read("demo", oldest.name, window.segments[0].offset) is None
+
+
+def test_a_file_that_a_crash_has_cut_plays_up_to_its_last_whole_fragment(tmp_path: Path):
+    archive = Archive(Recording(folder=str(tmp_path)))
+    path = write(archive, datetime.now(UTC) - timedelta(minutes=5), seconds=10)
+    (file,) = archive.files()
+    whole = Index(archive).of(file)
+    assert whole is not None
+    for size in (path.stat().st_size - 1, whole.runs[3].offset + 9, whole.runs[3].offset):
+        with path.open("r+b") as opened:
+            opened.truncate(size)
+        cut = Index(archive).of(file)
+        assert cut is not None
+        assert cut.runs[:3] == whole.runs[:3]
+        assert cut.runs[-1].offset + cut.runs[-1].size <= size
+    for size in (whole.runs[0].offset + 5, 20, 0):
+        with path.open("r+b") as opened:
+            opened.truncate(size)
+        assert Index(archive).of(file) is None
