@@ -14,7 +14,7 @@ $(BIN)/.serve: pyproject.toml constraints.txt
 
 $(BIN)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[train,onnx,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[train,onnx,otel,dev]'
 	# Without torchvision, which it asks for: two of its architectures use that, and it has to fit PyTorch's wheel.
 	$(BIN)/pip install -q -c constraints.txt --no-deps spandrel einops
 	touch $@ $(BIN)/.serve

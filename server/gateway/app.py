@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse
@@ -37,6 +37,10 @@ from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
 from server.gateway.webrtc.ice import Network
 from server.settings import Settings
+from server.settings import Tracing as TracingSettings
+
+if TYPE_CHECKING:
+    from server.gateway.figures.tracing import Tracing
 
 WEB = Path(__file__).parent / "web"
 # Asked for anew each time, or a browser would mix modules of two versions.
@@ -75,7 +79,8 @@ def create_app(
     """An application whose lifespan starts the settings' streams and ends every stream and viewer.
 
     `metrics` are given where somebody else serves them, too. Without `capacity` no stream is refused for want
-    of CPU time; `kept` streams of the API are started as well.
+    of CPU time; `kept` streams of the API are started as well. Raises ValueError where something that the
+    settings ask for isn't installed or can't be had.
     """
     metrics = metrics or Metrics()
     metrics.watch_gpus(placement.gpu_slots)
@@ -87,7 +92,8 @@ def create_app(
         archive = Archive(settings.recording)
         dvr = Dvr(Index(archive), settings.hls)
         metrics.watch_disk(lambda: archive.free_bytes, settings.recording.free_bytes)
-    streams = Streams(settings, placement, doors, metrics, events, capacity, archive)
+    tracing = _tracing(settings.tracing)
+    streams = Streams(settings, placement, doors, metrics, events, capacity, archive, tracing)
     strangers = Strangers(settings, streams, kept)
     network = Network(settings.webrtc)
     sessions = whep.Sessions(settings, streams, network, refusals)
@@ -116,6 +122,8 @@ def create_app(
             await placement.close()
             if kept is not None:
                 kept.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     # The documentation pages of FastAPI load scripts from elsewhere; /openapi.json stays.
     app = FastAPI(
@@ -126,6 +134,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         responses=errors.OF_EVERY_ROUTE,
+        telemetry=tracing.of_calls() if tracing else {"tracing": False, "metrics": False, "logs": False},
     )
     # The last one comes first.
     app.add_middleware(PlayerCors, server=settings.server)
@@ -160,6 +169,18 @@ def create_app(
         guard=guard,
     )
     return Gateway(SafeHeaders(app, server=settings.server), streams, sessions, reloader)
+
+
+def _tracing(settings: TracingSettings) -> "Tracing | None":
+    """Imported where it is asked for. Raises ValueError where it isn't installed."""
+    if not settings.endpoint:
+        return None
+    try:
+        from server.gateway.figures.tracing import Tracing
+    except ModuleNotFoundError as exc:
+        missing = f"tracing.endpoint={settings.endpoint!r}: needs {exc.name}: pip install 'livesr[otel]'"
+        raise ValueError(missing) from exc
+    return Tracing(settings)
 
 
 class _Page(StaticFiles):

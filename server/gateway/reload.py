@@ -16,7 +16,7 @@ from server.wire.logs import get_logger
 log = get_logger(__name__)
 
 # What is read only once, at the start.
-_FIXED_TABLES = ("server", "webrtc", "gpu", "hls", "recording")
+_FIXED_TABLES = ("server", "webrtc", "gpu", "hls", "recording", "tracing")
 _FIXED_LIMITS = (
     "max_connections",
     "max_connections_per_address",

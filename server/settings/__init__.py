@@ -21,6 +21,7 @@ from server.settings.stream import (
     StreamSettings,
 )
 from server.settings.table import Table, check_table, describe_error
+from server.settings.tracing import Tracing
 from server.settings.webrtc import IceServer, WebRtc
 from server.wire.messages import BICUBIC
 from server.wire.source_policy import check_text
@@ -45,6 +46,7 @@ __all__ = [
     "StreamId",
     "StreamSettings",
     "Token",
+    "Tracing",
     "WebRtc",
     "check_table",
     "describe_error",
@@ -103,6 +105,7 @@ class Settings(Table):
     hls: Hls = Hls()
     recording: Recording = Recording()
     push: Push = Push()
+    tracing: Tracing = Tracing()
     streams: tuple[StreamSettings, ...] = ()
 
     @model_validator(mode="before")

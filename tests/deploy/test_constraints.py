@@ -11,14 +11,15 @@ from tests.conftest import ROOT
 
 PINNED = dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
 
+EXTRAS = ("train", "onnx", "otel", "dev")
 OF_TORCH = ("nvidia-", "cuda-", "triton")  # its GPU libraries; torch pins them itself
 
 
 def needed() -> set[str]:
-    """The distributions that livesr with its extras train, onnx and dev pulls into this environment."""
+    """The distributions that livesr with its extras pulls into this environment, but for a GPU's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    direct = project["dependencies"] + extras["train"] + extras["onnx"] + extras["dev"]
+    direct = [*project["dependencies"], *(text for name in EXTRAS for text in extras[name])]
     waiting = [Requirement(text) for text in direct]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:

@@ -1,7 +1,7 @@
 """One stream's figures, for Prometheus and for the API alike."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from server.gateway.figures.metrics import StreamMetrics
 from server.gateway.figures.players import Players
@@ -11,14 +11,18 @@ from server.gateway.placement import WorkerHandle
 from server.wire.budget import usual_budget_s
 from server.wire.messages import VIDEO_CLOCK_HZ, Dropped, Heartbeat, Stage, VideoPacket
 
+Trace = Callable[[VideoPacket, Mapping[Stage, float], int], str | None]
+
 
 class Figures:
     """Counts what happens to a stream since it was created."""
 
-    def __init__(self, metrics: StreamMetrics, *, budget_s: float) -> None:
-        """`budget_s`: what a frame's latency may be; 0 is the usual one."""
+    def __init__(self, metrics: StreamMetrics, *, budget_s: float, trace: Trace | None = None) -> None:
+        """`budget_s`: what a frame's latency may be; 0 is the usual one. `trace` makes a trace of a frame if
+        it is to have one, and returns its id."""
         self.metrics = metrics
         self.budget_s = budget_s
+        self._trace = trace
         self.recent = RecentFrames()
         self.reconnects = 0
         self.restarts = 0
@@ -47,7 +51,9 @@ class Figures:
         self.recent.add(now_ns / 1e9, stages_s, latency_s)
         budget_s = self.budget_s or usual_budget_s(packet.duration / VIDEO_CLOCK_HZ)
         # What a demuxer holds back, as segments of HLS, is the source's own delay.
-        self.metrics.frame(stages_s, latency_s, budget_s, late=latency_s - trace.demux > budget_s)
+        late = latency_s - trace.demux > budget_s
+        trace_id = self._trace(packet, stages_s, now_ns) if self._trace else None
+        self.metrics.frame(stages_s, latency_s, budget_s, late, trace_id)
 
     def segment_listed(self, frames: Sequence[VideoPacket]) -> None:
         """Measures the frames of an HLS segment; called as players can have it."""

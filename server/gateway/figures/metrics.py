@@ -15,9 +15,9 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from server.gateway.figures.views import StreamState
@@ -193,8 +193,11 @@ class Metrics:
     def count_refusal(self, reason: str) -> None:
         self.refused.labels(reason).inc()
 
-    def exposition(self) -> bytes:
-        return generate_latest(self.registry)
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """In the format that the header `Accept` prefers, and its content type. Exemplars are in OpenMetrics
+        alone."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
 
 
 def _slots(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
@@ -248,14 +251,19 @@ class StreamMetrics:
         self.hls_viewers = metrics.viewers.labels(stream, "hls")
 
     def frame(
-        self, stages_s: Mapping[Stage, float], latency_s: float, budget_s: float, *, late: bool
+        self,
+        stages_s: Mapping[Stage, float],
+        latency_s: float,
+        budget_s: float,
+        late: bool,
+        trace_id: str | None,
     ) -> None:
         self._frames.inc()
         self._late.inc(late)
         if budget_s != self._budget_s:
             self._budget_s = budget_s
             self._metrics.budget.labels(self._stream).set(budget_s)
-        self._latency.observe(latency_s)
+        self._latency.observe(latency_s, exemplar={"trace_id": trace_id} if trace_id else None)
         for stage, duration_s in stages_s.items():
             self._stages[stage].observe(duration_s)
 

@@ -65,9 +65,9 @@ def router(streams: Streams, metrics: Metrics, settings: Settings, guard: Guard)
         responses={200: {"content": {CONTENT_TYPE: {}}}, **responses(Unauthorized, Forbidden)},
         dependencies=[needs_metrics],
     )
-    async def scrape() -> Response:
-        """Everything, in Prometheus' text format."""
-        return _exposition(metrics)
+    async def scrape(request: Request) -> Response:
+        """Everything, in Prometheus' text format, or as OpenMetrics to who asks for that."""
+        return _exposition(metrics, request)
 
     return routes
 
@@ -76,10 +76,11 @@ def metrics_app(metrics: Metrics) -> ASGIApp:
     """What a listener of its own serves: `/metrics`, to whoever reaches it, and nothing else."""
 
     async def scrape(request: Request) -> Response:
-        return _exposition(metrics)
+        return _exposition(metrics, request)
 
     return Starlette(routes=[Route("/metrics", scrape)])
 
 
-def _exposition(metrics: Metrics) -> Response:
-    return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+def _exposition(metrics: Metrics, request: Request) -> Response:
+    body, content_type = metrics.exposition(request.headers.get("Accept", ""))
+    return Response(body, headers={"Content-Type": content_type})

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import time
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -52,6 +54,9 @@ from server.wire.messages import (
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials
 
+if TYPE_CHECKING:
+    from server.gateway.figures.tracing import Tracing
+
 log = get_logger(__name__)
 
 _UNWATCHED = "nobody watches"
@@ -72,6 +77,7 @@ class Stream:
         archive: Archive | None,
         doors: Doors,
         metrics: Metrics,
+        tracing: "Tracing | None",
         events: Events,
     ) -> None:
         self.settings = settings
@@ -80,7 +86,11 @@ class Stream:
         self.id = settings.id
         self.state: StreamState = "starting"
         self.reason = ""
-        self.figures = Figures(StreamMetrics(metrics, settings.id), budget_s=settings.latency_budget_s)
+        self.figures = Figures(
+            StreamMetrics(metrics, settings.id),
+            budget_s=settings.latency_budget_s,
+            trace=partial(tracing.frame, settings.id) if tracing else None,
+        )
         self.outputs = Outputs(
             settings,
             hls=hls,

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
 from server.gateway.events import Events
@@ -16,6 +17,9 @@ from server.settings import PipelineOptions, Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
 from server.wire.messages import BICUBIC
 from server.wire.source_policy import SourcePolicy
+
+if TYPE_CHECKING:
+    from server.gateway.figures.tracing import Tracing
 
 _GOVERN_S = 1.0
 _LOOK_S = 0.05  # while viewers are told that the service ends
@@ -33,12 +37,14 @@ class Streams:
         events: Events,
         capacity: Capacity | None = None,
         archive: Archive | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.settings = settings
         self._placement = placement
         self._archive = archive
         self._doors = doors
         self._metrics = metrics
+        self._tracing = tracing
         self._events = events
         self._streams: dict[str, Stream] = {}
         self._ending: set[str] = set()  # deleted, their workers still there
@@ -81,6 +87,7 @@ class Streams:
             archive=self._archive,
             doors=self._doors,
             metrics=self._metrics,
+            tracing=self._tracing,
             events=self._events,
         )
         self._streams[stream.id] = stream
