@@ -71,7 +71,7 @@ def gpu() -> Iterator[str]:
     )
     use = SlotUse(gpu=card, used=2, slots=5)
     metrics.watch_gpus(lambda: [use])
-    body = page.encode() + metrics.exposition()
+    body = page.encode() + metrics.exposition()[0]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

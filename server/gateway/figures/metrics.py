@@ -193,7 +193,7 @@ class Metrics:
     def count_refusal(self, reason: str) -> None:
         self.refused.labels(reason).inc()
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """In the format that the header `Accept` prefers, and its content type. Exemplars are in OpenMetrics
         alone."""
         encode, content_type = choose_encoder(accept)

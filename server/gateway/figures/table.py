@@ -7,7 +7,8 @@ from server.gateway.figures.metrics import Description, Metrics
 
 _HEAD = """# Metrics
 
-What `/metrics` serves. The code makes this page: `python -m server.gateway.figures.table > docs/metrics.md`.
+What `/metrics` serves, for [dashboards](dashboards.md) and [alerts](runbook.md). The code makes this page:
+`python -m server.gateway.figures.table > docs/metrics.md`.
 
 A counter starts again at 0 with the service: use `rate` and `increase`. A histogram NAME is three metrics:
 `NAME_bucket` with the label `le`, `NAME_sum` and `NAME_count`. What has the label `stream` appears with the
