@@ -46,8 +46,8 @@ class UnitNet(nn.Module):
 
 def export_onnx(checkpoint: Checkpoint, path: Path) -> dict[str, float]:
     """Writes the file once it has drawn what PyTorch draws, by OpenVINO, and by ONNX Runtime where that is
-    installed. Returns the largest difference in each, on 0 to 1. Raises BuildFailed where one is above a tenth
-    of a code value, and ModuleNotFoundError without onnx and onnxscript."""
+    installed. Returns the largest difference in each, on 0 to 1. Raises BuildFailed where one is above a
+    tenth of a code value, and ModuleNotFoundError without onnx and onnxscript."""
     network = UnitNet(checkpoint).eval()
     channels = checkpoint.config.channels
     example = torch.zeros(1, channels, 32, 48)

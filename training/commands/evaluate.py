@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=BACKENDS, help="of AWSRN models; default: the best of this machine")
     add("--precision", choices=get_args(Precision), help="of AWSRN models; default: the backend's choice")
     add(
-        "--set", type=_set_folder, action="append", default=[], dest="sets", metavar="NAME=DIR[,LR_DIR]",
+        "--set", type=set_folder, action="append", default=[], dest="sets", metavar="NAME=DIR[,LR_DIR]",
         help="HR images, in DIR or in a benchmark's usual layout; LR is read where it is given, else made; "
         "may be repeated",
     )  # fmt: skip
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _set_folder(text: str) -> SetFolder:
+def set_folder(text: str) -> SetFolder:
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=DIR or NAME=HR_DIR,LR_DIR")
