@@ -12,9 +12,9 @@ from engine.load import BACKENDS
 from training.judge.clip import open_clip
 from training.judge.contenders import INTERPOLATIONS, Contender, open_contender
 from training.judge.evaluate import Result, judge, mean
+from training.judge.perceived import UNAVAILABLE, perceptual_ffmpeg
 from training.judge.sets import SetFile, SetFolder, SetImage, find, load
 from training.judge.video_quality import judge_video
-from training.judge.vmaf import UNAVAILABLE, vmaf_ffmpeg
 from training.paper.comparison import Row, image_table, short, to_csv, to_json, video_table
 from training.paper.tables import others, table_5
 from training.report.crops import Crop, write_crops
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     files = {folder.name: find(folder, scale) for folder in args.sets}
     clips = {path.name: open_clip(path, scale) for path in args.videos}
     results = {name: _judge_set(contenders, name, of_set, args) for name, of_set in files.items()}
-    if clips and vmaf_ffmpeg() is None:
+    if clips and perceptual_ffmpeg() is None:
         print(UNAVAILABLE, file=sys.stderr)
     videos = {
         name: judge_video(contenders, clip, args.crfs or [None], args.frames) for name, clip in clips.items()

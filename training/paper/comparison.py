@@ -16,7 +16,7 @@ from training.report.render import Table, giga, kilo
 
 _CSV_FIELDS = (
     "model", "engine", "scale", "parameters", "mult_adds", "set", "images", "psnr_db", "ssim", "damaged",
-    "crf", "bitrate_bps", "vmaf", "flicker",
+    "crf", "bitrate_bps", "vmaf", "vmaf_neg", "xpsnr_db", "flicker",
 )  # fmt: skip
 
 
@@ -136,11 +136,14 @@ def video_table(rows: Sequence[Row], clips: Sequence[str]) -> Table:
                     str(result.frames),
                     f"{result.psnr_db:.2f}",
                     f"{result.ssim:.4f}",
-                    "–" if result.vmaf is None else f"{result.vmaf:.2f}",
+                    *(
+                        "–" if figure is None else f"{figure:.2f}"
+                        for figure in (result.vmaf, result.vmaf_neg, result.xpsnr_db)
+                    ),
                     f"{result.flicker:.3f}",
                 )
             )
-    columns = ("kbit/s", "frames", "PSNR-Y", "SSIM-Y", "VMAF", "flicker")
+    columns = ("kbit/s", "frames", "PSNR-Y", "SSIM-Y", "VMAF", "VMAF-NEG", "XPSNR-Y", "flicker")
     return Table(header=("clip", "CRF", f"×{rows[0].scale}", "engine", *columns), rows=lines, names=4)
 
 
