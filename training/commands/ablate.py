@@ -11,7 +11,7 @@ from training.data.images import read_rgb
 from training.devices import Devices
 from training.judge.sets import SetFolder, find
 from training.networks import NetworkConfig, load_network, named_config
-from training.paper.ablate import ablate, as_table, networks
+from training.paper.ablate import Row, ablate, as_table, networks, removals
 from training.paper.ablation_tables import SCALE, TABLES
 from training.paper.figures import figure_4, figure_5
 from training.report.plots import save_plot
@@ -29,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for name, table in TABLES.items():
         _add_table_arguments(kinds.add_parser(name, help=table.title, description=table.title))
+    text = "table 4 of a trained checkpoint: what each AWMS branch is worth"
+    branches = kinds.add_parser("branches", help=text, description=text)
+    branches.add_argument("checkpoint", type=Path)
+    _add_set_argument(branches, required=True)
     for name, text in (
         ("figure4", "λ of each AWRU over depth"),
         ("figure5", "the outputs of AWMS' branches"),
@@ -49,12 +53,16 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    _add_set_argument(parser)
+    add_data_arguments(parser)
+
+
+def _add_set_argument(parser: argparse.ArgumentParser, required: bool = False) -> None:
     parser.add_argument(
-        "--set", type=_named_set, action="append", dest="sets", metavar="NAME=DIR",
+        "--set", type=_named_set, action="append", dest="sets", metavar="NAME=DIR", required=required,
         help="HR images to judge on; may be given several times (default: the validation folder)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true")
-    add_data_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
             save_plot(figure_4(load_network(args.checkpoint)), args.out)
         case "figure5":
             save_plot(figure_5(load_network(args.checkpoint), read_rgb(args.image)), args.out)
+        case "branches":
+            rows = list(removals(load_network(args.checkpoint), dict(args.sets)))
+            _say(args, "Table 4: AWMS branches taken out", rows, "paper: AWSRN-B, Set5 ×2, fully trained")
         case _:
             _table(args)
     return 0
@@ -96,8 +107,11 @@ def _table(args: argparse.Namespace) -> None:
             train_network(name, named_config(name, SCALE))
         return
     rows = list(ablate(table, train_network, sets))
+    _say(args, table.title, rows, f"paper: PSNR-Y in dB, {table.paper_psnr}, fully trained")
+
+
+def _say(args: argparse.Namespace, title: str, rows: list[Row], note: str) -> None:
     if args.json:
-        print(json.dumps({"table": args.what, "title": table.title, "rows": [asdict(row) for row in rows]}))
-        return
-    note = f"paper: PSNR-Y in dB, {table.paper_psnr}, fully trained"
-    print(f"{table.title}\n{as_table(rows, note).text()}", end="")
+        print(json.dumps({"table": args.what, "title": title, "rows": [asdict(row) for row in rows]}))
+    else:
+        print(f"{title}\n{as_table(rows, note).text()}", end="")

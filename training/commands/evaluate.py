@@ -12,9 +12,9 @@ from engine.load import BACKENDS
 from training.judge.clip import open_clip
 from training.judge.contenders import INTERPOLATIONS, Contender, open_contender
 from training.judge.evaluate import Result, judge, mean
+from training.judge.perceived import UNAVAILABLE, perceptual_ffmpeg
 from training.judge.sets import SetFile, SetFolder, SetImage, find, load
 from training.judge.video_quality import judge_video
-from training.judge.vmaf import UNAVAILABLE, vmaf_ffmpeg
 from training.paper.comparison import Row, image_table, short, to_csv, to_json, video_table
 from training.paper.tables import others, table_5
 from training.report.crops import Crop, write_crops
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=BACKENDS, help="of AWSRN models; default: the best of this machine")
     add("--precision", choices=get_args(Precision), help="of AWSRN models; default: the backend's choice")
     add(
-        "--set", type=_set_folder, action="append", default=[], dest="sets", metavar="NAME=DIR[,LR_DIR]",
+        "--set", type=set_folder, action="append", default=[], dest="sets", metavar="NAME=DIR[,LR_DIR]",
         help="HR images, in DIR or in a benchmark's usual layout; LR is read where it is given, else made; "
         "may be repeated",
     )  # fmt: skip
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     files = {folder.name: find(folder, scale) for folder in args.sets}
     clips = {path.name: open_clip(path, scale) for path in args.videos}
     results = {name: _judge_set(contenders, name, of_set, args) for name, of_set in files.items()}
-    if clips and vmaf_ffmpeg() is None:
+    if clips and perceptual_ffmpeg() is None:
         print(UNAVAILABLE, file=sys.stderr)
     videos = {
         name: judge_video(contenders, clip, args.crfs or [None], args.frames) for name, clip in clips.items()
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _set_folder(text: str) -> SetFolder:
+def set_folder(text: str) -> SetFolder:
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=DIR or NAME=HR_DIR,LR_DIR")

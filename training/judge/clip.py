@@ -69,34 +69,33 @@ def lr_frames(clip: Clip, most: int) -> Iterator[YuvFrame]:
 
 
 class H264:
-    """One encode and decode by x264 as a live encoder is set: CRF, preset veryfast, no look-ahead."""
+    """One encode and decode by x264 as a live encoder is set: CRF, no look-ahead."""
 
-    def __init__(self, clip: Clip, crf: int) -> None:
-        self._clip, self._crf = clip, crf
+    def __init__(self, width: int, height: int, fps: Fraction, crf: int, preset: str = "veryfast") -> None:
+        self._width, self._height, self._fps = width, height, fps
+        self._options = {"crf": str(crf), "preset": preset, "tune": "zerolatency"}
         self._bytes = 0
 
     def through(self, frames: Iterable[YuvFrame]) -> Iterator[YuvFrame]:
         """Frames after encoding and decoding: as many as come in, in their order."""
-        clip = self._clip
         encoder = av.VideoCodecContext.create("libx264", "w")
         decoder = av.VideoCodecContext.create("h264", "r")
         assert isinstance(encoder, av.VideoCodecContext)
         assert isinstance(decoder, av.VideoCodecContext)
-        width, height = clip.width // clip.scale, clip.height // clip.scale
-        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
-        encoder.framerate, encoder.time_base = clip.fps, 1 / clip.fps
-        encoder.options = {"crf": str(self._crf), "preset": "veryfast", "tune": "zerolatency"}
+        encoder.width, encoder.height, encoder.pix_fmt = self._width, self._height, "yuv420p"
+        encoder.framerate, encoder.time_base = self._fps, 1 / self._fps
+        encoder.options = self._options
         for picture in chain(map(_to_av, frames), [None]):  # None flushes
             for packet in encoder.encode(picture):
                 self._bytes += packet.size
                 for frame in decoder.decode(packet):
-                    yield _planes(frame, width, height)
+                    yield _planes(frame, self._width, self._height)
         for frame in decoder.decode(None):
-            yield _planes(frame, width, height)
+            yield _planes(frame, self._width, self._height)
 
     def bitrate_bps(self, frames: int) -> float:
         """Bitrate of the encoded clip, given its frame count."""
-        return float(8 * self._bytes / frames * self._clip.fps)
+        return float(8 * self._bytes / frames * self._fps)
 
 
 def _opened(path: Path) -> InputContainer:

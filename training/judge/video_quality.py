@@ -1,4 +1,4 @@
-"""Judges upscalers on video: each frame's PSNR, SSIM and VMAF, and how much the result flickers."""
+"""Judges upscalers on video: each frame's PSNR and SSIM, VMAF and XPSNR, and how much the result flickers."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,7 +10,7 @@ import numpy as np
 from engine.frame import Plane
 from training.judge.clip import H264, Clip, hr_frames, lr_frames
 from training.judge.contenders import Contender
-from training.judge.vmaf import Vmaf, vmaf_ffmpeg
+from training.judge.perceived import Perception, perceptual_ffmpeg
 from training.quality import FloatImage, flicker, psnr, ssim
 
 # libvmaf's own bound for 8 bits. Without one, a black frame, which all get right, makes the mean infinite.
@@ -20,8 +20,8 @@ MAX_PSNR_DB = 60.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoResult:
     """Means over a clip's frames, all on luma. crf and bitrate_bps are the LR stream's, None where it was not
-    compressed; vmaf is None where it could not be measured; flicker as in `training.quality`: less is better.
-    """
+    compressed; VMAF, VMAF-NEG and XPSNR are None where they could not be measured; flicker as in
+    `training.quality`: less is better."""
 
     crf: int | None
     bitrate_bps: float | None
@@ -29,6 +29,8 @@ class VideoResult:
     psnr_db: float
     ssim: float
     vmaf: float | None
+    vmaf_neg: float | None
+    xpsnr_db: float | None
     flicker: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,16 +43,17 @@ def judge_video(
     """Each contender's results on the first `frames` frames, one for each of `crfs` (None: not compressed).
 
     HR becomes LR by MATLAB's bicubic, which is encoded and decoded by x264, upscaled, and compared with HR;
-    a border of `scale` pixels is left out, but for VMAF. Raises ValueError naming a clip that breaks off.
+    a border of `scale` pixels is left out, but for VMAF and XPSNR. Raises ValueError naming a clip that
+    breaks off.
     """
     size = clip.width // clip.scale, clip.height // clip.scale
     upscalers = [contender.open_video(*size, clip.colour) for contender in contenders]
     results: list[list[VideoResult]] = [[] for _ in contenders]
     for crf in crfs:
-        codec = None if crf is None else H264(clip, crf)
+        codec = None if crf is None else H264(*size, clip.fps, crf)
         lr = lr_frames(clip, frames)
         with ExitStack() as stack:
-            meters = [_Meter(clip, stack) for _ in contenders]
+            meters = [Meter(clip, stack) for _ in contenders]
             pairs = zip(hr_frames(clip, frames), codec.through(lr) if codec else lr, strict=True)
             for hr, frame in pairs:
                 for upscale, meter in zip(upscalers, meters, strict=True):
@@ -61,7 +64,7 @@ def judge_video(
     return results
 
 
-class _Meter:
+class Meter:
     """Adds up one contender's frames."""
 
     def __init__(self, clip: Clip, stack: ExitStack) -> None:
@@ -70,16 +73,16 @@ class _Meter:
         self._ssim: list[float] = []
         self._flicker: list[float] = []
         self._before: tuple[FloatImage, FloatImage] | None = None
-        ffmpeg = vmaf_ffmpeg()
-        self._vmaf = ffmpeg and stack.enter_context(Vmaf(ffmpeg, clip.width, clip.height, clip.fps))
+        ffmpeg, size = perceptual_ffmpeg(), (clip.width, clip.height)
+        self._perception = ffmpeg and stack.enter_context(Perception(ffmpeg, *size, clip.fps))
 
     @property
     def frames(self) -> int:
         return len(self._psnr_db)
 
     def add(self, sr: Plane, hr: Plane) -> None:
-        if self._vmaf:
-            self._vmaf.add(sr, hr)
+        if self._perception:
+            self._perception.add(sr, hr)
         border = self._clip.scale
         a, b = (plane[border:-border, border:-border].astype(np.float64) for plane in (sr, hr))
         self._psnr_db.append(min(psnr(a, b), MAX_PSNR_DB))
@@ -91,12 +94,15 @@ class _Meter:
     def result(self, crf: int | None, bitrate_bps: float | None) -> VideoResult:
         if not self._flicker:
             raise ValueError(f"{self._clip.path} has {self.frames} frames, must have at least 2")
+        seen = self._perception.score() if self._perception else None
         return VideoResult(
             crf=crf,
             bitrate_bps=bitrate_bps,
             frames=self.frames,
             psnr_db=float(np.mean(self._psnr_db)),
             ssim=float(np.mean(self._ssim)),
-            vmaf=self._vmaf.score() if self._vmaf else None,
+            vmaf=seen.vmaf if seen else None,
+            vmaf_neg=seen.vmaf_neg if seen else None,
+            xpsnr_db=min(seen.xpsnr_db, MAX_PSNR_DB) if seen else None,
             flicker=float(np.mean(self._flicker)),
         )

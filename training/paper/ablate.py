@@ -8,6 +8,7 @@ from pathlib import Path
 from training.judge.evaluate import evaluate
 from training.judge.torch_upscale import torch_image
 from training.networks import (
+    BaselineConfig,
     LoadedNetwork,
     NetworkConfig,
     counts,
@@ -15,7 +16,7 @@ from training.networks import (
     named_config,
     without_branches,
 )
-from training.paper.ablation_tables import SCALE, PaperTable, Variant
+from training.paper.ablation_tables import SCALE, TABLES, PaperTable, Variant
 from training.report.render import Table
 
 
@@ -51,6 +52,28 @@ def ablate(
             yield replace(row, parameters_added=row.parameters - base)
 
 
+def removals(loaded: LoadedNetwork, sets: dict[str, Path]) -> Iterator[Row]:
+    """Table 4 of one trained network: whole, then with each AWMS branch taken out, beside what the paper has
+    of AWSRN-B. Raises ValueError where there are not several branches."""
+    kernels = () if isinstance(loaded.config, BaselineConfig) else loaded.config.kernels
+    if len(kernels) < 2:
+        raise ValueError(f"AWMS branches {kernels} must be several: one is taken out at a time")
+    published = {variant.without: variant for variant in TABLES["table4"].groups[-1]}
+    base = None
+    for kernel in (None, *kernels):
+        paper = published.get(kernel)
+        variant = Variant(
+            label="whole" if kernel is None else f"without {kernel}×{kernel}",
+            network="",
+            without=kernel,
+            paper_psnr_db=paper.paper_psnr_db if paper else None,
+            paper_alpha=paper.paper_alpha if paper else None,
+        )
+        row = _judge(variant, loaded, sets)
+        base = row.parameters if base is None else base
+        yield replace(row, parameters_added=row.parameters - base)
+
+
 def networks(table: PaperTable) -> list[str]:
     """The networks that a table compares, each once, in its order."""
     return list(dict.fromkeys(variant.network for group in table.groups for variant in group))
@@ -62,8 +85,8 @@ def _judge(variant: Variant, loaded: LoadedNetwork, sets: dict[str, Path]) -> Ro
         alpha = float(loaded.network.state_dict()[f"tail.alphas.k{variant.without}"])
         loaded = without_branches(loaded, {variant.without})
     print(f"judging {variant.label}", file=sys.stderr)
-    upscale = torch_image(loaded.network, loaded.config)
-    psnr_db = {name: evaluate(upscale, SCALE, folder).psnr_db for name, folder in sets.items()}
+    upscale, scale = torch_image(loaded.network, loaded.config), loaded.config.scale
+    psnr_db = {name: evaluate(upscale, scale, folder).psnr_db for name, folder in sets.items()}
     cost = counts(loaded.config)
     return Row(
         label=variant.label,

@@ -12,11 +12,11 @@ from training.judge.evaluate import Result
 from training.judge.video_quality import VideoResult
 from training.networks.config import SEARCHED
 from training.paper.tables import System
-from training.report.render import Table
+from training.report.render import Table, giga, kilo
 
 _CSV_FIELDS = (
     "model", "engine", "scale", "parameters", "mult_adds", "set", "images", "psnr_db", "ssim", "damaged",
-    "crf", "bitrate_bps", "vmaf", "flicker",
+    "crf", "bitrate_bps", "vmaf", "vmaf_neg", "xpsnr_db", "flicker",
 )  # fmt: skip
 
 
@@ -136,11 +136,14 @@ def video_table(rows: Sequence[Row], clips: Sequence[str]) -> Table:
                     str(result.frames),
                     f"{result.psnr_db:.2f}",
                     f"{result.ssim:.4f}",
-                    "–" if result.vmaf is None else f"{result.vmaf:.2f}",
+                    *(
+                        "–" if figure is None else f"{figure:.2f}"
+                        for figure in (result.vmaf, result.vmaf_neg, result.xpsnr_db)
+                    ),
                     f"{result.flicker:.3f}",
                 )
             )
-    columns = ("kbit/s", "frames", "PSNR-Y", "SSIM-Y", "VMAF", "flicker")
+    columns = ("kbit/s", "frames", "PSNR-Y", "SSIM-Y", "VMAF", "VMAF-NEG", "XPSNR-Y", "flicker")
     return Table(header=("clip", "CRF", f"×{rows[0].scale}", "engine", *columns), rows=lines, names=4)
 
 
@@ -182,16 +185,6 @@ def to_json(row: Row) -> dict[str, Any]:
 def short(model: str) -> str:
     """Short name of a path: the file and its folder, as many files are named checkpoint."""
     return "/".join(Path(model).parts[-2:]).removesuffix(".safetensors")
-
-
-def kilo(parameters: int) -> str:
-    """Count as table 5 has it, with a digit more for the small: 348K, 57K, 25.7K."""
-    digits = 1 if parameters < 100_000 else 0
-    return f"{parameters / 1e3:,.{digits}f}".removesuffix(".0") + "K"
-
-
-def giga(mult_adds: float) -> str:
-    return f"{mult_adds / 1e9:,.1f}G"
 
 
 def _score(score: Score | None) -> str:

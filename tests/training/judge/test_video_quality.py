@@ -20,8 +20,8 @@ from tests.conftest import missing_peer
 from training.data.resize import downscale
 from training.judge.clip import H264, hr_frames, lr_frames, open_clip
 from training.judge.contenders import Contender, UpscaleLuma, open_contender
+from training.judge.perceived import perceptual_ffmpeg
 from training.judge.video_quality import MAX_PSNR_DB, judge_video
-from training.judge.vmaf import vmaf_ffmpeg
 
 WIDTH, HEIGHT, FRAMES = 96, 80, 6
 
@@ -111,7 +111,7 @@ def test_lr_is_matlabs_and_survives_the_codec_in_order(moving: Path) -> None:
     for big, small in zip(hr, lr, strict=True):
         assert np.array_equal(small.y, downscale(big.y, 2))
         assert (small.u[0, 0], small.v[0, 0]) == (100, 150)
-    decoded = list(H264(clip, 1).through(iter(lr)))
+    decoded = list(H264(WIDTH // 2, HEIGHT // 2, clip.fps, 1).through(iter(lr)))
     for before, after in zip(lr, decoded, strict=True):
         assert np.abs(before.y.astype(int) - after.y).max() <= 3
 
@@ -134,8 +134,8 @@ def test_every_kind_of_model_upscales_frames(moving: Path, tmp_path: Path) -> No
     assert np.abs(lanczos_y.astype(int) - lanczos.upscale(grey)[..., 0]).max() <= 1
 
 
-def test_vmaf_knows_the_better_picture(tmp_path: Path) -> None:
-    if vmaf_ffmpeg() is None:
+def test_vmaf_and_xpsnr_know_the_better_picture(tmp_path: Path) -> None:
+    if perceptual_ffmpeg() is None:
         missing_peer("ffmpeg with libvmaf", "pip install imageio-ffmpeg")
     clip = write_clip(tmp_path / "clip.y4m", 2, width=192, height=160)
 
@@ -149,6 +149,26 @@ def test_vmaf_knows_the_better_picture(tmp_path: Path) -> None:
     assert bicubic.vmaf is not None
     assert best.vmaf > 90
     assert bicubic.vmaf < best.vmaf - 10
+    assert best.vmaf_neg is not None
+    assert bicubic.vmaf_neg is not None
+    assert bicubic.vmaf_neg < best.vmaf_neg
+    assert (best.xpsnr_db, bicubic.xpsnr_db) == (MAX_PSNR_DB, pytest.approx(bicubic.psnr_db, abs=6))
+
+
+def test_vmaf_neg_does_not_pay_for_sharpening(tmp_path: Path) -> None:
+    if perceptual_ffmpeg() is None:
+        missing_peer("ffmpeg with libvmaf", "pip install imageio-ffmpeg")
+    clip = open_clip(write_clip(tmp_path / "clip.y4m", 2, width=192, height=160), 2)
+
+    def open_video(width: int, height: int, colour: Colour) -> UpscaleLuma:
+        frames = hr_frames(clip, FRAMES)
+        return lambda frame: (1.3 * (next(frames).y.astype(float) - 128) + 128).clip(0, 255).astype(np.uint8)
+
+    harder = replace(open_contender("bicubic", 2), open_video=open_video)
+    ((result,),) = judge_video([harder], clip, [None], 100)
+    assert result.vmaf is not None
+    assert result.vmaf_neg is not None
+    assert result.vmaf > result.vmaf_neg + 0.5
 
 
 def test_the_command_compares_with_the_interpolations(

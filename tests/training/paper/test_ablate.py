@@ -157,6 +157,25 @@ def test_the_mean_is_of_the_sets() -> None:
     assert line.split() == ["x", "1", "+0", "1.0", "G", "30.00", "31.00", "30.50", "-"]
 
 
+def test_branches_of_a_trained_network_come_out_one_by_one(
+    crop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = saved(tmp_path / "net.safetensors", small(kernels=(3, 7)))
+    assert main(["ablate", "branches", str(checkpoint), "--set", f"Blocks={crop}", "--json"]) == 0
+    whole, without_3, without_7 = json.loads(capsys.readouterr().out)["rows"]
+    network = load_network(checkpoint)
+    assert whole["alpha"] is None
+    assert without_7["alpha"] == network.network.state_dict()["tail.alphas.k7"].item()
+    assert without_7["paper_alpha"] == -0.0003
+    # v, g and bias of the branch, and its α
+    outputs = 3 * 2**2
+    assert without_3["parameters_added"] == -(network.config.features * outputs * 9 + 2 * outputs + 1)
+    assert len({row["psnr_db"] for row in (whole, without_3, without_7)}) == 3
+    one = str(saved(tmp_path / "one.safetensors", small(kernels=(3,))))
+    assert main(["ablate", "branches", one, "--set", f"Blocks={crop}"]) == 2
+    assert "AWMS branches (3,) must be several" in capsys.readouterr().err
+
+
 def test_lambdas_are_read_in_the_order_of_depth(tmp_path: Path) -> None:
     loaded = load_network(saved(tmp_path / "net.safetensors", small()))
     values = lambdas(loaded)
