@@ -41,7 +41,8 @@ class ViewerTransport(RTCDtlsTransport):
         """RTP packets, at once; raises ConnectionError when it is over."""
         if self._state != State.CONNECTED:
             raise ConnectionError("the viewer isn't connected")
-        self._send_datagrams([self._tx_srtp.protect(packet) for packet in packets])
+        protect = self._tx_srtp.protect
+        self._send_datagrams([protect(packet) for packet in packets])
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
         if not self._feedback.take(len(data), time.monotonic()):
