@@ -75,6 +75,7 @@ class Peer:
                 on_arrivals=self._on_arrivals,
                 on_refused=lambda: refusals.add("feedback", address),
             )
+            gatherer.hear(self._dtls.receive)
             return self._dtls
 
         self.session = Session(
@@ -148,7 +149,7 @@ class Peer:
         while True:
             await asyncio.sleep(0.5 + random.random())
             with contextlib.suppress(ConnectionError):  # the sending of frames finds out as well
-                await self._dtls._send_rtp(b"".join(sender.report() for sender in self._senders))
+                self._dtls.send_report(b"".join(sender.report() for sender in self._senders))
 
     @property
     def _one_picture(self) -> bool:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
@@ -61,7 +60,7 @@ class _Rest(NamedTuple):
 
 
 class RtpSender:
-    """Owned by its peer, which runs `run`; aiortc's transport hands feedback to `_handle_rtcp_packet`."""
+    """Owned by its peer, which runs `run`; its transport tells it what the viewer says."""
 
     def __init__(
         self,
@@ -104,17 +103,16 @@ class RtpSender:
 
     async def run(self) -> None:
         """Sends until the reader or the connection ends; raises ReaderClosed or ConnectionError."""
-        parameters = RTCRtpSendParameters(muxId=self._line.mid)
-        self._transport._register_rtp_sender(self, parameters)
+        self._transport.hearers[self._ssrc] = self
         self._reader.listen(self._send)
         self._send()
         try:
             await self._over
         finally:
             self._over.cancel()
-            self._transport._unregister_rtp_sender(self)
+            del self._transport.hearers[self._ssrc]
             self._reader.close()
-            await self._say_goodbye()
+            self._say_goodbye()
 
     def _send(self) -> None:
         """Sends what the reader has, up to where a pause is due; what goes wrong is `run`'s to raise."""
@@ -192,10 +190,10 @@ class RtpSender:
         path.count(sum(sizes), now_s)
         return extensions.of(sizes, now_s, path.hold_s)
 
-    async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
+    def hear(self, packet: AnyRtcpPacket) -> None:
         match packet:
             case RtcpRtpfbPacket(fmt=fmt, lost=lost) if fmt == RTCP_RTPFB_NACK:
-                await self._on_lost(lost)
+                self._on_lost(lost)
             case RtcpPsfbPacket(fmt=fmt) if fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
                 self._reader.ask_keyframe()
             case RtcpPsfbPacket(fmt=fmt, fci=fci) if fmt == RTCP_PSFB_APP:
@@ -216,7 +214,7 @@ class RtpSender:
             self._path.reported_loss(report.fraction_lost / 256, time.monotonic())
             self._on_feedback()
 
-    async def _on_lost(self, sequences: Iterable[int]) -> None:
+    def _on_lost(self, sequences: Iterable[int]) -> None:
         if self._skipping:
             return
         try:
@@ -261,11 +259,11 @@ class RtpSender:
         )
         return bytes(report) + self._name
 
-    async def _say_goodbye(self) -> None:
+    def _say_goodbye(self) -> None:
         """Tells the viewer that the line is over, so that it waits for nothing more (RFC 3550, 6.6)."""
         sources = [self._ssrc] if self._line.rtx is None else [self._ssrc, self._sources.rtx_ssrc]
         with contextlib.suppress(ConnectionError):
-            await self._transport._send_rtp(self.report() + bytes(RtcpByePacket(sources=sources)))
+            self._transport.send_report(self.report() + bytes(RtcpByePacket(sources=sources)))
 
 
 def _ntp(unix_s: float) -> int:
