@@ -1,6 +1,5 @@
 """From one encoder to every reader: a short ring for each, so that none waits for another."""
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -88,7 +87,7 @@ class Fanout(Generic[P]):
     def publish(self, packet: P) -> None:
         if packet.keyframe:
             self._asked_s = float("-inf")
-        for reader in self._readers:
+        for reader in tuple(self._readers):  # what is told may leave
             if dropped := reader.offer(packet, self._capacity):
                 self._on_drop(dropped)
             if reader.waits_for_keyframe:
@@ -118,12 +117,13 @@ class Fanout(Generic[P]):
 
 
 class Reader(Generic[P]):
-    """One sink's ring. Made by `Fanout.join`, read by one task."""
+    """One sink's ring. Made by `Fanout.join`. `on_ready` is called with each packet, and at the end: it takes
+    what there is, and must not raise."""
 
     def __init__(self, fanout: Fanout[P]) -> None:
+        self.on_ready: Callable[[], None] = _nobody
         self._fanout = fanout
         self._ring: deque[P] = deque()
-        self._changed = asyncio.Event()
         self._closed = False
         self._started = False
         self._keyframes = Budget(capacity=KEYFRAMES_AT_ONCE, per_s=1 / KEYFRAME_EVERY_S)
@@ -145,22 +145,21 @@ class Reader(Generic[P]):
         self.waits_for_keyframe = False
         self._started = True
         self._ring.append(packet)
-        self._changed.set()
+        self.on_ready()
         return lost
 
     @property
     def ready(self) -> bool:
-        """Whether `next` returns at once."""
+        """Whether there is one to take."""
         return bool(self._ring)
 
-    async def next(self) -> P:
-        """Raises ReaderClosed at the end."""
-        while not self._ring:
-            if self._closed:
-                raise ReaderClosed
-            self._changed.clear()
-            await self._changed.wait()
-        return self._ring.popleft()
+    def take(self) -> P | None:
+        """The next packet; None where there is none yet. Raises ReaderClosed at the end."""
+        if self._ring:
+            return self._ring.popleft()
+        if self._closed:
+            raise ReaderClosed
+        return None
 
     def wait_for_keyframe(self) -> None:
         """Asks for the keyframe that it waits for, as often as one reader may."""
@@ -188,10 +187,12 @@ class Reader(Generic[P]):
             self.ask_keyframe()
 
     def close(self) -> None:
+        if self._closed:
+            return
         self._closed = True
         self._ring.clear()
-        self._changed.set()
         self._fanout.leave(self)
+        self.on_ready()
 
 
 class SwitchingReader(Generic[P]):
@@ -200,26 +201,35 @@ class SwitchingReader(Generic[P]):
     def __init__(self, reader: Reader[P]) -> None:
         self._reader = reader
         self._next: Reader[P] | None = None
+        self._on_ready: Callable[[], None] = _nobody
+
+    def listen(self, on_ready: Callable[[], None]) -> None:
+        """As `Reader.on_ready`."""
+        self._on_ready = on_ready
+        for reader in (self._reader, self._next):
+            if reader is not None:
+                reader.on_ready = on_ready
 
     def switch(self, reader: Reader[P], *, at_once: bool) -> None:
         """Goes on with that one; `at_once`, nothing comes of the present one until then."""
-        if self._next is not None:
-            self._next.close()
-        self._next = reader
+        before, self._next = self._next, reader
+        if before is not None:
+            _drop(before)
+        reader.on_ready = self._on_ready
         if at_once:
-            self._reader.close()
+            _drop(self._reader)
 
-    async def next(self) -> P:
-        """Raises ReaderClosed at the end."""
+    def take(self) -> P | None:
+        """As `Reader.take`."""
         if self._next is None or not self._next.ready:
             try:
-                return await self._reader.next()
+                return self._reader.take()
             except ReaderClosed:
                 if self._next is None:
                     raise
-        self._reader.close()
-        self._reader, self._next = self._next, None
-        return await self._reader.next()
+        before, self._reader, self._next = self._reader, self._next, None
+        _drop(before)
+        return self._reader.take()
 
     def ask_keyframe(self) -> None:
         self._reader.ask_keyframe()
@@ -230,4 +240,14 @@ class SwitchingReader(Generic[P]):
     def close(self) -> None:
         for reader in (self._reader, self._next):
             if reader is not None:
-                reader.close()
+                _drop(reader)
+
+
+def _nobody() -> None:
+    """Hears of nothing."""
+
+
+def _drop(reader: Reader[P]) -> None:
+    """Its end is nothing to be told of."""
+    reader.on_ready = _nobody
+    reader.close()

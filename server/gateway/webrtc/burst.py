@@ -24,6 +24,9 @@ class Bursts:
 
     def send(self, datagrams: Sequence[bytes], to: Address) -> None:
         """Never waits: what the socket has no room for, the transport keeps."""
+        if len(datagrams) == 1:
+            self._transport.sendto(datagrams[0], to)
+            return
         for run in _runs(datagrams):
             if len(run) == 1 or not self._sent_at_once(run, to):
                 for datagram in run:
@@ -52,10 +55,11 @@ def _kernel_cuts(bound: socket.socket) -> bool:
 
 def _runs(datagrams: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Of one size each; the last one of a run may be smaller."""
-    start = 0
-    for end in range(1, len(datagrams) + 1):
-        size, before = len(datagrams[start]), len(datagrams[end - 1])
-        whole = end == len(datagrams) or end - start == _MOST or before < size or len(datagrams[end]) > size
-        if whole:
+    sizes = [len(datagram) for datagram in datagrams]
+    start, size = 0, sizes[0] if sizes else 0
+    for end, after in enumerate(sizes[1:], 1):
+        if after > size or sizes[end - 1] < size or end - start == _MOST:
             yield datagrams[start:end]
-            start = end
+            start, size = end, after
+    if sizes:
+        yield datagrams[start:]

@@ -6,7 +6,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -90,6 +90,10 @@ class Gatherer(RTCIceGatherer):
         """To the viewer, at once; raises ConnectionError where there is no way to it."""
         self._connection.send_at_once(datagrams)
 
+    def hear(self, on_media: Callable[[bytes], None]) -> None:
+        """What of the viewer's datagrams is SRTP or SRTCP goes there (RFC 7983), and not into its queue."""
+        self._connection.on_media = on_media
+
     @property
     def at_loopback(self) -> bool:
         return any(ip_address(c.ip).is_loopback for c in self.getLocalCandidates())
@@ -104,6 +108,7 @@ class _Connection(Connection):
 
     def __init__(self, network: Network, *, max_candidates: int, **options: Any) -> None:
         super().__init__(ice_controlling=False, local_username=secrets.token_hex(8), **options)
+        self.on_media: Callable[[bytes], None] | None = None
         self._network = network
         self._max_remote = 2 * max_candidates  # those we are told, and those we learn
         self._bursts: dict[StunProtocol, Bursts] = {}  # none where a server relays
@@ -200,6 +205,9 @@ class _Connection(Connection):
         return found
 
     def data_received(self, data: bytes, component: int) -> None:
+        if self.on_media is not None and data and 127 < data[0] < 192:
+            self.on_media(data)
+            return
         # Anybody's. Until DTLS reads there is no other bound to what is kept; an empty one would end DTLS.
         if data and self._queue.qsize() < WAITING_DATAGRAMS:
             super().data_received(data, component)

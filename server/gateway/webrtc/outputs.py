@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from server.gateway.fanout.fanout import Fanout, Feedback, Reader
 from server.gateway.fanout.keyframes import KeyframeRequests
+from server.gateway.webrtc.pacer import Pacer
 from server.gateway.webrtc.profile import ProfileLevel
 from server.gateway.webrtc.rtp import RtpFrame, h264_frame, opus_frame, vp8_frame
 from server.wire.messages import (
@@ -88,6 +89,7 @@ class ViewerOutputs:
         on_joined: Callable[[Collection[Rendition]], None],
     ) -> None:
         """`renditions`: as the settings name them. `on_joined` hears which have viewers, as that changes."""
+        self.pacer = Pacer()
         self._feedback = Feedback(feedback_keyframe_every_s)
         self._keyframes = keyframes
         self._on_slow_viewer = on_slow_viewer

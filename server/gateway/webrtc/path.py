@@ -2,7 +2,7 @@
 
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from server.gateway.webrtc.feedback import Arrivals
 
@@ -54,23 +54,25 @@ class Path:
         self._queued_since_s: float | None = None
         self._losing_since_s: float | None = None
 
-    def sent(self, sizes: Iterable[int], now_s: float) -> list[int]:
+    def sent(self, sizes: Sequence[int], now_s: float) -> list[int]:
         """The numbers under which the packets go, of 16 bits."""
-        numbers = []
+        number, numbers = self._number, []
         for size in sizes:
-            number = self._number
             at = number % _REMEMBERED
             if self._window and self._window[0] == at:
                 self._leave_window()
-            self._sent_s[at], self._sizes[at], self._numbers[at] = now_s, size, number
+            self._sent_s[at] = now_s
+            self._sizes[at] = size
+            self._numbers[at] = number
             self._states[at] = _UNKNOWN
-            self._number = (number + 1) & 0xFFFF
             numbers.append(number)
-            self.count(size, now_s)
+            number = number + 1 & 0xFFFF
+        self._number = number
+        self.count(sum(sizes), now_s)
         return numbers
 
     def count(self, size: int, now_s: float) -> None:
-        """A packet that goes without a number."""
+        """So many bytes are sent."""
         self._sent_bytes += size
         lasted_s = now_s - self._counted_since_s
         if lasted_s > _COUNTED_S:

@@ -1,5 +1,8 @@
 """One WebRTC viewer: a sender for each line, and what its network carries."""
 
+import asyncio
+import contextlib
+import random
 import secrets
 import time
 import uuid
@@ -15,6 +18,7 @@ from server.gateway.webrtc.dtls import ViewerTransport
 from server.gateway.webrtc.feedback import Arrivals
 from server.gateway.webrtc.ice import Gatherer, Network
 from server.gateway.webrtc.negotiate import Line, Offer, Sources, answer_sdp
+from server.gateway.webrtc.pacer import Pacer
 from server.gateway.webrtc.path import Path
 from server.gateway.webrtc.rtp import RtpFrame
 from server.gateway.webrtc.rtp_sender import RtpSender
@@ -30,6 +34,7 @@ log = get_logger(__name__)
 class Media(Protocol):
     """What a viewer is sent, line by line of the offer; None is the sound."""
 
+    pacer: Pacer
     renditions: tuple[Rendition, ...]  # to choose from, the largest first; each is there in VP8, too
 
     def join(self, rendition: Rendition | None) -> Reader[RtpFrame]: ...
@@ -60,6 +65,7 @@ class Peer:
         self._media = media
         self.path = Path()
         self._choice: RenditionChoice | None = None
+        self._senders: list[RtpSender] = []
         self._dtls: ViewerTransport
 
         def transport(ice: RTCIceTransport, gatherer: Gatherer) -> ViewerTransport:
@@ -69,6 +75,7 @@ class Peer:
                 on_arrivals=self._on_arrivals,
                 on_refused=lambda: refusals.add("feedback", address),
             )
+            gatherer.hear(self._dtls.receive)
             return self._dtls
 
         self.session = Session(
@@ -77,7 +84,7 @@ class Peer:
             network=network,
             limits=limits,
             transport=transport,
-            work=lambda: [self._send(line) for line in offer.lines],
+            work=lambda: [*(self._send(line) for line in offer.lines), self._report()],
             on_closed=lambda: on_closed(self),
         )
         cname, origin = str(uuid.uuid4()), secrets.randbits(32)
@@ -123,8 +130,10 @@ class Peer:
             transport=self._dtls,
             reader=reader,
             path=self.path,
+            pacer=self._media.pacer,
             on_feedback=self._look,
         )
+        self._senders.append(sender)
         if line.rendition is not None and self._one_picture and not self._fixed:
             self._choice = self._choose(sender, reader, vp8=is_vp8(line.rendition))
         try:
@@ -134,6 +143,13 @@ class Peer:
         finally:
             if self._choice is not None:
                 self._choice.close()
+
+    async def _report(self) -> None:
+        """Tells the viewer of all lines together."""
+        while True:
+            await asyncio.sleep(0.5 + random.random())
+            with contextlib.suppress(ConnectionError):  # the sending of frames finds out as well
+                self._dtls.send_report(b"".join(sender.report() for sender in self._senders))
 
     @property
     def _one_picture(self) -> bool:

@@ -1,7 +1,7 @@
 """Which lost packets are sent again (RFC 4585, section 6.2.1), and when there are too many for that."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from server.gateway.fanout.budget import Budget
@@ -47,14 +47,19 @@ class Resends:
         self._budget = Budget(capacity=RESERVE_BYTES)
         self._rtt_s = _RTT_S
 
-    def sent(self, sequence: int, timestamp: int, marker: bool, payload: bytes) -> None:
-        at = sequence % HISTORY_PACKETS
-        self._payloads[at] = payload
-        self._sequences[at] = sequence
-        self._timestamps[at] = timestamp
-        self._markers[at] = marker
-        self._resent_s[at] = _NEVER
-        self._budget.add(SHARE * len(payload))
+    def sent(self, first: int, timestamp: int, payloads: Sequence[bytes], *, ends: bool) -> None:
+        """From sequence number `first` on; `ends`: the last one has the marker."""
+        size = 0
+        for sequence, payload in enumerate(payloads, first):
+            at = sequence % HISTORY_PACKETS
+            self._payloads[at] = payload
+            self._sequences[at] = sequence & 0xFFFF
+            self._timestamps[at] = timestamp
+            self._markers[at] = False
+            self._resent_s[at] = _NEVER
+            size += len(payload)
+        self._markers[(first + len(payloads) - 1) % HISTORY_PACKETS] = ends
+        self._budget.add(SHARE * size)
 
     def measured(self, rtt_s: float) -> None:
         # Half of the old one, as a queue that has just drained says little about the next.

@@ -10,9 +10,9 @@ import contextlib
 import random
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from aiortc.rtcrtpparameters import RTCRtpSendParameters
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_FIR,
@@ -31,10 +31,11 @@ from aiortc.rtp import (
     unpack_remb_fci,
 )
 
-from server.gateway.fanout.fanout import Reader, SwitchingReader
+from server.gateway.fanout.fanout import SwitchingReader
 from server.gateway.webrtc.dtls import ViewerTransport
 from server.gateway.webrtc.extensions import HeaderExtensions
 from server.gateway.webrtc.negotiate import Line, Sources
+from server.gateway.webrtc.pacer import Pacer
 from server.gateway.webrtc.path import Path
 from server.gateway.webrtc.resend import Resends, Sent, TooLossy
 from server.gateway.webrtc.rtp import RtpFrame
@@ -49,8 +50,17 @@ _WITHOUT, _WITH_EXTENSIONS = 0x80, 0x90
 _HEADER = struct.Struct("!BBHII")
 
 
+class _Rest(NamedTuple):
+    """A frame from the packet at `start` on, in bursts with that pause between them."""
+
+    payloads: tuple[bytes, ...]
+    start: int
+    timestamp: int
+    pause_s: float
+
+
 class RtpSender:
-    """Owned by its peer, which runs `run`; aiortc's transport hands feedback to `_handle_rtcp_packet`."""
+    """Owned by its peer, which runs `run`; its transport tells it what the viewer says."""
 
     def __init__(
         self,
@@ -58,8 +68,9 @@ class RtpSender:
         line: Line,
         sources: Sources,
         transport: ViewerTransport,
-        reader: Reader[RtpFrame] | SwitchingReader[RtpFrame],
+        reader: SwitchingReader[RtpFrame],
         path: Path,
+        pacer: Pacer,
         on_feedback: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_feedback`: something has been heard of the path."""
@@ -80,49 +91,78 @@ class RtpSender:
         self._on_feedback = on_feedback
         self._extensions = HeaderExtensions(line)
         self._first = _WITH_EXTENSIONS if self._extensions else _WITHOUT
+        assert line.codec.payloadType is not None
+        self._payload_type = line.codec.payloadType
+        self._repairs = any(feedback.type == "nack" for feedback in line.codec.rtcpFeedback)
+        name = RtcpSourceInfo(ssrc=sources.ssrc, items=[(_CNAME, sources.cname.encode())])
+        self._name = bytes(RtcpSdesPacket(chunks=[name]))
         self._last: tuple[int, int] | None = None  # the timestamps of the last frame, its own and as sent
+        self._pacer = pacer
+        self._rest: _Rest | None = None  # of the frame that is being sent
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Sends until the reader or the connection ends; raises ReaderClosed or ConnectionError."""
-        parameters = RTCRtpSendParameters(muxId=self._line.mid)
-        self._transport._register_rtp_sender(self, parameters)
-        reports = asyncio.create_task(self._report())
+        self._transport.hearers[self._ssrc] = self
+        self._reader.listen(self._send)
+        self._send()
         try:
-            while True:
-                await self._send(await self._reader.next())
+            await self._over
         finally:
-            reports.cancel()
-            self._transport._unregister_rtp_sender(self)
+            self._over.cancel()
+            del self._transport.hearers[self._ssrc]
             self._reader.close()
-            await self._say_goodbye()
+            self._say_goodbye()
 
-    async def _send(self, frame: RtpFrame) -> None:
-        if self._skipping:
-            self._skipping = False
-            self._resends.start_over(sum(map(len, frame.payloads)))
-        timestamp, pause_s = self._timing(frame)
-        for start in range(0, len(frame.payloads), BURST_PACKETS):
-            if start:
-                await asyncio.sleep(pause_s)
+    def _send(self) -> None:
+        """Sends what the reader has, up to where a pause is due; what goes wrong is `run`'s to raise."""
+        if self._rest is not None or self._over.done():
+            return
+        try:
+            while self._rest is None and (frame := self._reader.take()) is not None:
                 if self._skipping:
-                    return
-            payloads = frame.payloads[start : start + BURST_PACKETS]
-            self._send_burst(payloads, timestamp, ends=start + BURST_PACKETS >= len(frame.payloads))
+                    self._skipping = False
+                    self._resends.start_over(sum(map(len, frame.payloads)))
+                timestamp, pause_s = self._timing(frame)
+                self._send_from(_Rest(frame.payloads, 0, timestamp, pause_s))
+        except Exception as exc:
+            self._over.set_exception(exc)
+
+    def _go_on(self) -> None:
+        """After a pause."""
+        rest, self._rest = self._rest, None
+        if rest is None or self._over.done():
+            return
+        try:
+            if not self._skipping:
+                self._send_from(rest)
+        except Exception as exc:
+            self._over.set_exception(exc)
+        self._send()
+
+    def _send_from(self, rest: "_Rest") -> None:
+        end = rest.start + BURST_PACKETS
+        ends = end >= len(rest.payloads)
+        self._send_burst(rest.payloads[rest.start : end], rest.timestamp, ends=ends)
+        if not ends:
+            self._rest = rest._replace(start=end)
+            self._pacer.after(rest.pause_s, self._go_on)
 
     def _send_burst(self, payloads: Sequence[bytes], timestamp: int, *, ends: bool) -> None:
         """`ends`: the frame."""
-        payload_type, last = self._line.codec.payloadType, len(payloads) - 1 if ends else -1
-        assert payload_type is not None
-        packets = []
-        for index, (payload, extension) in enumerate(
-            zip(payloads, self._header_extensions(payloads), strict=True)
-        ):
-            marker, sequence = index == last, self._sequence
-            self._sequence = (sequence + 1) & 0xFFFF
-            self._resends.sent(sequence, timestamp, marker, payload)
-            header = _HEADER.pack(self._first, marker << 7 | payload_type, sequence, timestamp, self._ssrc)
-            packets.append(header + extension + payload)
-            self._octets += len(payload)
+        sizes = [len(payload) for payload in payloads]
+        extensions = self._header_extensions(sizes)
+        sequence, kind, packets = self._sequence, self._payload_type, []
+        last = len(payloads) - 1 if ends else -1
+        for index, payload in enumerate(payloads):
+            marked = kind | (index == last) << 7
+            number = sequence + index & 0xFFFF
+            header = _HEADER.pack(self._first, marked, number, timestamp, self._ssrc)
+            packets.append(header + extensions[index] + payload)
+        if self._repairs:
+            self._resends.sent(sequence, timestamp, payloads, ends=ends)
+        self._sequence = sequence + len(packets) & 0xFFFF
+        self._octets += sum(sizes)
         self._packets += len(packets)
         self._transport.send(packets)
 
@@ -142,22 +182,18 @@ class RtpSender:
         """Sends so many bytes of what was sent last once more, to see whether the network carries them."""
         self._transport.send(self._again(self._resends.latest(size)))
 
-    def _header_extensions(self, payloads: Sequence[bytes]) -> list[bytes]:
-        """Of packets that are sent now, which the path takes note of."""
-        now_s, sizes = time.monotonic(), [_HEADER.size + len(payload) for payload in payloads]
-        if not self._extensions.numbered:
-            self._path.count(sum(sizes), now_s)
-            return (
-                self._extensions.of(sizes, now_s, self._path.hold_s)
-                if self._extensions
-                else [b""] * len(sizes)
-            )
-        return self._extensions.of(self._path.sent(sizes, now_s), now_s, self._path.hold_s)
+    def _header_extensions(self, sizes: Sequence[int]) -> Sequence[bytes]:
+        """Of packets with so many bytes of payload that are sent now, which the path takes note of."""
+        now_s, path, extensions = time.monotonic(), self._path, self._extensions
+        if extensions.numbered:
+            return extensions.of(path.sent(sizes, now_s), now_s, path.hold_s)
+        path.count(sum(sizes), now_s)
+        return extensions.of(sizes, now_s, path.hold_s)
 
-    async def _handle_rtcp_packet(self, packet: AnyRtcpPacket) -> None:
+    def hear(self, packet: AnyRtcpPacket) -> None:
         match packet:
             case RtcpRtpfbPacket(fmt=fmt, lost=lost) if fmt == RTCP_RTPFB_NACK:
-                await self._on_lost(lost)
+                self._on_lost(lost)
             case RtcpPsfbPacket(fmt=fmt) if fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
                 self._reader.ask_keyframe()
             case RtcpPsfbPacket(fmt=fmt, fci=fci) if fmt == RTCP_PSFB_APP:
@@ -178,7 +214,7 @@ class RtpSender:
             self._path.reported_loss(report.fraction_lost / 256, time.monotonic())
             self._on_feedback()
 
-    async def _on_lost(self, sequences: Iterable[int]) -> None:
+    def _on_lost(self, sequences: Iterable[int]) -> None:
         if self._skipping:
             return
         try:
@@ -190,12 +226,13 @@ class RtpSender:
         with contextlib.suppress(ConnectionError):  # the sending of frames finds out as well
             self._transport.send(self._again(again))
 
-    def _again(self, packets: Sequence[Sent]) -> Iterator[bytes]:
+    def _again(self, packets: Sequence[Sent]) -> list[bytes]:
         codec, ssrc = self._line.codec, self._ssrc
         if self._line.rtx is not None:  # RFC 4588: a stream of its own, the lost number in front
             codec, ssrc = self._line.rtx, self._sources.rtx_ssrc
         assert codec.payloadType is not None
-        extensions = self._header_extensions([sent.payload for sent in packets])
+        extensions = self._header_extensions([len(sent.payload) for sent in packets])
+        again = []
         for sent, extension in zip(packets, extensions, strict=True):
             sequence, front = sent.sequence, b""
             if self._line.rtx is not None:
@@ -203,16 +240,11 @@ class RtpSender:
                 self._rtx_sequence = (sequence + 1) & 0xFFFF
             marker = sent.marker << 7 | codec.payloadType
             header = _HEADER.pack(self._first, marker, sequence, sent.timestamp, ssrc)
-            yield header + extension + front + sent.payload
+            again.append(header + extension + front + sent.payload)
+        return again
 
-    async def _report(self) -> None:
-        """Sender reports that put this line's clock beside the wall clock, for lip sync (RFC 3550, 6.4.1)."""
-        while True:
-            await asyncio.sleep(0.5 + random.random())
-            with contextlib.suppress(ConnectionError):  # the sending of frames finds out as well
-                await self._transport._send_rtp(self._report_now())
-
-    def _report_now(self) -> bytes:
+    def report(self) -> bytes:
+        """Puts this line's clock beside the wall clock, for lip sync (RFC 3550, 6.4.1)."""
         # Every line's timestamps are of CLOCK_MONOTONIC, so "now" is the same moment on all of them.
         now_s = time.time()
         timestamp = self._timestamp_origin + int(time.monotonic() * self._line.clock_hz)
@@ -225,14 +257,13 @@ class RtpSender:
                 octet_count=self._octets & 0xFFFFFFFF,
             ),
         )
-        name = RtcpSourceInfo(ssrc=self._ssrc, items=[(_CNAME, self._sources.cname.encode())])
-        return bytes(report) + bytes(RtcpSdesPacket(chunks=[name]))
+        return bytes(report) + self._name
 
-    async def _say_goodbye(self) -> None:
+    def _say_goodbye(self) -> None:
         """Tells the viewer that the line is over, so that it waits for nothing more (RFC 3550, 6.6)."""
         sources = [self._ssrc] if self._line.rtx is None else [self._ssrc, self._sources.rtx_ssrc]
         with contextlib.suppress(ConnectionError):
-            await self._transport._send_rtp(self._report_now() + bytes(RtcpByePacket(sources=sources)))
+            self._transport.send_report(self.report() + bytes(RtcpByePacket(sources=sources)))
 
 
 def _ntp(unix_s: float) -> int:

@@ -52,7 +52,7 @@ async def test_a_reader_starts_at_a_keyframe_it_asked_for():
     reader = encoder.fanout.join()
     assert encoder.asked == 1
     encoder.send(Frame(1), Frame(2), Frame(3, keyframe=True), Frame(4))
-    assert [(await reader.next()).number for _ in range(2)] == [3, 4]
+    assert [reader.take().number for _ in range(2)] == [3, 4]
     assert encoder.lost == 0
     assert encoder.asked == 3  # again while it waits: a request can get lost with its worker
 
@@ -63,9 +63,9 @@ async def test_a_slow_reader_skips_to_the_next_keyframe_while_another_sees_all()
     seen = []
     for number in range(12):
         encoder.send(Frame(number, keyframe=number in (0, 9)))
-        seen.append((await quick.next()).number)
+        seen.append(quick.take().number)
     assert seen == list(range(12))
-    assert [(await slow.next()).number for _ in range(3)] == [9, 10, 11]
+    assert [slow.take().number for _ in range(3)] == [9, 10, 11]
     assert encoder.lost == 9  # 0, 1 and 2 with the ring, then all up to the keyframe
     assert encoder.asked > 2  # both joined, the slow one again
 
@@ -119,15 +119,27 @@ async def test_what_all_lose_together_costs_one_keyframe():
         assert encoder.asked == before + 1
 
 
-async def test_a_reader_waits_for_each_packet():
+async def test_a_reader_is_told_of_each_packet_and_of_the_end():
     encoder = Encoder(capacity=2)
-    reader = encoder.fanout.join()
+    reader, taken = encoder.fanout.join(), []
+    reader.on_ready = lambda: taken.append(reader.take())
     for number in range(3):
-        waiting = asyncio.create_task(reader.next())
-        await asyncio.sleep(0)
-        assert not waiting.done()
+        assert reader.take() is None
         encoder.send(Frame(number, keyframe=True))
-        assert (await waiting).number == number
+    assert [frame.number for frame in taken] == [0, 1, 2]
+    reader.on_ready = lambda: taken.append("over")
+    encoder.fanout.close()
+    assert taken[3:] == ["over"]
+
+
+async def test_who_leaves_when_told_costs_no_other_a_packet():
+    encoder = Encoder(capacity=2)
+    readers = [encoder.fanout.join() for _ in range(5)]
+    for reader in readers[::2]:
+        reader.on_ready = reader.close
+    encoder.send(Frame(0, keyframe=True))
+    assert [reader.take().number for reader in readers[1::2]] == [0, 0]
+    assert len(encoder.fanout) == 2
 
 
 async def test_a_full_ring_is_lost_to_the_next_packet_and_counted():
@@ -141,7 +153,7 @@ async def test_a_full_ring_is_lost_to_the_next_packet_and_counted():
     assert encoder.lost == 2 + 3
     encoder.send(Frame(5, keyframe=True))
     assert encoder.lost == 5
-    assert (await reader.next()).number == 5
+    assert reader.take().number == 5
 
 
 async def test_a_closed_reader_gives_nothing_more():
@@ -150,20 +162,18 @@ async def test_a_closed_reader_gives_nothing_more():
     encoder.send(Frame(0, keyframe=True))
     reader.close()
     with pytest.raises(ReaderClosed):
-        await reader.next()
+        reader.take()
     assert encoder.readers == [1, 0]
 
 
-async def test_closing_ends_waiting_readers_and_those_to_come():
+async def test_closing_ends_readers_and_those_to_come():
     encoder = Encoder(capacity=2)
     reader = encoder.fanout.join()
-    waiting = asyncio.create_task(reader.next())
-    await asyncio.sleep(0)
     encoder.fanout.close()
     with pytest.raises(ReaderClosed):
-        await waiting
+        reader.take()
     with pytest.raises(ReaderClosed):
-        await encoder.fanout.join().next()
+        encoder.fanout.join().take()
     assert encoder.readers == [1, 0]
     assert len(encoder.fanout) == 0
 

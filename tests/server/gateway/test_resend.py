@@ -20,7 +20,7 @@ PAYLOAD = bytes(1000)
 def sent(count: int, first: int = 0) -> Resends:
     resends = Resends()
     for number in range(first, first + count):
-        resends.sent(number & 0xFFFF, timestamp=0, marker=False, payload=PAYLOAD)
+        resends.sent(number & 0xFFFF, timestamp=0, payloads=[PAYLOAD], ends=False)
     return resends
 
 
@@ -47,7 +47,7 @@ def test_resends_stay_within_their_share_of_what_is_sent():
     resends, number, again = sent(0), 0, 0
     while number < 10_000:
         for _ in range(10):
-            resends.sent(number, timestamp=0, marker=False, payload=PAYLOAD)
+            resends.sent(number, timestamp=0, payloads=[PAYLOAD], ends=False)
             number += 1
         try:
             again += len(resends.lost(range(number - 4, number), number / 100))
@@ -60,7 +60,7 @@ def test_resends_stay_within_their_share_of_what_is_sent():
 def test_a_fifth_lost_is_repaired_for_ever():
     resends = sent(0)
     for number in range(20_000):
-        resends.sent(number & 0xFFFF, timestamp=0, marker=False, payload=PAYLOAD)
+        resends.sent(number & 0xFFFF, timestamp=0, payloads=[PAYLOAD], ends=False)
         if number % 5 == 0:
             assert resends.lost([number & 0xFFFF], number / 400)
 
