@@ -25,6 +25,8 @@ from av.video.codeccontext import VideoCodecContext
 from loadtest.hls_viewer import HlsViewer
 from loadtest.http import ServerError, base_url, request, stream_state
 from loadtest.numbered_source import Luma, NumberedSource, OnSent, Way, read
+from loadtest.srt import LATENCY_MS, Srt
+from loadtest.srt import ffmpeg as ffmpeg_with_srt
 from loadtest.swarm import is_loopback, sleep_until
 from loadtest.viewer import Viewer, stay_on_loopback
 from loadtest.viewers import Spread
@@ -78,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", dest="ways_out", default=",".join(WAYS_OUT), metavar="WAYS", help="of " + ", ".join(WAYS_OUT)
     )
     parser.add_argument(
-        "--port", type=int, default=5600, help="where the service gets udp, rtmp and rtsp (default 5600)"
+        "--port", type=int, default=5600, help="where the service gets udp, srt, rtmp and rtsp (default 5600)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -90,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
         if not 0 < getattr(args, name) <= most:
             raise ValueError(f"--{name} {getattr(args, name)}: must be above 0, at most {most}")
     ways_in = cast(list[WayIn], _ways("in", args.ways_in, WAYS_IN))
+    if "srt" in ways_in:
+        ffmpeg_with_srt()  # before anything is measured
     ways_out = cast(list[WayOut], _ways("out", args.ways_out, WAYS_OUT))
     if is_loopback(base):
         stay_on_loopback()
@@ -118,6 +122,11 @@ def _way(
     match way_in:
         case "udp":
             return partial(Udp, host, port), lambda source: f"udp://{netloc}"
+        case "srt":
+            keys = f"streamid={key}&passphrase={key}"
+            url = f"srt://{netloc}?mode=listener&{keys}&latency={LATENCY_MS}"
+            there = f"srt://{target}?mode=caller&{keys}&latency={LATENCY_MS * 1000}"  # ffmpeg's microseconds
+            return partial(Srt, there), lambda source: url
         case "rtmp" | "rtsp":
             path = f"live/{key}"
             url = f"{way_in}://{netloc}/{path}?listen=1"

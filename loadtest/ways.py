@@ -12,31 +12,13 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from loadtest.numbered_source import OnSent
+from loadtest.pieces import Pieces, transport_stream
 
-WayIn = Literal["udp", "rtmp", "rtsp", "hls", "whip"]
+WayIn = Literal["udp", "srt", "rtmp", "rtsp", "hls", "whip"]
 WAYS_IN: tuple[WayIn, ...] = get_args(WayIn)
 
 _DATAGRAM_BYTES = 7 * 188
 _LISTED = 4  # segments
-
-
-class _Pieces:
-    """What a muxer writes, until it is taken."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def write(self, data: bytes) -> int:
-        self._data += data
-        return len(data)
-
-    def take(self) -> bytes:
-        data, self._data = bytes(self._data), bytearray()
-        return data
-
-
-def _transport_stream(pieces: _Pieces, **options: str) -> OutputContainer:
-    return av.open(pieces, "w", format="mpegts", options={"flush_packets": "1", **options})
 
 
 class Udp:
@@ -45,11 +27,11 @@ class Udp:
     def __init__(self, host: str, port: int, on_sent: OnSent) -> None:
         self._where = host, port
         self._on_sent = on_sent
-        self._pieces = _Pieces()
+        self._pieces = Pieces()
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
 
     def open(self) -> OutputContainer:
-        return _transport_stream(self._pieces)
+        return transport_stream(self._pieces)
 
     def send(self, container: OutputContainer, packet: "Packet[VideoStream]", number: int) -> None:
         container.mux_one(packet)
@@ -88,7 +70,7 @@ class HlsOrigin:
     def __init__(self, host: str, fps: int, on_sent: OnSent) -> None:
         self._fps = fps
         self._on_sent = on_sent
-        self._pieces = _Pieces()
+        self._pieces = Pieces()
         self._lock = threading.Lock()
         self._segments: deque[tuple[int, float, bytes, list[int]]] = deque(maxlen=_LISTED + 2)
         self._growing, self._numbers = b"", list[int]()
@@ -115,7 +97,7 @@ class HlsOrigin:
         self.port = self._server.server_address[1]
 
     def open(self) -> OutputContainer:
-        return _transport_stream(self._pieces, mpegts_flags="+pat_pmt_at_frames")
+        return transport_stream(self._pieces, mpegts_flags="+pat_pmt_at_frames")
 
     def send(self, container: OutputContainer, packet: "Packet[VideoStream]", number: int) -> None:
         container.mux_one(packet)

@@ -37,6 +37,8 @@ class Sources(Table):
         for name in schemes:
             if name not in SCHEMES:
                 raise ValueError(f"{name!r} must be one of {', '.join(SCHEMES)}")
+            if SCHEMES[name].reader == "device":
+                raise ValueError(f"{name!r} is for streams of the settings file alone")
         return schemes
 
     @field_validator("hosts")

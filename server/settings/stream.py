@@ -21,6 +21,7 @@ from server.wire.messages import (
 from server.wire.source_policy import SourcePolicy
 from server.wire.srt import srt_address
 from server.wire.urls import SCHEMES, find_scheme, mask_target, publish_address, scheme
+from server.wire.v4l2 import parse_v4l2
 
 DEFAULT_MODEL = "awsrn-live-x2"
 
@@ -189,8 +190,11 @@ def _known_scheme(source: str) -> str:
     if find_scheme(source).reader == "network" and not urlsplit(source).netloc:
         raise ValueError("must name a host")
     publish_address(source)
-    if scheme(source) == "srt":
-        srt_address(source)
+    match scheme(source):
+        case "srt":
+            srt_address(source)
+        case "v4l2":
+            parse_v4l2(source)
     return source
 
 

@@ -35,6 +35,8 @@ def check_text(source: str, policy: SourcePolicy) -> None:
         case "file":
             if not _lies_in(os.path.abspath(file_path(source)), policy.folders):
                 raise ValueError("it must lie in one of sources.folders")
+        case "device":
+            raise ValueError("devices of this machine are for the settings file alone")
         case "network":
             _check_network(source, policy)
 

@@ -15,7 +15,7 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*):")
 class Scheme:
     """`reader` names what opens it (`server.worker.ingest.open`)."""
 
-    reader: Literal["file", "demo", "synthetic", "network", "whip", "stdin"]
+    reader: Literal["file", "demo", "synthetic", "network", "whip", "stdin", "device"]
 
 
 # The one table: the settings refuse what is not in it, and a new scheme of libav's is a line here.
@@ -32,6 +32,7 @@ SCHEMES = {
     "stdin": Scheme(reader="stdin"),
     "synthetic": Scheme(reader="synthetic"),
     "demo": Scheme(reader="demo"),
+    "v4l2": Scheme(reader="device"),
     "file": Scheme(reader="file"),
 }
 

@@ -75,7 +75,7 @@ def test_what_is_printed_has_a_line_for_each_pair():
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (["--in", "udp,srt"], "--in udp,srt: 'srt' must be one of udp, rtmp, rtsp, hls, whip"),
+        (["--in", "udp,rist"], "--in udp,rist: 'rist' must be one of udp, srt, rtmp, rtsp, hls, whip"),
         (["--out", ""], "--out : '' must be one of whep, hls"),
     ],
 )

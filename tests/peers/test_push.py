@@ -6,14 +6,18 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from server.worker.ingest.synthetic import read_frame_number
+from tests.conftest import missing_peer
 from tests.peers.service import FOR_PEERS, Service, running, until
 from tests.peers.test_aiortc import loopback, watch  # noqa: F401
+from tests.peers.test_publishers import Spawn
 from tests.ports import free_port
 
 SOURCE = "synthetic:?size=160x90&fps=12"
@@ -124,6 +128,39 @@ def test_ffmpeg_takes_it_as_a_server_and_is_waited_for(
         until(lambda: pushed(pushing, "early")["restarts"] > 1, "the listener has gone")
     picture = probed(program, "-count_frames", str(file))
     assert int(picture["nb_read_frames"]) >= 25
+
+
+def test_an_rtsp_server_takes_it_goes_and_comes_back(pushing: Service, spawn: Spawn, tmp_path: Path) -> None:
+    """One that is independent of us, as MediaMTX is: GStreamer's."""
+    python, script = "/usr/bin/python3", str(Path(__file__).parent / "gst_rtsp_server.py")
+    known = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    if not Path(python).exists() or subprocess.run([python, "-c", known], capture_output=True).returncode:
+        missing_peer("GStreamer's RTSP server", "apt-get install python3-gi gir1.2-gst-rtsp-server-1.0")
+    address = f"rtsp://127.0.0.1:{PORTS['rtsp']}/cam"
+    with pushing.stream("nvr", SOURCE, push=[address]):
+        until(lambda: "refused" in pushed(pushing, "nvr")["reason"], "nobody is there yet")
+        for file in (tmp_path / "first", tmp_path / "second"):
+            server = spawn(python, script, str(PORTS["rtsp"]), file)
+            until(lambda f=file: len(numbers_of(f)) > 12, "it has pictures")
+            assert numbers_of(file) == sorted(numbers_of(file))
+            server.kill()
+            server.wait()
+            until(lambda: not pushed(pushing, "nvr")["connected"], "it has gone")
+
+
+def numbers_of(file: Path) -> list[int]:
+    """Of the pictures in a file of H.264 that somebody may yet write to."""
+    if not file.exists() or not file.stat().st_size:
+        return []
+    with suppress(av.FFmpegError), av.open(file, format="h264") as container:
+        numbers = []
+        with suppress(av.FFmpegError):
+            for picture in container.decode(video=0):
+                assert (picture.width, picture.height) == (320, 180)
+                numbers.append(read_frame_number(picture.to_ndarray(format="gray"), scale=2))
+        assert None not in numbers[:-1]  # the last may not be whole
+        return numbers[:-1]
+    return []
 
 
 def test_mpeg_ts_is_read_by_ffmpeg(pushing: Service, program: Callable[[str, str], str]) -> None:

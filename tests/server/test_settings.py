@@ -104,6 +104,9 @@ def test_the_reference_file_names_every_key_with_its_default():
             "[[streams]]\nid = 'a'\nsource = 'srt://h:1?transtype=file'",
             ["'transtype'", "one of mode, streamid"],
         ),
+        ("[[streams]]\nid='a'\nsource='v4l2:/etc/passwd'", ["'/etc/passwd' must be a device such as"]),
+        ("[[streams]]\nid='a'\nsource='v4l2:/dev/video0?fps=x'", ["v4l2 fps='x' must be like 30"]),
+        ("[sources]\nschemes=['v4l2']", ["'v4l2' is for streams of the settings file alone"]),
         ("[[streams]]\nid='a'\nsource='demo:'\n[[streams]]\nid='a'\nsource='demo:'", ["'a'", "once"]),
         (
             "[limits]\nmax_streams=1\n" + "[[streams]]\nid='%s'\nsource='demo:'\n" * 2 % ("a", "b"),

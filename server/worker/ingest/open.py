@@ -5,6 +5,8 @@ from pathlib import Path
 
 from server.wire.source_policy import SourcePolicy, check_text, file_path
 from server.wire.urls import find_scheme, publish_address
+from server.wire.v4l2 import parse_v4l2
+from server.worker.ingest.device import DeviceSource
 from server.worker.ingest.file import FileSource
 from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.network import NetworkSource
@@ -39,6 +41,8 @@ def open_source(
             return FileSource(DEMO_CLIP, policy=None, loop=True, max_size=max_size, stop=stop)
         case "synthetic":
             return SyntheticSource(parse_synthetic(url), stop=stop)
+        case "device":
+            return DeviceSource(parse_v4l2(url), max_size=max_size, timeout_s=timeout_s, stop=stop)
         case "network" if publish_address(url) is not None:
             assert inbox is not None, "only a gateway's worker has publishers"
             return PublishedSource(url, inbox, max_size=max_size, timeout_s=timeout_s, stop=stop)

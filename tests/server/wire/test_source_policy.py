@@ -34,6 +34,7 @@ def test_public_sources_are_allowed_from_the_start(source):
     ("source", "rule"),
     [
         ("/etc/passwd", "sources.schemes"),
+        ("v4l2:/dev/video0", "sources.schemes"),
         ("file:///etc/passwd", "sources.schemes"),
         ("udp://0.0.0.0:5000", "sources.schemes"),
         ("rtmp://0.0.0.0:1935/live/key?listen=1", "sources.listen_ports"),
