@@ -168,13 +168,6 @@ async def test_its_health_check_tells_a_service_from_none(image):
     assert await status(free) == 1
 
 
-def test_prometheus_scrapes_the_listener_that_compose_opens():
-    """Both use the host's network."""
-    targets = re.search(r"targets: \[(.*)\]", (ROOT / "deploy/prometheus/prometheus.yml").read_text())[1]
-    settings = tomllib.loads((ROOT / "deploy/compose.toml").read_text())
-    assert json.loads(targets) == settings["server"]["metrics_listener"]
-
-
 def test_the_image_has_the_hls_player_where_the_page_looks_for_it():
     (copy,) = (copy for copy in STAGES["build"].copies() if copy.stage == "page")
     asked = re.search(r'"/web/(vendor/\S+)"', (ROOT / PAGE / "hls.js").read_text())[1]
