@@ -4,7 +4,14 @@ BIN = $(VENV)/bin
 TENSORRT_VENV ?= .venv-tensorrt
 HLS = server/gateway/web/vendor/hls.mjs
 
-.PHONY: run test fuzz lint types web tensorrt-check gpu gpu-check
+DEPLOY_VENV ?= .venv-deploy
+# What builds images: docker or podman.
+DOCKER ?= docker
+TARGET ?= cpu
+IMAGE ?= livesr:local$(if $(filter-out cpu,$(TARGET)),-$(TARGET))
+SBOM ?= spdx-json
+
+.PHONY: run test fuzz lint types web tensorrt-check gpu gpu-check image sbom deploy-check
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt
@@ -63,6 +70,26 @@ $(TENSORRT_VENV)/.ready: tests/tensorrt/requirements.txt tests/tensorrt/front_en
 # Every frame graph through torch-tensorrt and NVIDIA's offline builder; needs no GPU.
 tensorrt-check: $(TENSORRT_VENV)/.ready
 	TENSORRT_CHECK=1 $(TENSORRT_VENV)/bin/python -m pytest -s tests/tensorrt
+
+# The image for machines without a GPU; TARGET=gpu for those with one.
+image:
+	$(DOCKER) build --target $(TARGET) -t $(IMAGE) \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+		--build-arg REVISION="$$(git rev-parse HEAD)" \
+		--build-arg CREATED="$$(git log -1 --format=%cI)" .
+
+$(DEPLOY_VENV)/.ready: tests/deploy/check/requirements.txt
+	$(PYTHON) -m venv $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/pip install -q -r $<
+	touch $@
+
+# What is in the image, by syft: SBOM=spdx-json, cyclonedx-json or syft-json.
+sbom: $(DEPLOY_VENV)/.ready
+	$(DEPLOY_VENV)/bin/syft scan $(notdir $(DOCKER)):$(IMAGE) -o $(SBOM)
+
+# Every file of deploy/ by the program that reads it, and with IMAGE_CHECK=1 the image, built and run.
+deploy-check: $(BIN)/.dev $(DEPLOY_VENV)/.ready
+	DEPLOY_CHECK=1 DEPLOY_VENV=$(abspath $(DEPLOY_VENV)) $(BIN)/pytest -s --durations=5 tests/deploy
 
 gpu:
 	@nvidia-smi -L >/dev/null 2>&1 || { echo "no NVIDIA GPU here: nvidia-smi shows none" >&2; exit 1; }

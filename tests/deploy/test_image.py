@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import importlib
 import json
+import os
 import re
 import sys
 import tomllib
@@ -40,13 +41,18 @@ class Stage:
     base: str
     instructions: list[tuple[str, str]] = field(default_factory=list)
 
+    def every(self) -> list[tuple[str, str]]:
+        """Its instructions, after those of the stage that it stands on."""
+        below = STAGES[self.base].every() if self.base in STAGES else []
+        return below + self.instructions
+
     def last(self, instruction: str) -> str:
         """The one that counts, of those that replace each other."""
-        return [arguments for name, arguments in self.instructions if name == instruction][-1]
+        return [arguments for name, arguments in self.every() if name == instruction][-1]
 
     def copies(self) -> list[Copy]:
         found = []
-        for name, arguments in self.instructions:
+        for name, arguments in self.every():
             if name == "COPY":
                 flags, paths = re.fullmatch(r"((?:--\S+ )*)(.*)", arguments).groups()
                 *sources, target = paths.split()
@@ -128,7 +134,8 @@ def test_without_a_target_the_image_is_the_one_for_the_cpu():
 @images
 def test_the_image_starts_the_service_with_the_demo(image):
     """Its entry point is a command that the project installs, which takes its arguments and its settings."""
-    (command,) = json.loads(image.last("ENTRYPOINT"))
+    init, end, command = json.loads(image.last("ENTRYPOINT"))
+    assert (init, end) == ("tini", "--"), "PID 1 reaps and passes signals on"
     module, _, function = PROJECT["project"]["scripts"][command].partition(":")
     assert callable(getattr(importlib.import_module(module), function))
     name, *words = json.loads(image.last("CMD"))
@@ -146,12 +153,12 @@ def test_the_image_starts_the_service_with_the_demo(image):
 async def test_its_health_check_tells_a_service_from_none(image):
     python, flag, code = json.loads(image.last("HEALTHCHECK").partition(" CMD ")[2])
     assert (python, flag) == ("python3", "-c")
-    port = str(Settings().server.port)
-    assert code.count(port) == 1
 
     async def status(at: str) -> int:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, flag, code.replace(port, at)), stderr=asyncio.subprocess.DEVNULL
+            *(sys.executable, flag, code),
+            env={**os.environ, "LIVESR_SERVER__PORT": at},
+            stderr=asyncio.subprocess.DEVNULL,
         )
         return await process.wait()
 
@@ -161,15 +168,8 @@ async def test_its_health_check_tells_a_service_from_none(image):
     assert await status(free) == 1
 
 
-def test_prometheus_scrapes_the_listener_that_compose_opens():
-    """Both use the host's network."""
-    targets = re.search(r"targets: \[(.*)\]", (ROOT / "deploy/prometheus/prometheus.yml").read_text())[1]
-    settings = tomllib.loads((ROOT / "deploy/compose.toml").read_text())
-    assert json.loads(targets) == settings["server"]["metrics_listener"]
-
-
 def test_the_image_has_the_hls_player_where_the_page_looks_for_it():
-    (copy,) = (copy for copy in COPIES if copy.stage == "page")
+    (copy,) = (copy for copy in STAGES["build"].copies() if copy.stage == "page")
     asked = re.search(r'"/web/(vendor/\S+)"', (ROOT / PAGE / "hls.js").read_text())[1]
     assert copy.target == f"{PAGE}/{asked}"
     (source,) = copy.sources
@@ -179,14 +179,29 @@ def test_the_image_has_the_hls_player_where_the_page_looks_for_it():
 
 @images
 def test_the_image_runs_the_service_as_a_user_that_it_has(image):
-    made = [re.search(r"useradd --uid (\d+)", text) for name, text in image.instructions if name == "RUN"]
+    made = [re.search(r"useradd --uid (\d+)", text) for name, text in image.every() if name == "RUN"]
     assert image.last("USER") in [found[1] for found in made if found]
 
 
-def test_the_gpu_image_keeps_its_engines_in_a_volume_of_its_user():
-    gpu = STAGES["gpu"]
-    volume = gpu.last("VOLUME")
-    artifacts = re.search(r"LIVESR_ARTIFACTS=(\S+)", gpu.last("ENV"))[1]
-    assert PurePosixPath(artifacts).parent == PurePosixPath(volume)
-    assert re.search(rf"install .*--owner=livesr .*{volume}(\s|$)", gpu.last("RUN"))
+@images
+def test_what_the_image_writes_it_writes_into_volumes_of_its_user(image):
+    """Its root is read-only."""
+    volumes = json.loads(image.last("VOLUME"))
+    environment = " ".join(text for name, text in image.every() if name == "ENV")
+    artifacts = re.search(r"LIVESR_ARTIFACTS=(\S+)", environment)[1]
+    made = next(text for name, text in image.every() if name == "RUN" and "--owner=livesr" in text)
+    assert {str(PurePosixPath(artifacts).parent), "/var/lib/livesr"} == set(volumes)
+    assert all(re.search(rf"--owner=livesr .*{volume}(\s|$)", made) for volume in volumes)
+
+
+def test_compose_keeps_engines_where_the_gpu_image_builds_them():
+    (volume, _) = json.loads(STAGES["gpu"].last("VOLUME"))
     assert f"artifacts:{volume}\n" in (ROOT / "deploy/compose.yaml").read_text()
+
+
+def test_base_images_are_named_by_their_digests():
+    arguments = re.findall(r"(?m)^ARG (\w+)=(\S+)$", (ROOT / "Dockerfile").read_text().partition("\nFROM")[0])
+    assert {stage.base for stage in STAGES.values()} - set(STAGES) == {
+        f"${{{name}}}" for name, _ in arguments
+    }
+    assert all(re.fullmatch(r"docker\.io/\S+:\S+@sha256:[0-9a-f]{64}", value) for _, value in arguments)

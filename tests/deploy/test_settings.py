@@ -30,9 +30,11 @@ def test_as_it_stands_it_is_the_defaults():
 
 
 def test_compose_and_prometheus_mean_the_same_listener():
-    listener = load(ROOT / "deploy" / "compose.toml").server.metrics_listener
+    listener = load(ROOT / "deploy/compose/livesr.toml").server.metrics_listener
     assert f'targets: ["{listener}"]' in (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text()
-    assert "./compose.toml:/etc/livesr/livesr.toml:ro" in (ROOT / "deploy" / "compose.yaml").read_text()
+    assert (
+        "./compose/livesr.toml:/etc/livesr/livesr.toml:ro" in (ROOT / "deploy" / "compose.yaml").read_text()
+    )
 
 
 def keys_of(model: type[BaseModel]) -> set[str]:

@@ -102,7 +102,7 @@ def test_what_is_deployed_scrapes_a_service_that_asks_for_tokens(
     how: str,
 ) -> None:
     there = f"127.0.0.1:{free_port()}"
-    listener = tomllib.loads((DEPLOY / "compose.toml").read_text())["server"]["metrics_listener"]
+    listener = tomllib.loads((DEPLOY / "compose/livesr.toml").read_text())["server"]["metrics_listener"]
     for name in ("alerts.yml", "rules.yml"):
         (tmp_path / name).write_bytes((DEPLOY / "prometheus" / name).read_bytes())
     (tmp_path / "token").write_text(ADMIN + "\n")
