@@ -82,10 +82,10 @@ def create_app(
     refusals = Refusals(metrics.count_refusal)
     events = Events(settings.limits, refusals)
     doors = Doors(settings.limits, refusals)
-    archive = dvr = None
+    archive = index = None
     if settings.recording.folder is not None:
         archive = Archive(settings.recording)
-        dvr = Dvr(Index(archive), settings.hls)
+        index = Index(archive)
         metrics.watch_disk(lambda: archive.free_bytes, settings.recording.free_bytes)
     streams = Streams(settings, placement, doors, metrics, events, capacity, archive)
     strangers = Strangers(settings, streams, kept)
@@ -135,12 +135,12 @@ def create_app(
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard))
     app.include_router(snapshots.router(streams, guard))
-    app.include_router(recordings.router(archive, guard))
+    app.include_router(recordings.router(archive, index, guard))
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(viewers.router(sessions, guard))
     app.include_router(whip.router(publishers, settings, guard))
-    app.include_router(hls.router(streams, dvr, guard))
+    app.include_router(hls.router(streams, Dvr(index, settings.hls) if index else None, guard))
     app.include_router(log_level.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))

@@ -163,6 +163,12 @@ class RecordingGrows(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class RecordingChanges(GatewayError):
+    """The recordings of that time have formats that one file can't have."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class InvalidOffer(GatewayError):
     """What came as an offer is no SDP, or one that can't be answered."""
 

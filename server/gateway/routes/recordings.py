@@ -1,24 +1,29 @@
 """`/api/recordings`: what has been recorded, to be listed, fetched and deleted."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from server.gateway.auth.guard import Guard
 from server.gateway.auth.scopes import Caller
 from server.gateway.errors import (
     Forbidden,
+    InvalidRequest,
+    RecordingChanges,
     RecordingGrows,
     RecordingNotFound,
     Unauthorized,
     responses,
 )
 from server.gateway.record.archive import Archive, RecordedFile
+from server.gateway.record.cut import FormatChanges, cut
+from server.gateway.record.index import Index
+from server.gateway.routes.moments import span
 from server.settings import STREAM_ID
 
 
@@ -32,7 +37,7 @@ class RecordingView(BaseModel):
     url: str
 
 
-def router(archive: Archive | None, guard: Guard) -> APIRouter:
+def router(archive: Archive | None, index: Index | None, guard: Guard) -> APIRouter:
     routes = APIRouter(
         prefix="/api/recordings", tags=["Recordings"], responses=responses(Unauthorized, Forbidden)
     )
@@ -47,6 +52,39 @@ def router(archive: Archive | None, guard: Guard) -> APIRouter:
             return []
         files = await asyncio.to_thread(archive.files, stream)
         return [_view(archive, file) for file in files if caller.may("view", file.stream)]
+
+    @routes.get(
+        "/{stream}.mp4",
+        response_class=StreamingResponse,
+        responses={
+            200: {"content": {"video/mp4": {}}},
+            **responses(RecordingNotFound, RecordingChanges, InvalidRequest),
+        },
+        dependencies=[Depends(guard.needs("view"))],
+    )
+    async def download_range(
+        stream: str,
+        from_: Annotated[str, Query(alias="from", description="RFC 3339, or seconds before now: -600")],
+        to: Annotated[str | None, Query(description="Likewise; left out, it is now")] = None,
+    ) -> StreamingResponse:
+        """What was recorded from one time to another as one MP4, of as many files as that lies in: from the
+        key frame before it to the one after it, as it was encoded. Where the stream was away, what came next
+        follows at once; where its format has changed, it has to be asked for in two."""
+        starts, ends = span(from_, to, datetime.now(UTC))
+        found = None
+        if index is not None:
+            try:
+                found = await asyncio.to_thread(cut, index, stream, starts, ends)
+            except FormatChanges as exc:
+                raise RecordingChanges(f"stream {stream!r}: {exc}; ask for what is before or after") from exc
+        if found is None:
+            raise RecordingNotFound(f"stream {stream!r} has no recording of that time")
+        name = f"{stream}-{found.starts:%Y%m%dT%H%M%SZ}.mp4"
+        headers = {
+            "Content-Length": str(found.size),
+            "Content-Disposition": f'attachment; filename="{name}"',
+        }
+        return StreamingResponse(found.chunks(), media_type="video/mp4", headers=headers)
 
     @routes.get(
         "/{stream}/{name}",
