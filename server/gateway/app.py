@@ -28,6 +28,7 @@ from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.record.dvr import Dvr
 from server.gateway.record.index import Index
+from server.gateway.record.uploader import Uploader
 from server.gateway.reload import Reloader
 from server.gateway.routes import api, health, hls, log_level, recordings, snapshots, viewers, whep, whip
 from server.gateway.routes import events as event_routes
@@ -82,10 +83,13 @@ def create_app(
     refusals = Refusals(metrics.count_refusal)
     events = Events(settings.limits, refusals)
     doors = Doors(settings.limits, refusals)
-    archive = index = None
+    archive = index = uploader = None
     if settings.recording.folder is not None:
         archive = Archive(settings.recording)
         index = Index(archive)
+        if archive.remote is not None:
+            upload = uploader = Uploader(archive, index, archive.remote)
+            metrics.watch_uploads(lambda: upload.state.waiting_bytes, lambda: bool(upload.state.reason))
         metrics.watch_disk(lambda: archive.free_bytes, settings.recording.free_bytes)
     streams = Streams(settings, placement, doors, metrics, events, capacity, archive)
     strangers = Strangers(settings, streams, kept)
@@ -99,6 +103,8 @@ def create_app(
         for stream in settings.streams:
             streams.create(stream)
         strangers.restore()
+        if uploader is not None:
+            uploader.start()
         tasks = [asyncio.create_task(streams.govern(Room(IdleCores())))]
         tasks.append(asyncio.create_task(sessions.measure()))
         if capacity is not None:
@@ -111,6 +117,8 @@ def create_app(
                 task.cancel()
             await asyncio.wait(tasks)
             await streams.close()
+            if uploader is not None:
+                await asyncio.to_thread(uploader.close)
             await asyncio.gather(sessions.end(), publishers.end())
             network.close()
             await placement.close()
@@ -135,7 +143,7 @@ def create_app(
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard))
     app.include_router(snapshots.router(streams, guard))
-    app.include_router(recordings.router(archive, index, guard))
+    app.include_router(recordings.router(archive, index, uploader, guard))
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(viewers.router(sessions, guard))

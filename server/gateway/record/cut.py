@@ -6,7 +6,8 @@ from datetime import datetime
 
 from server.gateway.mp4 import reading
 from server.gateway.mp4.moving import Mover
-from server.gateway.record.index import Index, Indexed, Run
+from server.gateway.record.file import Run
+from server.gateway.record.index import Index, Indexed
 from server.wire.messages import VIDEO_CLOCK_HZ
 
 _CHUNK_BYTES = 1 << 18
@@ -27,7 +28,8 @@ class Cut:
     """From the last key frame before the time to the first one after it. Where the stream was away there is
     no gap: what follows comes at once."""
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, index: Index, parts: Sequence[_Part]) -> None:
+        self._index = index
         self._parts = parts
         self._mover = Mover(parts[0].indexed.init)
         ticks = sum(part.runs[-1].ends - part.runs[0].starts for part in parts)
@@ -43,7 +45,7 @@ class Cut:
             if not part.follows:
                 moved_ticks = ends - part.runs[0].starts
             last = part.runs[-1]
-            with part.indexed.file.path.open("rb") as file:
+            with self._index.open(part.indexed.file) as file:
                 for placed in reading.fragments(file, part.runs[0].offset):
                     if placed.offset >= last.offset + last.size:
                         break
@@ -76,4 +78,4 @@ def cut(index: Index, stream: str, starts: datetime, ends: datetime) -> Cut | No
             at = indexed.moment(runs[0].starts).isoformat(timespec="seconds")
             raise FormatChanges(f"the picture's size, its codec or the sound change at {at}")
         parts.append(_Part(indexed=indexed, runs=runs, follows=indexed.follows(before)))
-    return Cut(parts) if parts else None
+    return Cut(index, parts) if parts else None
