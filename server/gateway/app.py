@@ -28,6 +28,7 @@ from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.record.dvr import Dvr
 from server.gateway.record.index import Index
+from server.gateway.record.uploader import Uploader
 from server.gateway.reload import Reloader
 from server.gateway.routes import api, health, hls, log_level, recordings, snapshots, viewers, whep, whip
 from server.gateway.routes import events as event_routes
@@ -87,10 +88,13 @@ def create_app(
     refusals = Refusals(metrics.count_refusal)
     events = Events(settings.limits, refusals)
     doors = Doors(settings.limits, refusals)
-    archive = dvr = None
+    archive = index = uploader = None
     if settings.recording.folder is not None:
         archive = Archive(settings.recording)
-        dvr = Dvr(Index(archive), settings.hls)
+        index = Index(archive)
+        if archive.remote is not None:
+            upload = uploader = Uploader(archive, index, archive.remote)
+            metrics.watch_uploads(lambda: upload.state.waiting_bytes, lambda: bool(upload.state.reason))
         metrics.watch_disk(lambda: archive.free_bytes, settings.recording.free_bytes)
     tracing = _tracing(settings.tracing)
     streams = Streams(settings, placement, doors, metrics, events, capacity, archive, tracing)
@@ -105,6 +109,8 @@ def create_app(
         for stream in settings.streams:
             streams.create(stream)
         strangers.restore()
+        if uploader is not None:
+            uploader.start()
         tasks = [asyncio.create_task(streams.govern(Room(IdleCores())))]
         tasks.append(asyncio.create_task(sessions.measure()))
         if capacity is not None:
@@ -117,6 +123,8 @@ def create_app(
                 task.cancel()
             await asyncio.wait(tasks)
             await streams.close()
+            if uploader is not None:
+                await asyncio.to_thread(uploader.close)
             await asyncio.gather(sessions.end(), publishers.end())
             network.close()
             await placement.close()
@@ -144,12 +152,12 @@ def create_app(
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard))
     app.include_router(snapshots.router(streams, guard))
-    app.include_router(recordings.router(archive, guard))
+    app.include_router(recordings.router(archive, index, uploader, guard))
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(viewers.router(sessions, guard))
     app.include_router(whip.router(publishers, settings, guard))
-    app.include_router(hls.router(streams, dvr, guard))
+    app.include_router(hls.router(streams, Dvr(index, settings.hls) if index else None, guard))
     app.include_router(log_level.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))

@@ -163,6 +163,18 @@ class RecordingGrows(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class RemoteFailed(GatewayError):
+    """Where the recording lies can't be reached, or doesn't do as told."""
+
+    status = HTTPStatus.BAD_GATEWAY
+
+
+class RecordingChanges(GatewayError):
+    """The recordings of that time have formats that one file can't have."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class InvalidOffer(GatewayError):
     """What came as an offer is no SDP, or one that can't be answered."""
 

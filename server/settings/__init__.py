@@ -70,11 +70,18 @@ class Hls(Table):
 
 class Recording(Table):
     folder: str | None = Field(default=None, min_length=1)  # None: nothing can be recorded
+    remote: str | None = Field(default=None, min_length=1)  # where finished files go, as fsspec addresses it
     file_s: float = Field(default=3600.0, ge=1, le=86_400)  # then another file begins
     file_bytes: int = Field(default=0, ge=0)  # then, too; 0: however large it gets
     keep_s: float = Field(default=0.0, ge=0)  # then a file is deleted; 0: never
     keep_bytes: int = Field(default=0, ge=0)  # of all streams; above, the oldest are deleted; 0: no limit
     free_bytes: int = Field(default=2 << 30, ge=0)  # of the disk, which recording leaves alone
+
+    @model_validator(mode="after")
+    def _from_a_folder(self) -> Self:
+        if self.remote is not None and self.folder is None:
+            raise ValueError("remote: needs folder, from which files go there")
+        return self
 
 
 class Push(Table):

@@ -167,6 +167,12 @@ class Metrics:
         floor = "What recordings leave of their disk"
         self._ask("recording_disk_floor_bytes", floor, lambda: floor_bytes)
 
+    def watch_uploads(self, waiting_bytes: Callable[[], int], failing: Callable[[], bool]) -> None:
+        """Of finished recordings to `recording.remote`."""
+        waiting = "Of finished recordings that wait to be sent to recording.remote"
+        self._ask("recording_upload_waiting_bytes", waiting, waiting_bytes)
+        self._ask("recording_upload_failing", "1 while none can be sent there", failing)
+
     def watch_gpus(self, slots: Callable[[], Sequence[SlotUse]]) -> None:
         """`slots` gives the same GPUs each time."""
         for place, use in enumerate(slots()):

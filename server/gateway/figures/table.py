@@ -43,6 +43,7 @@ def every_metric() -> Metrics:
     metrics = Metrics()
     metrics.watch_streams(lambda: 0)
     metrics.watch_disk(lambda: 0, 0)
+    metrics.watch_uploads(lambda: 0, lambda: False)
     nothing: Any = SimpleNamespace(usable_cores=0.0, costs={})
     metrics.watch_capacity(nothing, lambda: 0.0, lambda: 0.0)
     return metrics

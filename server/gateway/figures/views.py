@@ -121,6 +121,14 @@ class PushView(BaseModel):
     restarts: int
 
 
+class UploadState(BaseModel):
+    """Of the recordings of all streams to `recording.remote`."""
+
+    waiting: int = Field(description="Finished files that are still here")
+    waiting_bytes: int
+    reason: str = Field(description="Why none can be sent now")
+
+
 class RecordingState(BaseModel):
     on: bool
     since: datetime = Field(description="It has been so")

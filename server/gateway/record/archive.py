@@ -1,40 +1,30 @@
-"""The folder of recordings: what is in it, how long it stays, and how much of the disk is left alone."""
+"""The recordings there are: how long they stay, here or elsewhere, and how much of the disk is left alone."""
 
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
+from server.gateway.record.file import MOMENT, RecordedFile, moment_name, named_moment
+from server.gateway.record.remote import Remote
 from server.settings import STREAM_ID, Recording
 from server.wire.logs import get_logger
 
 log = get_logger(__name__)
 
 _STREAM = re.compile(STREAM_ID)
-_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z\.mp4")
-_TIME = "%Y%m%dT%H%M%S.%f"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedFile:
-    """A file of a stream. While it grows, it can be played as far as it goes."""
-
-    stream: str
-    name: str
-    path: Path
-    starts: datetime
-    ends: datetime
-    size: int
+_NAME = re.compile(rf"{MOMENT}\.mp4")
 
 
 class Archive:
     """Folders by stream, files by the moment of their first picture. For any thread."""
 
     def __init__(self, settings: Recording) -> None:
-        """`settings.folder` is set. Raises ValueError where it can't be made or written."""
+        """`settings.folder` is set. Raises ValueError where it can't be made or written, or
+        `remote` can't be understood."""
         assert settings.folder is not None
         self.settings = settings
         self._folder = Path(settings.folder)
@@ -44,56 +34,81 @@ class Archive:
                 pass
         except OSError as exc:
             raise ValueError(f"recording.folder={settings.folder!r}: {exc.strerror}") from exc
+        self.remote = Remote(settings.remote) if settings.remote is not None else None
         self._growing: set[Path] = set()
         self.free_bytes = shutil.disk_usage(self._folder).free  # of the disk, as last measured
 
     def files(self, stream: str | None = None) -> list[RecordedFile]:
         """The oldest first; of one stream, or of all."""
+        found = {(file.stream, file.name): file for file in self.local(stream)}
+        # In this order: a file is elsewhere before it is here no more.
+        for file in self.remote.files(stream) if self.remote is not None else ():
+            found.setdefault((file.stream, file.name), file)
+        return sorted(found.values(), key=lambda file: (file.starts, file.stream))
+
+    def local(self, stream: str | None = None) -> list[RecordedFile]:
+        """Those in the folder."""
         names = [stream] if stream is not None else [path.name for path in self._folder.iterdir()]
         # Whoever asks names the stream: it must be no way out of the folder.
         folders = [self._folder / name for name in names if _STREAM.fullmatch(name)]
-        found = [file for folder in folders if folder.is_dir() for file in _files(folder)]
-        return sorted(found, key=lambda file: (file.starts, file.stream))
+        return [file for folder in folders if folder.is_dir() for file in _files(folder)]
 
     def find(self, stream: str, name: str) -> RecordedFile | None:
         return next((file for file in self.files(stream) if file.name == name), None)
+
+    def path(self, file: RecordedFile) -> Path:
+        """Where it lies, or did before it went elsewhere."""
+        return self._folder / file.stream / file.name
+
+    def open(self, file: RecordedFile) -> BinaryIO:
+        """Wherever it is. Raises OSError."""
+        try:
+            return self.path(file).open("rb")
+        except FileNotFoundError:
+            if self.remote is None:
+                raise
+            return self.remote.open(file)
 
     def begin(self, stream: str, starts: datetime) -> Path:
         """The path of a new file, which isn't deleted until `finish`. Raises OSError."""
         folder = self._folder / stream
         folder.mkdir(exist_ok=True)
-        moment = starts.astimezone(UTC).strftime(_TIME)[:-3]  # milliseconds
-        path = folder / f"{moment}Z.mp4"
+        path = folder / f"{moment_name(starts)}.mp4"
         self._growing.add(path)
         return path
 
     def finish(self, path: Path) -> None:
         self._growing.discard(path)
 
-    def is_growing(self, path: Path) -> bool:
-        return path in self._growing
+    def is_growing(self, file: RecordedFile) -> bool:
+        return self.path(file) in self._growing
 
-    def make_room(self) -> None:
-        """Deletes what is older or more than is to be kept, the oldest first."""
+    def make_room(self, *, remote: bool = False) -> None:
+        """Deletes what is older or more than is to be kept, the oldest first: of what is in the folder, or
+        of what is elsewhere."""
         settings, files = self.settings, self.files()
         total = sum(file.size for file in files)
         oldest = datetime.now(UTC) - timedelta(seconds=settings.keep_s)
         for file in files:
             too_old = settings.keep_s and file.ends < oldest
             too_much = settings.keep_bytes and total > settings.keep_bytes
-            if not (too_old or too_much):
+            if not (too_old or too_much) or self.is_growing(file):
                 continue
-            if not self.is_growing(file.path) and self.delete(file):
+            # What is not ours to delete will be by who does.
+            if file.remote is not remote or self.delete(file):
                 total -= file.size
 
     def delete(self, file: RecordedFile) -> bool:
-        """Whether it is gone; the log says why not."""
+        """Whether it is gone; the log says why not. Blocks for long where it is elsewhere."""
         try:
-            file.path.unlink(missing_ok=True)
+            if file.remote and self.remote is not None:
+                self.remote.delete(file)
+            else:
+                self.path(file).unlink(missing_ok=True)
         except OSError as exc:
-            log.error("recording not deleted", stream=file.stream, file=str(file.path), reason=str(exc))
+            log.error("recording %s of stream %s can't be deleted: %s", file.name, file.stream, exc)
             return False
-        log.info("recording deleted", stream=file.stream, file=file.name)
+        log.info("recording %s of stream %s is deleted", file.name, file.stream)
         return True
 
     def lack_of_room(self) -> str:
@@ -113,8 +128,9 @@ def _files(folder: Path) -> Iterator[RecordedFile]:
             stat = path.stat()
         except FileNotFoundError:  # deleted meanwhile
             continue
-        starts = datetime.strptime(path.name.removesuffix("Z.mp4"), _TIME).replace(tzinfo=UTC)
+        try:
+            starts = named_moment(path.stem)
+        except ValueError:
+            continue
         ends = datetime.fromtimestamp(stat.st_mtime, UTC)
-        yield RecordedFile(
-            stream=folder.name, name=path.name, path=path, starts=starts, ends=ends, size=stat.st_size
-        )
+        yield RecordedFile(stream=folder.name, name=path.name, starts=starts, ends=ends, size=stat.st_size)

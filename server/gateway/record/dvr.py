@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from server.gateway.record.index import Index, Indexed, Run
+from server.gateway.record.file import Run
+from server.gateway.record.index import Index, Indexed
 from server.settings import Hls
 from server.wire.messages import VIDEO_CLOCK_HZ
 
@@ -122,7 +123,7 @@ class Dvr:
         if run is None:
             return None
         try:
-            with indexed.file.path.open("rb") as opened:
+            with self._index.open(indexed.file) as opened:
                 opened.seek(run.offset)
                 return opened.read(run.size)
         except OSError:

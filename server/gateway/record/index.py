@@ -6,23 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO
 
 from server.gateway.mp4 import reading
-from server.gateway.record.archive import Archive, RecordedFile
+from server.gateway.record.archive import Archive
+from server.gateway.record.file import RecordedFile, Run
+from server.wire.logs import get_logger
 from server.wire.messages import VIDEO_CLOCK_HZ
 
+log = get_logger(__name__)
+
 _MOST_KEPT = 64  # files; of one hour each takes some 200 kB
-
-
-class Run(NamedTuple):
-    """Pictures of a file that can be played by themselves: of one or more groups, each after a key frame."""
-
-    offset: int
-    size: int
-    starts: int  # in ticks of the picture's clock
-    ends: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +47,7 @@ class Index:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._known: OrderedDict[Path, _Known] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
         self._lock = threading.Lock()
 
     def between(self, stream: str, starts: datetime, ends: datetime) -> list[Indexed]:
@@ -71,18 +65,25 @@ class Index:
         file = self._archive.find(stream, name)
         return None if file is None else self.of(file)
 
+    def open(self, file: RecordedFile) -> BinaryIO:
+        """Raises OSError."""
+        return self._archive.open(file)
+
     def of(self, file: RecordedFile) -> Indexed | None:
         """None where it has no picture yet, or is gone."""
+        key = file.stream, file.name
         with self._lock:
-            known = self._known.setdefault(file.path, _Known())
-            self._known.move_to_end(file.path)
+            known = self._known.setdefault(key, _Known())
+            self._known.move_to_end(key)
             if len(self._known) > _MOST_KEPT:
                 self._known.popitem(last=False)
+        with known.lock:
             # Asked before it is read: what grows no more then has its last fragment.
-            grows = self._archive.is_growing(file.path)
+            grows = self._archive.is_growing(file)
             try:
-                known.read(file.path, grows=grows)
-            except OSError:
+                known.read(self._archive, file, grows=grows)
+            except OSError as exc:
+                log.warning("recording %s of stream %s can't be read: %s", file.name, file.stream, exc)
                 return None
             runs = known.runs[:-1] if grows else list(known.runs)
         if not known.init or not runs:
@@ -94,27 +95,36 @@ class _Known:
     """What has been read of a file."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()  # one that is elsewhere keeps nobody from the others
         self.init = b""
         self.runs: list[Run] = []
         self._read_bytes = 0
         self._whole = False
 
-    def read(self, path: Path, *, grows: bool) -> None:
+    def read(self, archive: Archive, file: RecordedFile, *, grows: bool) -> None:
         """Raises OSError."""
         if self._whole:
             return
-        with path.open("rb") as file:
-            if not self.init:
-                self.init = reading.read_init(file)
-                self._read_bytes = len(self.init)
-            if not self.init:
-                return
-            for found in reading.fragments(file, self._read_bytes):
-                run = Run(found.offset, found.size, found.starts, found.ends)
-                if found.independent or not self.runs:
-                    self.runs.append(run)
-                else:
-                    last = self.runs[-1]
-                    self.runs[-1] = last._replace(size=last.size + run.size, ends=run.ends)
-                self._read_bytes = found.offset + found.size
+        if file.remote and archive.remote is not None:
+            runs = archive.remote.runs(file)
+            with archive.open(file) as opened:
+                self.init, self.runs = reading.read_init(opened), runs
+        else:
+            with archive.path(file).open("rb") as opened:
+                self._go_on(opened)
         self._whole = not grows
+
+    def _go_on(self, file: BinaryIO) -> None:
+        if not self.init:
+            self.init = reading.read_init(file)
+            self._read_bytes = len(self.init)
+        if not self.init:
+            return
+        for found in reading.fragments(file, self._read_bytes):
+            run = Run(found.offset, found.size, found.starts, found.ends)
+            if found.independent or not self.runs:
+                self.runs.append(run)
+            else:
+                last = self.runs[-1]
+                self.runs[-1] = last._replace(size=last.size + run.size, ends=run.ends)
+            self._read_bytes = found.offset + found.size

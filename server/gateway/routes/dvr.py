@@ -18,7 +18,7 @@ from server.gateway.errors import (
     responses,
 )
 from server.gateway.record.dvr import Dvr, TooLong, Window
-from server.gateway.routes.moments import moment
+from server.gateway.routes.moments import span
 from server.gateway.routes.playlists import MP4, PLAYLIST, playlist_response
 from server.gateway.streams.streams import Streams
 
@@ -97,24 +97,18 @@ class DvrFiles:
         self, stream: str, from_: str, to: str | None
     ) -> tuple[Window, datetime, datetime | None]:
         """Raises InvalidRequest, RecordingNotFound, or NotReady where something is just being recorded."""
-        now = datetime.now(UTC)
-        starts = moment("from", from_, now)
-        ends = None if to is None else moment("to", to, now)
-        if starts > now:
-            raise InvalidRequest(f"from={from_!r}: must be in the past")
-        if ends is not None and ends <= starts:
-            raise InvalidRequest(f"to={to!r}: must be later than from={from_!r}")
+        starts, ends = span(from_, to, datetime.now(UTC))
         window = None
         if self._dvr is not None:
             try:
-                window = await asyncio.to_thread(self._dvr.window, stream, starts, ends or now)
+                window = await asyncio.to_thread(self._dvr.window, stream, starts, ends)
             except TooLong as exc:
                 raise InvalidRequest(f"from={from_!r}: {exc}; `to` ends it") from exc
-        if window is None and ends is None and self._grows(stream):
+        if window is None and to is None and self._grows(stream):
             raise NotReady(f"stream {stream!r} has no whole segment since from={from_!r} yet")
         if window is None:
             raise RecordingNotFound(f"stream {stream!r} has no recording of that time")
-        return window, starts, ends
+        return window, starts, None if to is None else ends
 
     def _grows(self, stream: str) -> bool:
         """Whether there may be more of it."""

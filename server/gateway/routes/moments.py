@@ -8,6 +8,17 @@ from server.gateway.errors import InvalidRequest
 _MOST_S = 1e9  # some thirty years
 
 
+def span(from_: str, to: str | None, now: datetime) -> tuple[datetime, datetime]:
+    """From one moment to another, or to now. Raises InvalidRequest."""
+    starts = moment("from", from_, now)
+    ends = now if to is None else moment("to", to, now)
+    if starts >= now:
+        raise InvalidRequest(f"from={from_!r}: must be in the past")
+    if ends <= starts:
+        raise InvalidRequest(f"to={to!r}: must be later than from={from_!r}")
+    return starts, ends
+
+
 def moment(key: str, text: str, now: datetime) -> datetime:
     """Of an RFC 3339 time, or of seconds before `now` as in "-600". Raises InvalidRequest."""
     try:

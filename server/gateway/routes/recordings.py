@@ -1,25 +1,37 @@
 """`/api/recordings`: what has been recorded, to be listed, fetched and deleted."""
 
 import asyncio
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Depends, Query
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from server.gateway.auth.guard import Guard
 from server.gateway.auth.scopes import Caller
 from server.gateway.errors import (
     Forbidden,
+    InvalidRequest,
+    RecordingChanges,
     RecordingGrows,
     RecordingNotFound,
+    RemoteFailed,
     Unauthorized,
     responses,
 )
-from server.gateway.record.archive import Archive, RecordedFile
+from server.gateway.figures.views import UploadState
+from server.gateway.record.archive import Archive
+from server.gateway.record.cut import FormatChanges, cut
+from server.gateway.record.file import RecordedFile
+from server.gateway.record.index import Index
+from server.gateway.record.uploader import Uploader
+from server.gateway.routes.moments import span
 from server.settings import STREAM_ID
+
+_CHUNK_BYTES = 1 << 18
 
 
 class RecordingView(BaseModel):
@@ -29,10 +41,13 @@ class RecordingView(BaseModel):
     ends: datetime = Field(description="Of the last one")
     bytes: int
     growing: bool = Field(description="It is being written, and can be played as far as it goes")
+    remote: bool = Field(description="It is in recording.remote")
     url: str
 
 
-def router(archive: Archive | None, guard: Guard) -> APIRouter:
+def router(
+    archive: Archive | None, index: Index | None, uploader: Uploader | None, guard: Guard
+) -> APIRouter:
     routes = APIRouter(
         prefix="/api/recordings", tags=["Recordings"], responses=responses(Unauthorized, Forbidden)
     )
@@ -48,28 +63,80 @@ def router(archive: Archive | None, guard: Guard) -> APIRouter:
         files = await asyncio.to_thread(archive.files, stream)
         return [_view(archive, file) for file in files if caller.may("view", file.stream)]
 
+    @routes.get("/upload", responses=responses(RecordingNotFound))
+    async def show_upload(caller: Known) -> UploadState:
+        """How far finished files have gone to `recording.remote`."""
+        if uploader is None:
+            raise RecordingNotFound("recordings go nowhere: there is no recording.remote")
+        return uploader.state
+
+    @routes.get(
+        "/{stream}.mp4",
+        response_class=StreamingResponse,
+        responses={
+            200: {"content": {"video/mp4": {}}},
+            **responses(RecordingNotFound, RecordingChanges, InvalidRequest),
+        },
+        dependencies=[Depends(guard.needs("view"))],
+    )
+    async def download_range(
+        stream: str,
+        from_: Annotated[str, Query(alias="from", description="RFC 3339, or seconds before now: -600")],
+        to: Annotated[str | None, Query(description="Likewise; left out, it is now")] = None,
+    ) -> StreamingResponse:
+        """What was recorded from one time to another as one MP4, of as many files as that lies in: from the
+        key frame before it to the one after it, as it was encoded. Where the stream was away, what came next
+        follows at once; where its format has changed, it has to be asked for in two."""
+        starts, ends = span(from_, to, datetime.now(UTC))
+        found = None
+        if index is not None:
+            try:
+                found = await asyncio.to_thread(cut, index, stream, starts, ends)
+            except FormatChanges as exc:
+                raise RecordingChanges(f"stream {stream!r}: {exc}; ask for what is before or after") from exc
+        if found is None:
+            raise RecordingNotFound(f"stream {stream!r} has no recording of that time")
+        name = f"{stream}-{found.starts:%Y%m%dT%H%M%SZ}.mp4"
+        headers = {
+            "Content-Length": str(found.size),
+            "Content-Disposition": f'attachment; filename="{name}"',
+        }
+        return StreamingResponse(found.chunks(), media_type="video/mp4", headers=headers)
+
     @routes.get(
         "/{stream}/{name}",
         response_class=FileResponse,
-        responses={200: {"content": {"video/mp4": {}}}, **responses(RecordingNotFound)},
+        responses={200: {"content": {"video/mp4": {}}}, **responses(RecordingNotFound, RemoteFailed)},
         dependencies=[Depends(guard.needs("view"))],
     )
-    async def fetch_recording(stream: str, name: str) -> FileResponse:
-        """The file, as fragmented MP4; byte ranges are served."""
-        _, file = await _find(stream, name)
-        return FileResponse(file.path, media_type="video/mp4", filename=f"{stream}-{name}")
+    async def fetch_recording(stream: str, name: str) -> Response:
+        """The file, as fragmented MP4; of one that is here, byte ranges are served."""
+        there, file = await _find(stream, name)
+        filename = f"{stream}-{name}"
+        if not file.remote:
+            return FileResponse(there.path(file), media_type="video/mp4", filename=filename)
+        try:
+            opened = await asyncio.to_thread(there.open, file)
+        except OSError as exc:
+            raise RemoteFailed(f"{name!r} can't be fetched from recording.remote: {exc.strerror}") from exc
+        headers = {
+            "Content-Length": str(file.size),
+            "Content-Disposition": f'attachment; filename="{filename}"',
+        }
+        return StreamingResponse(_chunks(opened), media_type="video/mp4", headers=headers)
 
     @routes.delete(
         "/{stream}/{name}",
         status_code=HTTPStatus.NO_CONTENT,
-        responses=responses(RecordingNotFound, RecordingGrows),
+        responses=responses(RecordingNotFound, RecordingGrows, RemoteFailed),
         dependencies=[Depends(guard.needs("publish"))],
     )
     async def delete_recording(stream: str, name: str) -> None:
         there, file = await _find(stream, name)
-        if there.is_growing(file.path):
+        if there.is_growing(file):
             raise RecordingGrows(f"stream {stream!r}: {name!r} is being written")
-        await asyncio.to_thread(there.delete, file)
+        if not await asyncio.to_thread(there.delete, file):
+            raise RemoteFailed(f"{name!r} can't be deleted; the log says why")
 
     async def _find(stream: str, name: str) -> tuple[Archive, RecordedFile]:
         """Raises RecordingNotFound."""
@@ -80,6 +147,12 @@ def router(archive: Archive | None, guard: Guard) -> APIRouter:
     return routes
 
 
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while data := file.read(_CHUNK_BYTES):
+            yield data
+
+
 def _view(archive: Archive, file: RecordedFile) -> RecordingView:
     return RecordingView(
         stream=file.stream,
@@ -87,6 +160,7 @@ def _view(archive: Archive, file: RecordedFile) -> RecordingView:
         starts=file.starts,
         ends=file.ends,
         bytes=file.size,
-        growing=archive.is_growing(file.path),
+        growing=archive.is_growing(file),
+        remote=file.remote,
         url=f"/api/recordings/{file.stream}/{file.name}",
     )

@@ -1,0 +1,148 @@
+"""Recordings that go elsewhere: sent, listed, played and deleted there; bounded while it is away."""
+
+import asyncio
+import shutil
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from server.gateway.record.archive import Archive
+from server.gateway.record.cut import cut
+from server.gateway.record.dvr import Dvr
+from server.gateway.record.index import Index
+from server.gateway.record.uploader import Uploader
+from server.settings import Hls, Recording, Settings
+from tests.server.gateway.recorded_media import write
+from tests.server.gateway.scripted_gateway import gateway, until
+from tests.server.gateway.scripted_media import FPS
+from tests.server.gateway.test_download import shown
+from tests.server.gateway.test_dvr import numbered
+from tests.server.gateway.test_recording import files, recorded
+
+START = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.gateway.record.uploader._LOOK_S", 0.1)
+    monkeypatch.setattr("server.gateway.record.uploader._FIRST_RETRY_S", 0.1)
+    monkeypatch.setattr("server.gateway.record.uploader._LAST_RETRY_S", 0.1)
+
+
+def made(folder: Path, remote: str, **recording) -> tuple[Archive, Index, Uploader]:
+    archive = Archive(Recording(folder=str(folder), remote=remote, **recording))
+    index = Index(archive)
+    assert archive.remote is not None
+    return archive, index, Uploader(archive, index, archive.remote)
+
+
+async def test_what_is_finished_goes_there_and_is_played_from_there(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    settings = recorded(here, file_s=1.0, remote=there.as_uri())
+    async with gateway(numbered(), **settings) as served:
+        await files(served, 4)
+
+        async def sent() -> list[dict]:
+            found = await files(served, 4)
+            return found if sum(file["remote"] for file in found) >= 3 else []
+
+        found = await until(sent, "three files are there")
+        growing = [file["name"] for file in found if file["growing"]]
+        assert {path.name for path in (here / "demo").iterdir()} >= set(growing)
+        first = found[0]
+        answer = await served.http.get(first["url"])
+        assert (answer.status_code, len(answer.content)) == (200, first["bytes"])
+        assert not (here / "demo" / first["name"]).exists()
+        assert (await served.http.get("/api/recordings/upload")).json()["reason"] == ""
+        assert (await served.metrics())["livesr_recording_upload_failing"] == 0
+        whole = await served.http.get("/api/recordings/demo.mp4", params={"from": "-600"})
+        (tmp_path / "whole.mp4").write_bytes(whole.content)
+        numbers, _, _ = shown(tmp_path / "whole.mp4")
+        assert [(b - a) % 256 for a, b in pairwise(numbers)] == [1] * (len(numbers) - 1)
+        assert len(numbers) >= 3 * FPS
+        assert (await served.http.delete(first["url"])).status_code == 204
+        assert first["name"] not in {file["name"] for file in await files(served, 1)}
+        assert not list(there.glob(f"demo/{first['name'][:-4]}*"))
+
+
+def test_the_next_run_finds_what_is_there(tmp_path: Path):
+    fsspec.filesystem("memory").store.clear()
+    archive, _, uploader = made(tmp_path, "memory://bucket/recordings")
+    pts = round(START.timestamp() * 90_000)
+    write(archive, START, seconds=4, pts=pts)
+    write(archive, START + timedelta(seconds=4), seconds=4, number=100, pts=pts + 4 * 90_000)
+    before = archive.files()
+    uploader.start()
+    try:
+        wait(lambda: not archive.local())
+    finally:
+        uploader.close()
+    fsspec.filesystem("memory").pipe_file("/bucket/recordings/demo/notes.txt", b"not ours")
+
+    archive, index, _ = made(tmp_path, "memory://bucket/recordings")
+    assert archive.files() == []
+    assert archive.remote is not None
+    archive.remote.look()
+    assert [(f.name, f.starts, f.size, f.remote) for f in archive.files("demo")] == [
+        (f.name, f.starts, f.size, True) for f in before
+    ]
+    assert [file.ends for file in archive.files()] == [file.ends for file in before]
+    window = Dvr(index, Hls()).window("demo", START, datetime.now(UTC))
+    assert window is not None
+    assert [segment.discontinuity for segment in window.segments] == [False] * 4
+    last = window.segments[-1]
+    data = Dvr(index, Hls()).read("demo", last.file, last.offset)
+    assert data is not None
+    assert len(data) == last.bytes
+    found = cut(index, "demo", START + timedelta(seconds=2), START + timedelta(seconds=6))
+    assert found is not None
+    (tmp_path / "cut.mp4").write_bytes(b"".join(found.chunks()))
+    assert shown(tmp_path / "cut.mp4")[0] == [*range(2 * FPS, 4 * FPS), *range(100, 100 + 2 * FPS)]
+
+
+def test_while_it_is_away_files_stay_within_bounds_and_go_when_it_is_back(tmp_path: Path):
+    far = tmp_path / "far"
+    far.write_text("no folder")
+    archive, _, uploader = made(tmp_path / "here", (far / "in").as_uri())
+    for hours in range(4):
+        write(archive, START + timedelta(hours=hours), seconds=1)
+    size = archive.files()[0].size
+    uploader.start()
+    try:
+        wait(lambda: "far" in uploader.state.reason or "directory" in uploader.state.reason)
+        assert (uploader.state.waiting, uploader.state.waiting_bytes) == (4, 4 * size)
+        archive.settings = archive.settings.model_copy(update={"keep_bytes": 3 * size})
+        archive.make_room()
+        assert len(archive.local()) == 3, "the oldest is lost, and the disk is not filled"
+        far.unlink()
+        wait(lambda: not archive.local())
+        assert uploader.state.reason == ""
+        assert [file.remote for file in archive.files()] == [True] * 3
+        archive.settings = archive.settings.model_copy(update={"keep_bytes": 2 * size})
+        wait(lambda: len(archive.files()) == 2)
+        assert len(list((far / "in/demo").glob("*.mp4"))) == 2, "it is deleted there, too"
+    finally:
+        uploader.close()
+    shutil.rmtree(far)
+    assert archive.remote is not None
+    with pytest.raises(OSError, match="No such file"):
+        archive.open(archive.files()[0])
+
+
+def wait(condition) -> None:
+    asyncio.run(until(condition, "it is so"))
+
+
+def test_an_address_that_leads_nowhere_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="remote: needs folder"):
+        Settings.model_validate({"recording": {"remote": "s3://bucket"}})
+    for address, why in (
+        ("nope://user:secret@x/y", r"recording\.remote='nope://.*x/y': Protocol not known: nope"),
+        ("/mnt/nas", r"recording\.remote='/mnt/nas': must be an address, as s3://bucket/folder"),
+    ):
+        with pytest.raises(ValueError, match=why) as failed:
+            Archive(Recording(folder=str(tmp_path), remote=address))
+        assert "secret" not in str(failed.value)
