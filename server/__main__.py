@@ -55,6 +55,7 @@ def _parser(wanted: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, A
     """With the arguments of the wanted commands; their modules, and what some of them miss."""
     parser = _Parser(prog="livesr")
     parser.add_argument("--version", action="version", version=f"livesr {version('livesr')}")
+    parser.set_defaults(whole_parser=whole_parser)  # for who completes its words
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules: dict[str, Any] = {}
     missing: dict[str, str] = {}

@@ -16,10 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    # The parser of all commands: only completion needs it, and what it imports.
-    from server.__main__ import whole_parser
-
-    parser = whole_parser()
+    parser = args.whole_parser()
     _prepare(parser)
     print(shtab.complete(parser, shell=args.shell))
     return 0
