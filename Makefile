@@ -2,6 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 TENSORRT_VENV ?= .venv-tensorrt
+AUDIT_VENV ?= .venv-audit
 HLS = server/gateway/web/vendor/hls.mjs
 
 DEPLOY_VENV ?= .venv-deploy
@@ -11,7 +12,7 @@ TARGET ?= cpu
 IMAGE ?= livesr:local$(if $(filter-out cpu,$(TARGET)),-$(TARGET))
 SBOM ?= spdx-json
 
-.PHONY: run test fuzz lint types web tensorrt-check gpu gpu-check image sbom deploy-check
+.PHONY: audit docs licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom deploy-check
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt
@@ -50,6 +51,24 @@ test: $(BIN)/.dev $(if $(shell command -v npm),web)
 # Mutated input for all that reads the bytes of others; the tests have a share of it.
 fuzz: $(BIN)/.dev
 	$(BIN)/python -m tests.fuzz 100000
+
+# Builds sdist and wheel, installs the wheel in a clean environment and has it serve the demo.
+release-check: $(if $(shell command -v npm),web)
+	tests/release/check $(PYTHON)
+
+# Known vulnerabilities of what constraints.txt pins. Ends with 3 where it could not ask about all of it.
+audit: $(BIN)/.audit
+	-$(AUDIT_VENV)/bin/pip-audit --format json --requirement constraints.txt --no-deps --disable-pip \
+		2>/dev/null > $(AUDIT_VENV)/report.json
+	$(BIN)/python -m tests.release.audit < $(AUDIT_VENV)/report.json
+
+$(BIN)/.audit: $(BIN)/.dev
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/pip install -q pip-audit
+	touch $@
+
+licenses: $(BIN)/.dev
+	$(BIN)/python -m tests.release.licenses > docs/licenses.md
 
 lint: $(BIN)/.dev
 	$(BIN)/ruff check .

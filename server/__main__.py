@@ -7,19 +7,26 @@ about it.
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from importlib.metadata import version
+from typing import Any, NoReturn
 
 from engine.errors import DeviceFailed
 
 # name: (module with add_arguments(parser) and run(args) -> exit status, help line)
 COMMANDS = {
     "serve": ("server.commands.serve", "run the live service"),
+    "streams": (
+        "server.commands.streams",
+        "list, show, add, remove and watch the streams of a running service",
+    ),
     "check-config": ("server.commands.check_config", "check a settings file, and the environment's settings"),
     "token": ("server.commands.token", "make a token that lets someone in"),
     "upscale": ("server.commands.upscale", "upscale a video or image file"),
     "bench": ("server.commands.bench", "measure the engine, or the whole pipeline"),
     "capacity": ("server.commands.capacity", "how many streams this machine carries, by network"),
+    "completion": ("server.commands.completion", "print what completes this command's words in a shell"),
     "doctor": ("server.commands.doctor", "show what this machine has and which backend will be used"),
     "convert": ("engine.commands.convert", "make a checkpoint of the authors' released state dict"),
     "build": ("engine.commands.build", "compile a checkpoint into an artifact"),
@@ -33,26 +40,56 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` shows what there is)\n")
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Of every command whose libraries are installed."""
+    return _parser(COMMANDS)[0]
+
+
+def _parser(wanted: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, Any], dict[str, str]]:
+    """With the arguments of the wanted commands; their modules, and what some of them miss."""
+    parser = _Parser(prog="livesr")
+    parser.add_argument("--version", action="version", version=f"livesr {version('livesr')}")
+    parser.set_defaults(whole_parser=whole_parser)  # for who completes its words
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    modules: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name, (path, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name not in wanted:
+            continue
+        try:
+            module: Any = importlib.import_module(path)
+        except ModuleNotFoundError as exc:
+            if exc.name is None or exc.name.split(".")[0] in ("server", "engine", "training"):
+                raise
+            missing[name] = exc.name
+            continue
+        module.add_arguments(subparser)
+        modules[name] = module
+    return parser, modules, missing
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; user errors are one line on stderr and status 2."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="livesr")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    module: Any = None
-    for name, (path, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
-        if words and words[0] == name:
-            try:
-                module = importlib.import_module(path)
-            except ModuleNotFoundError as exc:
-                if exc.name is None or exc.name.split(".")[0] in ("server", "engine", "training"):
-                    raise
-                print(f"livesr {name}: needs {exc.name}: pip install 'livesr[train]'", file=sys.stderr)
-                return 2
-            module.add_arguments(subparser)
+    name = words[0] if words else ""
+    parser, modules, missing = _parser([name])
+    if name in missing:
+        print(f"livesr {name}: needs {missing[name]}: pip install 'livesr[train]'", file=sys.stderr)
+        return 2
+    if name and not name.startswith("-") and name not in COMMANDS:
+        alike = get_close_matches(name, COMMANDS, n=1)
+        parser.error(f"no command {name!r}{f'; is it {alike[0]!r}?' if alike else ''}")
     args = parser.parse_args(words)
     try:
-        return int(module.run(args))
+        return int(modules[args.command].run(args))
     except (ValueError, OSError, DeviceFailed) as exc:
         print(f"livesr {args.command}: {exc}", file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ from typing import get_args
 from engine.build import build
 from engine.commands import build_tensorrt
 from engine.frame import Precision
+from engine.progress import working
 from engine.sample_frames import DEFAULT, sample_frames
 
 
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         return build_tensorrt.run(args)
     if args.checkpoint is None or args.out is None:
         raise ValueError("build needs a checkpoint and the folder to write")
-    artifact = build(args.checkpoint, args.out, args.precision or "int8", sample_frames(args.frames))
+    with working(f"building {args.out}"):
+        artifact = build(args.checkpoint, args.out, args.precision or "int8", sample_frames(args.frames))
     manifest = artifact.manifest
     if args.json:
         print(json.dumps({"path": str(artifact.path)} | manifest.to_dict()))

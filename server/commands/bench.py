@@ -17,6 +17,7 @@ from engine.measure.compare import describe as describe_comparison
 from engine.measure.gpu_report import render
 from engine.measure.profile import describe as describe_profile
 from engine.measure.profile import profile_model
+from engine.progress import working
 from server.offline.bench_pipeline import bench_pipeline, describe
 from server.offline.bench_sharing import bench_sharing, to_dicts
 from server.offline.bench_sharing import describe as describe_sharing
@@ -79,6 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.gpu_report:
         return _write_gpu_report(args.gpu_report)
+    turns = 3 if args.batching else 2 if args.pipeline or args.sharing or args.against else 1
+    with working("measuring", turns * args.seconds):  # loading comes on top
+        measured = _measure(args)
+    print(measured)
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> str:
+    """What was asked for, as text or JSON."""
     if args.pipeline:
         return _run_pipeline(args)
     if args.batching is not None:
@@ -100,11 +110,10 @@ def run(args: argparse.Namespace) -> int:
         seconds=args.seconds,
         against_reference=args.against is not None,
     )
-    print(json.dumps(result.to_dict()) if args.json else _describe(result))
-    return 0
+    return json.dumps(result.to_dict()) if args.json else _describe(result)
 
 
-def _run_batching(args: argparse.Namespace) -> int:
+def _run_batching(args: argparse.Namespace) -> str:
     if args.batching < 1:
         raise ValueError(f"--batching {args.batching}: must be at least 1 stream")
     width, height = args.size
@@ -119,22 +128,20 @@ def _run_batching(args: argparse.Namespace) -> int:
         wait_s=default("batch_wait_s"),
         seconds=args.seconds,
     )
-    print(json.dumps(bench.to_dict()) if args.json else describe_batching(bench))
-    return 0
+    return json.dumps(bench.to_dict()) if args.json else describe_batching(bench)
 
 
-def _run_sharing(args: argparse.Namespace) -> int:
+def _run_sharing(args: argparse.Namespace) -> str:
     if args.sharing < 2:
         raise ValueError(f"--sharing {args.sharing}: must be at least 2 streams")
     width, height = args.size
     results = bench_sharing(
         args.model, width=width, height=height, streams=args.sharing, seconds=args.seconds
     )
-    print(json.dumps(to_dicts(results)) if args.json else describe_sharing(results))
-    return 0
+    return json.dumps(to_dicts(results)) if args.json else describe_sharing(results)
 
 
-def _run_profile(args: argparse.Namespace) -> int:
+def _run_profile(args: argparse.Namespace) -> str:
     if args.backend not in (None, "openvino"):
         raise BackendUnavailable(f"--profile reads OpenVINO's counters: not on backend={args.backend!r}")
     width, height = args.size
@@ -146,11 +153,10 @@ def _run_profile(args: argparse.Namespace) -> int:
         threads=args.threads,
         seconds=args.seconds,
     )
-    print(json.dumps(profile.to_dict()) if args.json else describe_profile(profile))
-    return 0
+    return json.dumps(profile.to_dict()) if args.json else describe_profile(profile)
 
 
-def _run_comparison(args: argparse.Namespace) -> int:
+def _run_comparison(args: argparse.Namespace) -> str:
     width, height = args.size
     comparison = compare(
         args.model,
@@ -162,8 +168,7 @@ def _run_comparison(args: argparse.Namespace) -> int:
         threads=args.threads,
         seconds=args.seconds,
     )
-    print(json.dumps(comparison.to_dict()) if args.json else describe_comparison(comparison))
-    return 0
+    return json.dumps(comparison.to_dict()) if args.json else describe_comparison(comparison)
 
 
 def _write_gpu_report(path: Path) -> int:
@@ -177,7 +182,7 @@ def _write_gpu_report(path: Path) -> int:
     return 0
 
 
-def _run_pipeline(args: argparse.Namespace) -> int:
+def _run_pipeline(args: argparse.Namespace) -> str:
     whole = bench_pipeline(
         args.model,
         clip=args.clip,
@@ -188,8 +193,7 @@ def _run_pipeline(args: argparse.Namespace) -> int:
         preset=args.preset,
         seconds=args.seconds,
     )
-    print(json.dumps(whole.to_dict()) if args.json else describe(whole))
-    return 0
+    return json.dumps(whole.to_dict()) if args.json else describe(whole)
 
 
 def default(option: str) -> Any:

@@ -6,6 +6,7 @@ import json
 from engine.load import zoo
 from engine.machine import cpu
 from engine.measure.costs import load_costs, store_costs
+from engine.progress import working
 from server.offline.cost import measure_cost
 from server.settings import PipelineOptions
 from server.wire.messages import BICUBIC
@@ -31,7 +32,11 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--model {model!r}: must be one of {', '.join(zoo())}, or {BICUBIC}")
     known = {} if args.fresh else load_costs()
     preset = str(PipelineOptions.model_fields["preset"].default)
-    measured = {model: measure_cost(model, preset) for model in models if model not in known}
+    measured: dict[str, float] = {}
+    for model in models:
+        if model not in known:
+            with working(f"measuring {model}"):
+                measured[model] = measure_cost(model, preset)
     if measured:
         store_costs(measured)
     costs = {model: (known | measured)[model] for model in models}

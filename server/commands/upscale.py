@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.frame import Colour, Engine
 from engine.load import load_engine
+from engine.progress import Progress
 from server.offline.upscale_image import upscale_image_file
 from server.offline.upscale_video import upscale_video
 from server.settings import DEFAULT_MODEL
@@ -98,7 +99,7 @@ def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
         )
 
     log_to_stderr(level="warning")
-    bar = ProgressBar()
+    bar = Progress("frames")
     try:
         done = upscale_video(
             args.input,
@@ -126,31 +127,3 @@ def _upscale_video(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(done.seconds, 3),
         "frames_per_second": round(done.frames / done.seconds, 2),
     }
-
-
-class ProgressBar:
-    """Progress: on a terminal a line that moves; in a log one line every ten seconds."""
-
-    def __init__(self) -> None:
-        self._tty = sys.stderr.isatty()
-        self._every_s = 0.2 if self._tty else 10.0
-        self._next_s = 0.0 if self._tty else self._every_s
-
-    def show(self, done: int, of: int, seconds: float) -> None:
-        if seconds < self._next_s and done != of:
-            return
-        self._next_s = seconds + self._every_s
-        speed = done / seconds if seconds else 0.0
-        text = f"{done} frames, {speed:.1f} frames/s"
-        if of and speed:
-            part = min(done / of, 1.0)
-            eta = time.strftime("%H:%M:%S", time.gmtime(max(of - done, 0) / speed))
-            text = f"{'█' * round(30 * part):░<30} {part:4.0%}  {text}, {eta} left"
-        if self._tty:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr)
-
-    def end(self) -> None:
-        if self._tty:
-            print(file=sys.stderr)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-import logging
 import secrets
 import time
 from dataclasses import dataclass
@@ -23,9 +22,10 @@ from server.wire.hello import (
     decoder,
     wire_version,
 )
+from server.wire.logs import get_logger
 from server.wire.tls import host_context
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _ADMITTED_S = 30.0  # to come with its secret
 _HELLO_S = 5.0  # to say it
@@ -98,7 +98,7 @@ class Door:
             await session.run(stream)
         except (UnknownVisitor, TimeoutError, OSError, ProtocolError) as exc:
             peer = writer.get_extra_info("peername")
-            log.warning("%s is refused: %s", peer[0] if peer else "a gateway", exc or "it says nothing")
+            log.warning("gateway refused", client=peer[0] if peer else "", reason=str(exc) or "silence")
             with contextlib.suppress(OSError):
                 session.say(Refused(reason=str(exc)))
                 await writer.drain()

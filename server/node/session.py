@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 
 from msgspec.structs import replace
 
@@ -20,6 +19,7 @@ from server.wire.hello import (
     Started,
     WorkerGone,
 )
+from server.wire.logs import get_logger
 from server.wire.messages import (
     Dropped,
     EngineLoad,
@@ -31,7 +31,7 @@ from server.wire.messages import (
     WorkerJob,
 )
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _READ_BYTES = 1 << 20
 # A gateway asks for the time ten times a second.
@@ -88,7 +88,7 @@ class Session:
             if stopped and self._pump is not None:
                 await self._end()
         except (BadFile, ProtocolError, OSError) as exc:  # TimeoutError: the gateway is gone
-            log.warning("stream %s: its gateway is left: %s", stream, exc or f"silent for {_GONE_S:g} s")
+            log.warning("gateway left", stream=stream, reason=str(exc) or f"silent for {_GONE_S:g} s")
             self.say(Refused(reason=str(exc)))
         finally:
             if self._file is not None:

@@ -97,7 +97,10 @@ def _formatter(form: Format) -> ProcessorFormatter:
     if form == "text":
         # Its own way with exceptions shows the variables of each frame, and the secrets in them.
         renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=32
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,
+            pad_event_to=32,
+            sort_keys=False,
         )
     return ProcessorFormatter(
         foreign_pre_chain=[

@@ -9,6 +9,7 @@ from typing import get_args
 
 from engine.frame import Precision
 from engine.load import BACKENDS
+from engine.progress import Progress, working
 from training.judge.clip import open_clip
 from training.judge.contenders import INTERPOLATIONS, Contender, open_contender
 from training.judge.evaluate import Result, judge, mean
@@ -69,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
     results = {name: _judge_set(contenders, name, of_set, args) for name, of_set in files.items()}
     if clips and perceptual_ffmpeg() is None:
         print(UNAVAILABLE, file=sys.stderr)
-    videos = {
-        name: judge_video(contenders, clip, args.crfs or [None], args.frames) for name, clip in clips.items()
-    }
+    videos = {}
+    for name, clip in clips.items():
+        with working(f"judging {name}"):
+            videos[name] = judge_video(contenders, clip, args.crfs or [None], args.frames)
     measured = [
         Row.measured(
             contender,
@@ -167,11 +169,13 @@ def _judge_set(
     labels = [short(contender.name) for contender in contenders]
     figures: list[list[tuple[float, float]]] = [[] for _ in contenders]
     made = 0
+    progress = Progress("images", name)
 
     def images() -> Iterator[SetImage]:
-        for number, file in enumerate(files, 1):
-            _say_progress(f"{name}: {number} of {len(files)} images")
+        for number, file in enumerate(files):
+            progress.show(number, len(files))
             yield load(file, scale)
+        progress.show(len(files), len(files))
 
     for judged in judge([contender.upscale for contender in contenders], scale, images()):
         made += not judged.image.lr_given
@@ -179,15 +183,10 @@ def _judge_set(
             of_contender.append((attempt.psnr_db, attempt.ssim))
         if args.crops:
             write_crops(judged, labels, scale, args.crop, args.crops, name)
-    _say_progress("")
+    progress.end()
     if made and any(file.lr for file in files):
         print(
             f"{name}: the LR of {made} of {len(files)} images was made here: none fits",
             file=sys.stderr,
         )
     return [mean(of_contender) for of_contender in figures]
-
-
-def _say_progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hmac
-import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -31,11 +30,12 @@ from server.wire.hello import (
     decoder,
     wire_version,
 )
+from server.wire.logs import get_logger
 from server.wire.messages import EngineLoad, Message, Opened, PublishedData, Stop, WorkerBroken, WorkerJob
 from server.wire.offset import ClockJumped
 from server.wire.tls import fingerprint, gateway_context
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 M = TypeVar("M", bound=Message)
 
@@ -157,7 +157,7 @@ class RemoteWorkerHandle:
         for sha256 in (await self.expect(FilesNeeded)).files:
             if sha256 not in found:
                 raise ProtocolError(f"wants a file that was not offered, {sha256[:16]}…")
-            log.info("stream %s: %s gets %s", self.stream, self.ticket.node, found[sha256])
+            log.info("file goes to node", stream=self.stream, node=self.ticket.node, file=str(found[sha256]))
             await self._send_file(sha256, found[sha256])
 
     async def _send_file(self, sha256: str, path: Path) -> None:

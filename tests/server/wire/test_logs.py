@@ -147,10 +147,19 @@ def test_every_event_has_a_constant_name_and_documented_fields():
     fields = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "logs.md").read_text().partition("## Fields")[2]))
     found = list(calls())
     assert len(found) > 50
+    wrong = []
     for where, call in found:
         event = call.args[-1]
-        assert len(call.args) == 1 + (call.func.attr == "log"), f"{where}: what differs is in fields"
-        named = isinstance(event, ast.Name) or (isinstance(event, ast.Constant) and "%" not in event.value)
-        assert named, f"{where}: an event's name is constant"
-        undocumented = {word.arg for word in call.keywords if word.arg} - fields - {"exc_info"}
-        assert not undocumented, f"{where}: docs/logs.md lists no field {undocumented}"
+        if len(call.args) != 1 + (call.func.attr == "log"):
+            wrong.append(f"{where}: what differs belongs in fields")
+        if not isinstance(event, ast.Name | ast.Constant) or "%" in getattr(event, "value", ""):
+            wrong.append(f"{where}: an event's name is constant")
+        for name in {word.arg for word in call.keywords if word.arg} - fields - {"exc_info"}:
+            wrong.append(f"{where}: docs/logs.md lists no field {name!r}")
+    assert wrong == []
+
+
+def test_the_servers_own_loggers_are_of_events():
+    old = re.compile(r"logging\.(getLogger\(__name__\)|LoggerAdapter|basicConfig)")
+    found = [p for p in (ROOT / "server").rglob("*.py") if old.search(p.read_text())]
+    assert [str(path.relative_to(ROOT)) for path in found] == ["server/wire/logs.py"]
