@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import math
 import statistics
 import time
 from collections import deque
@@ -70,14 +71,16 @@ def run(args: argparse.Namespace) -> int:
 async def _watch(base: str, stream: str, relay: Relay, duration_s: float, heal_s: float | None) -> Report:
     decoder = av.CodecContext.create("h264", "r")
     shown_s, sizes = list[float](), list[tuple[float, str]]()
+    playout = Playout()
 
     def on_frame(data: bytes, at_s: float) -> None:
         try:
             frames = decoder.decode(av.Packet(data))
         except av.error.InvalidDataError:
             return  # what it refers to was lost
+        assert viewer.arrivals is not None
         for frame in frames:
-            shown_s.append(time.monotonic())
+            shown_s.append(playout.shown_s(viewer.timestamps[-1], time.monotonic(), viewer.arrivals.hold_s))
             size = f"{frame.width}x{frame.height}"
             if not sizes or sizes[-1][1] != size:
                 sizes.append((shown_s[-1], size))
@@ -109,6 +112,23 @@ async def _watch(base: str, stream: str, relay: Relay, duration_s: float, heal_s
         sizes=[(round(at_s - joined_s, 1), size) for at_s, size in sizes],
         received_bps=received_bps,
     )
+
+
+class Playout:
+    """When a player shows what comes: at once, or held back for as long as the server asks (playout delay),
+    counted from the frame that came quickest."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._quickest_s = math.inf  # between a frame's timestamp and its coming
+        self._last_s = -math.inf
+
+    def shown_s(self, timestamp: int, came_s: float, hold_s: float) -> float:
+        self._first = timestamp if self._first is None else self._first
+        at_s = (timestamp - self._first) % (1 << 32) / _RTP_HZ
+        self._quickest_s = min(self._quickest_s, came_s - at_s)
+        self._last_s = max(self._last_s, came_s, at_s + self._quickest_s + hold_s)
+        return self._last_s
 
 
 def freezes(shown_s: Sequence[float]) -> list[float]:

@@ -1,6 +1,7 @@
 """One WHEP viewer that counts frames instead of decoding them, so that a small machine can be many."""
 
 import asyncio
+import contextlib
 import itertools
 import queue
 import time
@@ -10,14 +11,22 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 import aioice.ice
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
+from aiortc import (
+    RTCConfiguration,
+    RTCDtlsTransport,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCSessionDescription,
+)
 from aiortc.exceptions import InvalidStateError, OperationError
 from aiortc.rtp import RtpPacket
 
+from loadtest.arrivals import Arrivals, offer_feedback
 from loadtest.http import ServerError, request
 from loadtest.relay import Relay
 
 JOIN_TIMEOUT_S = 15.0
+FEEDBACK_S = 0.1
 _IDR, _NAL_TYPE = 5, 0x1F
 
 
@@ -76,7 +85,9 @@ class Viewer:
     def __init__(
         self, base: str, stream: str, on_frame: OnFrame | None = None, *, relay: Relay | None = None
     ) -> None:
-        """`relay`: the network between."""
+        """`relay`: the network between. Behind one it says what arrives, as a browser does."""
+        self.arrivals = Arrivals() if relay is not None else None
+        self._telling: asyncio.Task[None] | None = None
         self._on_frame = on_frame
         self._relay = relay
         self.timestamps: list[int] = []  # of whole frames
@@ -100,7 +111,7 @@ class Viewer:
         await self._peer.setLocalDescription(await self._peer.createOffer())
         offer = self._peer.localDescription.sdp
         if self._relay is not None:
-            offer = self._relay.offer(offer)
+            offer = offer_feedback(self._relay.offer(offer))
         posted_s = time.monotonic()
         answer = await asyncio.to_thread(request, "POST", self._url, offer.encode(), "application/sdp")
         if answer.status != 201 or "location" not in answer.headers:
@@ -111,6 +122,8 @@ class Viewer:
             await self._peer.setRemoteDescription(RTCSessionDescription(sdp=sdp, type="answer"))
         except (ValueError, OperationError, InvalidStateError) as exc:
             raise ServerError(f"{self._url} gave an answer that doesn't fit the offer: {exc}") from exc
+        if self.arrivals is not None:
+            self._telling = asyncio.create_task(_tell_arrivals(self._video.receiver.transport, self.arrivals))
         try:
             await asyncio.wait_for(self._picture, JOIN_TIMEOUT_S)
         except TimeoutError as exc:
@@ -121,6 +134,8 @@ class Viewer:
     async def leave(self) -> None:
         """Ends the session as a viewer should, by DELETE; safe after a failed join and more than once."""
         resource, self._resource = self._resource, None
+        if self._telling is not None:
+            self._telling.cancel()
         try:
             if resource is not None:
                 await asyncio.to_thread(request, "DELETE", resource)
@@ -159,6 +174,22 @@ class Viewer:
     def _on_state(self) -> None:
         if self._peer.connectionState == "failed" and not self._picture.done():
             self._picture.set_exception(ServerError("the connection failed (ICE or DTLS)"))
+
+
+async def _tell_arrivals(transport: RTCDtlsTransport, arrivals: Arrivals) -> None:
+    """Ten times a second, until cancelled."""
+    handle = transport._handle_rtp_data
+
+    async def on_rtp(data: bytes, arrival_time_ms: int) -> None:
+        arrivals.packet(data, time.monotonic())
+        await handle(data, arrival_time_ms=arrival_time_ms)
+
+    vars(transport)["_handle_rtp_data"] = on_rtp
+    while True:
+        await asyncio.sleep(FEEDBACK_S)
+        if (packet := arrivals.feedback()) is not None:
+            with contextlib.suppress(ConnectionError):  # it isn't connected yet, or no more
+                await transport._send_rtp(packet)
 
 
 def is_key_frame(annex_b: bytes) -> bool:

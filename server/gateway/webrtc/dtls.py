@@ -43,12 +43,13 @@ class ViewerTransport(RTCDtlsTransport):
     def __init__(
         self,
         ice: RTCIceTransport,
+        certificate: RTCCertificate,
         *,
         send: Callable[[Sequence[bytes]], None],
         on_arrivals: Callable[[Arrivals], None],
         on_refused: Callable[[], None],
     ) -> None:
-        super().__init__(ice, [RTCCertificate.generateCertificate()])
+        super().__init__(ice, [certificate])
         self.hearers: dict[int, FeedbackListener] = {}  # by the source that they send
         self._send_datagrams = send
         self._on_arrivals = on_arrivals

@@ -20,6 +20,7 @@ from aiortc.rtcicetransport import RTCIceCandidate, connection_kwargs
 
 from server.gateway.errors import LimitReached
 from server.gateway.webrtc.burst import Bursts
+from server.gateway.webrtc.certificate import Certificates
 from server.gateway.webrtc.shared_port import SharedPorts
 from server.gateway.webrtc.turn import issue
 from server.settings import IceServer, WebRtc
@@ -39,6 +40,7 @@ class Network:
     """How the gateway is reached, by the settings and by what its STUN and TURN servers have been like."""
 
     def __init__(self, settings: WebRtc) -> None:
+        self.certificates = Certificates()
         self.addresses = list(settings.host_addresses)
         self.ports = settings.udp_ports
         one = self.ports is not None and self.ports[0] == self.ports[1]

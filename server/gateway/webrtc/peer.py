@@ -71,6 +71,7 @@ class Peer:
         def transport(ice: RTCIceTransport, gatherer: Gatherer) -> ViewerTransport:
             self._dtls = ViewerTransport(
                 ice,
+                network.certificates.current,
                 send=gatherer.send,
                 on_arrivals=self._on_arrivals,
                 on_refused=lambda: refusals.add("feedback", address),

@@ -68,6 +68,7 @@ class Publisher:
         def transport(ice: RTCIceTransport, gatherer: Gatherer) -> PublisherTransport:
             self._transport = PublisherTransport(
                 ice,
+                network.certificates.current,
                 bytes_per_s=limits.max_publisher_bps / 8,
                 on_rtp=self._on_rtp,
                 on_rtcp=self._on_rtcp,

@@ -18,13 +18,14 @@ class PublisherTransport(RTCDtlsTransport):
     def __init__(
         self,
         ice: RTCIceTransport,
+        certificate: RTCCertificate,
         *,
         bytes_per_s: float,
         on_rtp: Callable[[bytes], None],
         on_rtcp: Callable[[bytes], None],
         on_refused: Callable[[], None],
     ) -> None:
-        super().__init__(ice, [RTCCertificate.generateCertificate()])
+        super().__init__(ice, [certificate])
         self._budget = Budget(capacity=_BURST_S * bytes_per_s, per_s=bytes_per_s)
         self._on_rtp = on_rtp
         self._on_rtcp = on_rtcp
