@@ -90,9 +90,14 @@ def test_it_is_the_source_of_another_stream(pushing: Service, how: str) -> None:
         metric = f'livesr_push{{stream="sent",target="{how}://127.0.0.1:{PORTS[how]}/***"}} 1.0'
         assert metric in pushing.http.get("/metrics").text
 
-        (process,) = processes(pushing)
-        os.kill(process, signal.SIGKILL)
-        until(lambda: pushed(pushing, "sent")["restarts"] == 1, "its end is seen")
+        if how == "whip":
+            pushing.http.delete("/api/streams/taken")
+            until(lambda: not pushed(pushing, "sent")["connected"], "the other side has gone")
+            pushing.http.post("/api/streams", json={"id": "taken", "source": source})
+        else:
+            (process,) = processes(pushing)
+            os.kill(process, signal.SIGKILL)
+        until(lambda: pushed(pushing, "sent")["restarts"] > 0, "its end is seen")
         until(lambda: pushed(pushing, "sent")["connected"], "another one takes its place")
         pushing.wait_for("taken", "running")
         pushing.wait_for_frames("taken", 10)

@@ -12,6 +12,8 @@ import pytest
 from server.srt import libsrt
 from server.wire.messages import Reconnecting
 from server.wire.source_policy import SourcePolicy
+from server.wire.srt import srt_address
+from server.worker.ingest.srt import SrtReceiver
 from tests.conftest import missing_peer
 from tests.ports import free_port
 from tests.server.worker.live_ingest import Ingest, assert_plays
@@ -93,6 +95,18 @@ def test_we_call_a_listener_and_call_again(ingest: Callable[..., Ingest], publis
     source.until(lambda s: len(s.pictures) >= seen + 10)
 
 
+def test_its_receiver_ends_with_the_worker() -> None:
+    """Whose end of the pipe is closed by the system, however it died."""
+    receiver = SrtReceiver(
+        srt_address(f"srt://127.0.0.1:{free_port()}?mode=listener"), ["127.0.0.1"], timeout_s=5
+    )
+    process = receiver._process
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(30) == 0
+    receiver.close()
+
+
 @pytest.mark.parametrize("mode", ["caller", "listener"])
 def test_gstreamer_is_the_other_side(
     mode: str, ingest: Callable[..., Ingest], gstreamer: Callable[[str], None]
@@ -129,3 +143,13 @@ def test_it_is_called_only_where_the_policy_says_so(ingest: Callable[..., Ingest
     source.until(lambda s: s.lost)
     assert "localhost has no address that sources.hosts allows" in said(source)
     assert not receivers()
+
+
+def test_where_there_is_no_libsrt_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libsrt, "find_library", lambda name: None)
+    libsrt.library.cache_clear()
+    try:
+        with pytest.raises(libsrt.SrtError, match=r"not installed: Debian's package libsrt1\.5-openssl"):
+            libsrt.version()
+    finally:
+        libsrt.library.cache_clear()
