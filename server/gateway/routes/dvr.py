@@ -17,7 +17,7 @@ from server.gateway.errors import (
     StreamNotFound,
     responses,
 )
-from server.gateway.record.dvr import Dvr, TooLong, Window
+from server.gateway.record.dvr import MOST_S, Dvr, Window
 from server.gateway.routes.moments import span
 from server.gateway.routes.playlists import MP4, PLAYLIST, playlist_response
 from server.gateway.streams.streams import Streams
@@ -81,6 +81,7 @@ class DvrFiles:
     async def multivariant(self, stream: str, from_: str, to: str | None, request: Request) -> Response:
         """The one variant there is: what begins some seconds ago has to begin there when it is loaded again,
         too, so that it names the moment."""
+        span(from_, to, datetime.now(UTC), most_s=MOST_S)
         window, starts, ends = await self._window(stream, from_, to)
         query = {"from": _date(starts)} | ({} if ends is None else {"to": _date(ends)})
         most_bps = max(segment.bytes * 8 / segment.duration_s for segment in window.segments)
@@ -100,10 +101,7 @@ class DvrFiles:
         starts, ends = span(from_, to, datetime.now(UTC))
         window = None
         if self._dvr is not None:
-            try:
-                window = await asyncio.to_thread(self._dvr.window, stream, starts, ends)
-            except TooLong as exc:
-                raise InvalidRequest(f"from={from_!r}: {exc}; `to` ends it") from exc
+            window = await asyncio.to_thread(self._dvr.window, stream, starts, ends)
         if window is None and to is None and self._grows(stream):
             raise NotReady(f"stream {stream!r} has no whole segment since from={from_!r} yet")
         if window is None:
@@ -143,11 +141,13 @@ def _media(window: Window, starts: datetime, *, ended: bool) -> str:
         "#EXT-X-INDEPENDENT-SEGMENTS",
         f"#EXT-X-START:TIME-OFFSET={offset_s:.3f},PRECISE=YES",
     ]
+    file = ""
     for segment in window.segments:
         if segment.discontinuity:
             lines.append("#EXT-X-DISCONTINUITY")
-        if segment.new_file:
-            lines.append(f'#EXT-X-MAP:URI="recorded/{segment.file}/init.mp4"')
+        if segment.file != file:
+            file = segment.file
+            lines.append(f'#EXT-X-MAP:URI="recorded/{file}/init.mp4"')
         lines += (
             f"#EXT-X-PROGRAM-DATE-TIME:{_date(segment.starts)}",
             f"#EXTINF:{segment.duration_s:.5f},",
