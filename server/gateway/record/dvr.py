@@ -5,9 +5,10 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from server.gateway.hls.playlist import date as playlist_date
 from server.gateway.record.file import Run
 from server.gateway.record.index import Index, Indexed
 from server.settings import Hls
@@ -29,6 +30,7 @@ class DvrSegment:
     bytes: int
     starts: datetime
     duration_s: float
+    lines: str = field(repr=False)  # of a playlist
     discontinuity: bool = False  # the timeline or the tracks are others than before
 
 
@@ -108,16 +110,8 @@ class Dvr:
         key, made_of = (indexed.file.stream, indexed.file.name), (len(indexed.runs), indexed.grows)
         file = self._files.get(key)
         if file is None or file.made_of != made_of:
-            segments = [
-                DvrSegment(
-                    file=indexed.file.name,
-                    offset=run.offset,
-                    bytes=run.size,
-                    starts=indexed.moment(run.starts),
-                    duration_s=(run.ends - run.starts) / VIDEO_CLOCK_HZ,
-                )
-                for run in _grouped(indexed.runs, self._least, grows=indexed.grows)
-            ]
+            runs = _grouped(indexed.runs, self._least, grows=indexed.grows)
+            segments = [_segment(indexed, run) for run in runs]
             file = self._files[key] = _File(
                 segments=segments,
                 starts=[segment.starts for segment in segments],
@@ -149,6 +143,20 @@ class Dvr:
                 return opened.read(run.size)
         except OSError:
             return None  # it was deleted meanwhile
+
+
+def _segment(indexed: Indexed, run: Run) -> DvrSegment:
+    file, starts = indexed.file.name, indexed.moment(run.starts)
+    duration_s = (run.ends - run.starts) / VIDEO_CLOCK_HZ
+    return DvrSegment(
+        file=file,
+        offset=run.offset,
+        bytes=run.size,
+        starts=starts,
+        duration_s=duration_s,
+        lines=f"#EXT-X-PROGRAM-DATE-TIME:{playlist_date(starts)}\n"
+        f"#EXTINF:{duration_s:.5f},\nrecorded/{file}/{run.offset}.m4s",
+    )
 
 
 def _first(file: _File, moment: datetime) -> int:

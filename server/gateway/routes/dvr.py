@@ -17,6 +17,7 @@ from server.gateway.errors import (
     StreamNotFound,
     responses,
 )
+from server.gateway.hls.playlist import date
 from server.gateway.record.dvr import MOST_S, Dvr, Window
 from server.gateway.routes.moments import span
 from server.gateway.routes.playlists import MP4, PLAYLIST, playlist_response
@@ -56,7 +57,10 @@ class DvrFiles:
             """What has been recorded since then, and what comes, in segments as long as HLS's."""
             window, starts, ends = await self._window(stream, from_, to)
             ended = ends is not None or not self._grows(stream)
-            return playlist_response(_media(window, starts, ended=ended), request, self._guard)
+            # Hours of it take a while to write and to pack.
+            return await asyncio.to_thread(
+                lambda: playlist_response(_media(window, starts, ended=ended), request, self._guard)
+            )
 
         @routes.get(
             "/recorded/{file}/init.mp4",
@@ -83,7 +87,7 @@ class DvrFiles:
         too, so that it names the moment."""
         span(from_, to, datetime.now(UTC), most_s=MOST_S)
         window, starts, ends = await self._window(stream, from_, to)
-        query = {"from": _date(starts)} | ({} if ends is None else {"to": _date(ends)})
+        query = {"from": date(starts)} | ({} if ends is None else {"to": date(ends)})
         most_bps = max(segment.bytes * 8 / segment.duration_s for segment in window.segments)
         lines = (
             "#EXTM3U",
@@ -148,15 +152,7 @@ def _media(window: Window, starts: datetime, *, ended: bool) -> str:
         if segment.file != file:
             file = segment.file
             lines.append(f'#EXT-X-MAP:URI="recorded/{file}/init.mp4"')
-        lines += (
-            f"#EXT-X-PROGRAM-DATE-TIME:{_date(segment.starts)}",
-            f"#EXTINF:{segment.duration_s:.5f},",
-            f"recorded/{segment.file}/{segment.offset}.m4s",
-        )
+        lines.append(segment.lines)
     if ended:
         lines.append("#EXT-X-ENDLIST")
     return "\n".join((*lines, ""))
-
-
-def _date(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
