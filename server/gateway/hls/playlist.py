@@ -104,7 +104,7 @@ def media(sink: HlsSink, rendition: Rendition = UPSCALED, *, delta: bool = False
         if segment.init is not init:
             init = segment.init
             lines.append(f'#EXT-X-MAP:URI="{init.name}"')
-        lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{_date(segment.starts)}")
+        lines.append(f"#EXT-X-PROGRAM-DATE-TIME:{date(segment.starts)}")
         if back_s < PARTS_TARGETS * target_s:
             lines += map(_part, segment.parts)
         if segment is not segments.growing:
@@ -159,5 +159,5 @@ def _part(part: Part) -> str:
     return f'#EXT-X-PART:DURATION={part.duration_s:.5f},URI="{part.name}"{independent}'
 
 
-def _date(moment: datetime) -> str:
+def date(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -2,21 +2,23 @@
 
 import math
 import threading
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
+from server.gateway.hls.playlist import date as playlist_date
 from server.gateway.record.file import Run
 from server.gateway.record.index import Index, Indexed
 from server.settings import Hls
 from server.wire.messages import VIDEO_CLOCK_HZ
 
-# Of a playlist that players load again and again.
-MOST_SEGMENTS = 10_000
 # A key frame this close to the wanted end of a segment ends it.
 _EARLY_SHARE = 0.9
+MOST_S = 6 * 3600.0  # of a playlist: players load it again and again
 _MOST_REMEMBERED = 1024  # playlists
+_MOST_KEPT = 64  # files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +30,8 @@ class DvrSegment:
     bytes: int
     starts: datetime
     duration_s: float
-    new_file: bool  # another init segment than before, though perhaps a like one
-    discontinuity: bool  # the timeline or the tracks are others than before
+    lines: str = field(repr=False)  # of a playlist
+    discontinuity: bool = False  # the timeline or the tracks are others than before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +44,14 @@ class Window:
     target_duration_s: int
 
 
-class TooLong(Exception):
-    """More than a playlist holds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """The segments of a file, which a thousand players ask for again and again."""
+
+    segments: Sequence[DvrSegment]
+    starts: Sequence[datetime]  # of each
+    longest_s: float
+    made_of: tuple[int, bool]  # so many runs, and whether more come
 
 
 class Dvr:
@@ -56,57 +64,64 @@ class Dvr:
         # The number of each file's first segment, and of the discontinuities until then, by stream and start:
         # what is deleted at the front changes none of what follows.
         self._numbers: OrderedDict[tuple[str, datetime], dict[str, tuple[int, int]]] = OrderedDict()
+        self._files: OrderedDict[tuple[str, str], _File] = OrderedDict()
         self._lock = threading.Lock()
 
     def window(self, stream: str, starts: datetime, ends: datetime) -> Window | None:
-        """What there is of that time, in whole segments; None: nothing. Raises TooLong."""
-        found = self._index.between(stream, starts, ends)
+        """What there is of that time, or of the last `MOST_S` of it, in whole segments; None: nothing."""
+        listed = max(starts, ends - timedelta(seconds=MOST_S))
+        found = self._index.between(stream, listed, ends)
         with self._lock:
             numbers = self._numbers.setdefault((stream, starts), {})
             self._numbers.move_to_end((stream, starts))
             if len(self._numbers) > _MOST_REMEMBERED:
                 self._numbers.popitem(last=False)
-            first, counted = (0, 0), (0, 0)
+            first, following, longest_s = (0, 0), (0, 0), 0.0
             before: Indexed | None = None
             segments: list[DvrSegment] = []
             for indexed in found:
                 discontinuity = before is not None and not indexed.follows(before)
                 before = indexed
-                own = [
-                    run
-                    for run in _grouped(indexed.runs, self._least, grows=indexed.grows)
-                    if indexed.moment(run.ends) > starts and indexed.moment(run.starts) < ends
-                ]
+                file = self._file(indexed)
+                at = _first(file, listed)
+                own = file.segments[at : bisect_left(file.starts, ends)]
                 if not own:
                     continue
-                counted = counted[0], counted[1] + discontinuity
+                sequence, discontinuities = following[0] - at, following[1] + discontinuity
                 if not segments:
-                    first = counted = numbers.get(indexed.file.name, (0, 0))
-                numbers[indexed.file.name] = counted
-                counted = counted[0] + len(own), counted[1]
-                segments += (
-                    DvrSegment(
-                        file=indexed.file.name,
-                        offset=run.offset,
-                        bytes=run.size,
-                        starts=indexed.moment(run.starts),
-                        duration_s=(run.ends - run.starts) / VIDEO_CLOCK_HZ,
-                        new_file=run is own[0],
-                        discontinuity=discontinuity and run is own[0] and bool(segments),
-                    )
-                    for run in own
-                )
-        if len(segments) > MOST_SEGMENTS:
-            raise TooLong(f"{len(segments)} segments are more than a playlist holds ({MOST_SEGMENTS})")
+                    sequence, discontinuities = numbers.get(indexed.file.name, (sequence, discontinuities))
+                    first = sequence + at, discontinuities
+                elif discontinuity:
+                    own = [replace(own[0], discontinuity=True), *own[1:]]
+                numbers[indexed.file.name] = sequence, discontinuities
+                following = sequence + at + len(own), discontinuities
+                longest_s = max(longest_s, file.longest_s)
+                segments += own
         if not segments:
             return None
-        longest_s = max(segment.duration_s for segment in segments)
         return Window(
             segments=segments,
             sequence=first[0],
             discontinuities=first[1],
             target_duration_s=max(self._target_duration_s, round(longest_s)),
         )
+
+    def _file(self, indexed: Indexed) -> _File:
+        key, made_of = (indexed.file.stream, indexed.file.name), (len(indexed.runs), indexed.grows)
+        file = self._files.get(key)
+        if file is None or file.made_of != made_of:
+            runs = _grouped(indexed.runs, self._least, grows=indexed.grows)
+            segments = [_segment(indexed, run) for run in runs]
+            file = self._files[key] = _File(
+                segments=segments,
+                starts=[segment.starts for segment in segments],
+                longest_s=max((segment.duration_s for segment in segments), default=0.0),
+                made_of=made_of,
+            )
+        self._files.move_to_end(key)
+        if len(self._files) > _MOST_KEPT:
+            self._files.popitem(last=False)
+        return file
 
     def init(self, stream: str, file: str) -> bytes | None:
         """The init segment of a file; None where there is none."""
@@ -128,6 +143,29 @@ class Dvr:
                 return opened.read(run.size)
         except OSError:
             return None  # it was deleted meanwhile
+
+
+def _segment(indexed: Indexed, run: Run) -> DvrSegment:
+    file, starts = indexed.file.name, indexed.moment(run.starts)
+    duration_s = (run.ends - run.starts) / VIDEO_CLOCK_HZ
+    return DvrSegment(
+        file=file,
+        offset=run.offset,
+        bytes=run.size,
+        starts=starts,
+        duration_s=duration_s,
+        lines=f"#EXT-X-PROGRAM-DATE-TIME:{playlist_date(starts)}\n"
+        f"#EXTINF:{duration_s:.5f},\nrecorded/{file}/{run.offset}.m4s",
+    )
+
+
+def _first(file: _File, moment: datetime) -> int:
+    """The first segment that ends later."""
+    at = max(0, bisect_right(file.starts, moment) - 1)
+    if at < len(file.segments):
+        segment = file.segments[at]
+        at += segment.starts + timedelta(seconds=segment.duration_s) <= moment
+    return at
 
 
 def _grouped(runs: Sequence[Run], least: float, *, grows: bool) -> Iterator[Run]:

@@ -44,6 +44,7 @@ class Remote:
     def look(self) -> None:
         """Lists what is there. Raises OSError."""
         known = {}
+        self._files.invalidate_cache()  # drivers remember listings, and others may have deleted something
         for path, info in self._ask("find", self._root, detail=True).items():
             match = _REMOTE_NAME.fullmatch(path.removeprefix(self._root).lstrip("/"))
             if match is None or not _STREAM.fullmatch(match[1]):

@@ -17,7 +17,8 @@ from server.gateway.errors import (
     StreamNotFound,
     responses,
 )
-from server.gateway.record.dvr import Dvr, TooLong, Window
+from server.gateway.hls.playlist import date
+from server.gateway.record.dvr import MOST_S, Dvr, Window
 from server.gateway.routes.moments import span
 from server.gateway.routes.playlists import MP4, PLAYLIST, playlist_response
 from server.gateway.streams.streams import Streams
@@ -56,7 +57,10 @@ class DvrFiles:
             """What has been recorded since then, and what comes, in segments as long as HLS's."""
             window, starts, ends = await self._window(stream, from_, to)
             ended = ends is not None or not self._grows(stream)
-            return playlist_response(_media(window, starts, ended=ended), request, self._guard)
+            # Hours of it take a while to write and to pack.
+            return await asyncio.to_thread(
+                lambda: playlist_response(_media(window, starts, ended=ended), request, self._guard)
+            )
 
         @routes.get(
             "/recorded/{file}/init.mp4",
@@ -81,8 +85,9 @@ class DvrFiles:
     async def multivariant(self, stream: str, from_: str, to: str | None, request: Request) -> Response:
         """The one variant there is: what begins some seconds ago has to begin there when it is loaded again,
         too, so that it names the moment."""
+        span(from_, to, datetime.now(UTC), most_s=MOST_S)
         window, starts, ends = await self._window(stream, from_, to)
-        query = {"from": _date(starts)} | ({} if ends is None else {"to": _date(ends)})
+        query = {"from": date(starts)} | ({} if ends is None else {"to": date(ends)})
         most_bps = max(segment.bytes * 8 / segment.duration_s for segment in window.segments)
         lines = (
             "#EXTM3U",
@@ -100,10 +105,7 @@ class DvrFiles:
         starts, ends = span(from_, to, datetime.now(UTC))
         window = None
         if self._dvr is not None:
-            try:
-                window = await asyncio.to_thread(self._dvr.window, stream, starts, ends)
-            except TooLong as exc:
-                raise InvalidRequest(f"from={from_!r}: {exc}; `to` ends it") from exc
+            window = await asyncio.to_thread(self._dvr.window, stream, starts, ends)
         if window is None and to is None and self._grows(stream):
             raise NotReady(f"stream {stream!r} has no whole segment since from={from_!r} yet")
         if window is None:
@@ -143,20 +145,14 @@ def _media(window: Window, starts: datetime, *, ended: bool) -> str:
         "#EXT-X-INDEPENDENT-SEGMENTS",
         f"#EXT-X-START:TIME-OFFSET={offset_s:.3f},PRECISE=YES",
     ]
+    file = ""
     for segment in window.segments:
         if segment.discontinuity:
             lines.append("#EXT-X-DISCONTINUITY")
-        if segment.new_file:
-            lines.append(f'#EXT-X-MAP:URI="recorded/{segment.file}/init.mp4"')
-        lines += (
-            f"#EXT-X-PROGRAM-DATE-TIME:{_date(segment.starts)}",
-            f"#EXTINF:{segment.duration_s:.5f},",
-            f"recorded/{segment.file}/{segment.offset}.m4s",
-        )
+        if segment.file != file:
+            file = segment.file
+            lines.append(f'#EXT-X-MAP:URI="recorded/{file}/init.mp4"')
+        lines.append(segment.lines)
     if ended:
         lines.append("#EXT-X-ENDLIST")
     return "\n".join((*lines, ""))
-
-
-def _date(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

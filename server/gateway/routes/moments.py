@@ -8,7 +8,7 @@ from server.gateway.errors import InvalidRequest
 _MOST_S = 1e9  # some thirty years
 
 
-def span(from_: str, to: str | None, now: datetime) -> tuple[datetime, datetime]:
+def span(from_: str, to: str | None, now: datetime, *, most_s: float = math.inf) -> tuple[datetime, datetime]:
     """From one moment to another, or to now. Raises InvalidRequest."""
     starts = moment("from", from_, now)
     ends = now if to is None else moment("to", to, now)
@@ -16,6 +16,10 @@ def span(from_: str, to: str | None, now: datetime) -> tuple[datetime, datetime]
         raise InvalidRequest(f"from={from_!r}: must be in the past")
     if ends <= starts:
         raise InvalidRequest(f"to={to!r}: must be later than from={from_!r}")
+    lasts_s = (ends - starts).total_seconds()
+    if lasts_s > most_s:
+        rule = f"must be at most {most_s / 3600:g}"
+        raise InvalidRequest(f"from={from_!r}: {lasts_s / 3600:.1f} h until to={to or 'now'!r}; {rule}")
     return starts, ends
 
 

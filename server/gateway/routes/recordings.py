@@ -32,6 +32,7 @@ from server.gateway.routes.moments import span
 from server.settings import STREAM_ID
 
 _CHUNK_BYTES = 1 << 18
+_MOST_S = 24 * 3600.0  # of one file
 
 
 class RecordingView(BaseModel):
@@ -87,7 +88,7 @@ def router(
         """What was recorded from one time to another as one MP4, of as many files as that lies in: from the
         key frame before it to the one after it, as it was encoded. Where the stream was away, what came next
         follows at once; where its format has changed, it has to be asked for in two."""
-        starts, ends = span(from_, to, datetime.now(UTC))
+        starts, ends = span(from_, to, datetime.now(UTC), most_s=_MOST_S)
         found = None
         if index is not None:
             try:

@@ -161,6 +161,10 @@ async def test_what_cannot_be_played_says_why(tmp_path):
             404,
             "stream 'demo' has no recording of that time",
         )
+        assert await get(path, **{"from": "-86400"}) == (
+            422,
+            "from='-86400': 24.0 h until to='now'; must be at most 6",
+        )
         assert (await get(path, "other", **{"from": "-10"}))[0] == 403
         for wrong in ("x.mp4/init.mp4", "x.mp4/0.m4s", "..%2Fx/0.m4s"):
             assert (await get(f"/hls/demo/recorded/{wrong}"))[0] == 404
@@ -192,6 +196,23 @@ def test_numbers_stay_when_the_oldest_file_is_deleted(tmp_path: Path):
     assert (after.sequence, after.discontinuities, len(after.segments)) == (5, 1, 10)
     assert after.segments[0].file == window.segments[5].file
     assert dvr.read("demo", oldest.name, window.segments[0].offset) is None
+
+
+def test_a_playlist_of_hours_loses_its_front_and_keeps_its_numbers(tmp_path: Path, monkeypatch):
+    archive = Archive(Recording(folder=str(tmp_path)))
+    start = datetime.now(UTC) - timedelta(minutes=5)
+    write(archive, start, seconds=10)
+    write(archive, start + timedelta(seconds=10.5), seconds=10)
+    dvr, end = Dvr(Index(archive), Hls()), start + timedelta(seconds=20.5)
+    whole = dvr.window("demo", start, end)
+    assert whole is not None
+    assert len(whole.segments) == 10
+    for most_s, first in ((20.0, 0), (15.0, 2), (7.0, 6)):
+        monkeypatch.setattr("server.gateway.record.dvr.MOST_S", most_s)
+        shorter = dvr.window("demo", start, end)
+        assert shorter is not None
+        assert (shorter.sequence, shorter.discontinuities) == (first, int(first > 4))
+        assert [s.starts for s in shorter.segments] == [s.starts for s in whole.segments[first:]]
 
 
 def test_a_file_that_a_crash_has_cut_plays_up_to_its_last_whole_fragment(tmp_path: Path):
