@@ -206,6 +206,7 @@ async def test_a_stream_without_a_slot_waits_says_why_and_gets_the_next_one_that
         metrics = await served.metrics()
         assert metrics['livesr_gpu_slots{gpu="0"}'] == 1
         assert metrics['livesr_gpu_slots_used{gpu="0"}'] == 1
+        assert metrics["livesr_free_streams"] == 0
         assert metrics['livesr_worker_restarts_total{stream="second"}'] == 0, "none died"
         await served.http.delete("/api/streams/first")
         await served.in_state("running", "second")
