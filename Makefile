@@ -12,7 +12,7 @@ TARGET ?= cpu
 IMAGE ?= livesr:local$(if $(filter-out cpu,$(TARGET)),-$(TARGET))
 SBOM ?= spdx-json
 
-.PHONY: audit docs licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom deploy-check
+.PHONY: audit docs generated licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom deploy-check
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt
@@ -66,6 +66,21 @@ $(BIN)/.audit: $(BIN)/.dev
 	$(PYTHON) -m venv $(AUDIT_VENV)
 	$(AUDIT_VENV)/bin/pip install -q pip-audit
 	touch $@
+
+# Pages and files that are written from what they describe; tests compare them.
+generated: $(BIN)/.dev licenses
+	$(BIN)/livesr check-config --schema > deploy/livesr.schema.json
+	$(BIN)/python -m tests.docs.settings_page > docs/settings.md
+	$(BIN)/python -m tests.docs.api_page > docs/api.md
+
+$(BIN)/.docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q 'mkdocs-material>=9.8,<10'
+	touch $@
+
+# The site, in build/docs; whatever is amiss fails.
+docs: $(BIN)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 licenses: $(BIN)/.dev
 	$(BIN)/python -m tests.release.licenses > docs/licenses.md
