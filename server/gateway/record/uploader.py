@@ -79,7 +79,7 @@ class Uploader:
             if not self._archive.path(file).exists():
                 return  # it was deleted meanwhile
             raise
-        log.info("recording %s of stream %s is in %s", file.name, file.stream, self._remote.address)
+        log.info("recording sent", stream=file.stream, file=file.name, target=self._remote.address)
         if not self._archive.delete(file):
             raise OSError(None, f"{file.name} has been sent, and can't be deleted here")
 
@@ -88,9 +88,9 @@ class Uploader:
             return
         self._now(reason=reason)
         if reason:
-            log.error("recordings can't be sent to %s: %s", self._remote.address, reason)
+            log.error("recordings not sent", target=self._remote.address, reason=reason)
         else:
-            log.info("recordings are sent to %s again", self._remote.address)
+            log.info("recordings sent again", target=self._remote.address)
 
     def _now(self, **state: int | str) -> None:
         self.state = self.state.model_copy(update=state)
