@@ -13,7 +13,7 @@ from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
-from server.gateway.streams.wishes import wish
+from server.gateway.streams.wishes import network, wish
 from server.settings import Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
 from server.wire.source_policy import SourcePolicy
@@ -160,7 +160,7 @@ class Streams:
         """What those that are watched take with the networks that upscale them now."""
         assert self._capacity is not None
         return sum(
-            self._capacity.cores_for(stream.network, stream.pixels_per_s)
+            self._capacity.cores_for(network(stream), stream.pixels_per_s)
             for stream in self.all()
             if stream.state == "running"
         )

@@ -1,4 +1,4 @@
-"""Which larger networks streams would have."""
+"""Which networks streams have, and which larger ones they would."""
 
 import time
 
@@ -19,3 +19,8 @@ def wish(stream: Stream) -> Wish | None:
         fps=stream.figures.recent.fps(time.monotonic()),
         frame_cpu_s=beat.frame_cpu_s,
     )
+
+
+def network(stream: Stream) -> str:
+    """What upscales now; the model named, before anything does."""
+    return stream.opened.engine.model if stream.opened else stream.settings.model
