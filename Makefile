@@ -12,11 +12,7 @@ TARGET ?= cpu
 IMAGE ?= livesr:local$(if $(filter-out cpu,$(TARGET)),-$(TARGET))
 SBOM ?= spdx-json
 
-<<<<<<< HEAD
-.PHONY: audit docs generated licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom deploy-check
-=======
-.PHONY: run test fuzz lint types web tensorrt-check gpu gpu-check image sbom chart deploy-check
->>>>>>> wt-deploy
+.PHONY: audit docs generated licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom chart deploy-check
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt

@@ -2,13 +2,15 @@
 
 import argparse
 import json
+import math
 
 from engine.load import zoo
 from engine.machine import cpu
 from engine.measure.costs import load_costs, store_costs
 from engine.progress import working
+from server.gateway.placement.nodes import MEGAPIXELS
 from server.offline.cost import measure_cost
-from server.settings import PipelineOptions
+from server.settings import Limits, PipelineOptions
 from server.wire.messages import BICUBIC
 
 _WIDTH, _HEIGHT, _FPS = 640, 360, 25
@@ -23,9 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fresh", action="store_true", help="measure again what is known")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="what this machine has for hosts of livesr, for `ray start --resources`",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.ray:
+        args.models = [BICUBIC]
     models = args.models or [*zoo(), BICUBIC]
     for model in models:
         if model != BICUBIC and model not in zoo():
@@ -40,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
     if measured:
         store_costs(measured)
     costs = {model: (known | measured)[model] for model in models}
+    if args.ray:
+        usable_cores = cpu().cores * float(Limits.model_fields["usable_share"].default)
+        print(json.dumps({MEGAPIXELS: math.floor(usable_cores / costs[BICUBIC])}))  # Ray takes whole numbers
+        return 0
     if args.json:
         print(json.dumps({"cores": cpu().cores, "cpu_s_per_megapixel": costs}))
         return 0

@@ -20,6 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from engine.machine import Gpu, nvidia_gpus
+from engine.measure.costs import load_costs
 from engine.measure.gpu_costs import GpuCosts
 from server.gateway.access_log import AccessLog
 from server.gateway.app import Gateway, create_app
@@ -27,7 +28,7 @@ from server.gateway.auth.first_token import first_token
 from server.gateway.figures.metrics import Metrics
 from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
-from server.gateway.placement.capacity import Capacity
+from server.gateway.placement.capacity import Capacity, bicubic_megapixels
 from server.gateway.placement.local import LocalPlacement
 from server.gateway.placement.slots import usual_slots
 from server.gateway.routes.health import metrics_app
@@ -61,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log-level", choices=get_args(LogLevel), help="from which level on events are logged"
     )
     parser.add_argument("--log-format", choices=get_args(Format), help="for people or for programs")
+    parser.add_argument(
+        "--cluster",
+        metavar="auto|HOST:PORT",
+        help="run the workers on the machines of this Ray cluster (extra: cluster)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,16 +90,9 @@ def run(args: argparse.Namespace) -> int:
         page += f"#token={token}" if token else ""
     kept = _kept(server.state, args.config)
     metrics = Metrics()
-    gpus = _gpus()
-    # Streams on GPUs are counted by slots.
-    measured = settings.limits.usable_share > 0 and not gpus
-    capacity = Capacity(settings.limits.usable_share) if measured else None
-    placement = LocalPlacement(
-        usual_slots(gpus, settings, GpuCosts()) if gpus else None,
-        standby=settings.workers.standby,
-        streams_per_worker=settings.workers.streams_per_worker,
+    app = (
+        _elsewhere(args.cluster, settings, metrics, kept) if args.cluster else _here(settings, metrics, kept)
     )
-    app = create_app(settings, placement, metrics, capacity, kept)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
 
@@ -111,6 +110,41 @@ def run(args: argparse.Namespace) -> int:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
     served.run(sockets=[listener])
     return 0
+
+
+def _here(settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gateway:
+    """Its workers are on this machine."""
+    gpus = _gpus()
+    # Streams on GPUs are counted by slots.
+    measured = settings.limits.usable_share > 0 and not gpus
+    capacity = Capacity(settings.limits.usable_share) if measured else None
+    placement = LocalPlacement(
+        usual_slots(gpus, settings, GpuCosts()) if gpus else None,
+        standby=settings.workers.standby,
+        streams_per_worker=settings.workers.streams_per_worker,
+    )
+    return create_app(settings, placement, metrics, capacity, kept)
+
+
+def _elsewhere(cluster: str, settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gateway:
+    """Its workers are on the cluster's machines. Raises ValueError where there is no cluster."""
+    try:
+        # Ray is large, and of the extra `cluster`.
+        from server.gateway.placement.ray import RayPlacement, connect_to_cluster
+    except ModuleNotFoundError as exc:
+        raise ValueError(f"--cluster={cluster!r}: needs {exc.name}: pip install 'livesr[cluster]'") from exc
+    from server.node.actor import HostActor
+
+    connect_to_cluster(cluster)
+    limits, costs = settings.limits, load_costs()
+    placement = RayPlacement(
+        HostActor,
+        # What a host is told: no token, no stream.
+        Settings(limits=limits, defaults=settings.defaults, workers=settings.workers, gpu=settings.gpu),
+        demand=lambda job: bicubic_megapixels(job, costs, limits.assumed_pixels_per_s),
+        standby=settings.workers.standby,
+    )
+    return create_app(settings, placement, metrics, None, kept, placement)
 
 
 def _config(app: ASGIApp, protocol: type[asyncio.Protocol], server: ServerSettings) -> uvicorn.Config:

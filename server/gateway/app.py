@@ -21,7 +21,7 @@ from server.gateway.figures.metrics import Metrics
 from server.gateway.limits.bodies import BodyLimit
 from server.gateway.limits.refusals import Refusals
 from server.gateway.limits.requests import RequestLimits
-from server.gateway.placement import Placement
+from server.gateway.placement import Cluster, Placement
 from server.gateway.placement.capacity import Capacity
 from server.gateway.placement.cpu import IdleCores
 from server.gateway.publish.doors import Doors
@@ -30,7 +30,18 @@ from server.gateway.record.dvr import Dvr
 from server.gateway.record.index import Index
 from server.gateway.record.uploader import Uploader
 from server.gateway.reload import Reloader
-from server.gateway.routes import api, health, hls, log_level, recordings, snapshots, viewers, whep, whip
+from server.gateway.routes import (
+    api,
+    health,
+    hls,
+    log_level,
+    nodes,
+    recordings,
+    snapshots,
+    viewers,
+    whep,
+    whip,
+)
 from server.gateway.routes import events as event_routes
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
@@ -76,11 +87,13 @@ def create_app(
     metrics: Metrics | None = None,
     capacity: Capacity | None = None,
     kept: KeptStreams | None = None,
+    cluster: Cluster | None = None,
 ) -> Gateway:
     """An application whose lifespan starts the settings' streams and ends every stream and viewer.
 
     `metrics` are given where somebody else serves them, too. Without `capacity` no stream is refused for want
-    of CPU time; `kept` streams of the API are started as well. Raises ValueError where something that the
+    of CPU time; `kept` streams of the API are started as well. `cluster`: whose
+    machines the workers are on, where it isn't this one. Raises ValueError where something that the
     settings ask for isn't installed or can't be had.
     """
     metrics = metrics or Metrics()
@@ -97,7 +110,7 @@ def create_app(
             metrics.watch_uploads(lambda: upload.state.waiting_bytes, lambda: bool(upload.state.reason))
         metrics.watch_disk(lambda: archive.free_bytes, settings.recording.free_bytes)
     tracing = _tracing(settings.tracing)
-    streams = Streams(settings, placement, doors, metrics, events, capacity, archive, tracing)
+    streams = Streams(settings, placement, doors, metrics, events, capacity, archive, tracing, cluster)
     strangers = Strangers(settings, streams, kept)
     network = Network(settings.webrtc)
     sessions = whep.Sessions(settings, streams, network, refusals)
@@ -153,6 +166,7 @@ def create_app(
     app.include_router(api.router(streams, strangers, guard))
     app.include_router(snapshots.router(streams, guard))
     app.include_router(recordings.router(archive, index, uploader, guard))
+    app.include_router(nodes.router(cluster, guard))
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(viewers.router(sessions, guard))

@@ -121,6 +121,16 @@ class StreamFailed(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class NotMoved(GatewayError):
+    """No other worker has taken the stream over: it goes on as it was."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class NodeNotFound(GatewayError):
+    status = HTTPStatus.NOT_FOUND
+
+
 class NotPublished(GatewayError):
     """The stream is there, and waits for no publisher."""
 

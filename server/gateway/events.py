@@ -12,7 +12,7 @@ from server.gateway.limits.rates import origin
 from server.gateway.limits.refusals import Refusals
 from server.settings import Limits
 
-Kind = Literal["created", "changed", "deleted", "state", "step", "restart", "recording", "push"]
+Kind = Literal["created", "changed", "deleted", "state", "step", "restart", "moved", "recording", "push"]
 QUEUE = 256  # events that may wait for one listener
 
 

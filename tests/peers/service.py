@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,13 +127,14 @@ def running(
     port: int = 0,
     standby: int = 0,
     streams_per_worker: int = 1,
+    options: Sequence[str] = (),
 ) -> Iterator[Service]:
     """Starts a service without streams on that port, 0 being a free one; its process ends with the block.
 
     `settings` are further tables, `token` what it is asked with, `base` the tables that suit most
     peers, `server` and `webrtc` further lines of those, and `module` what is started in the
     place of `livesr`; `standby`: how many workers wait, `streams_per_worker`
-    how many streams share one.
+    how many streams share one; `options` are further words of the command.
     """
     port = port or free_port()
     config, log = folder / "livesr.toml", folder / "livesr.log"
@@ -148,7 +149,7 @@ def running(
         + base
         + settings
     )
-    command = [sys.executable, "-m", module, "serve", "--config", str(config)]
+    command = [sys.executable, "-m", module, "serve", "--config", str(config), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     service = Service(process, f"http://127.0.0.1:{port}/", log)

@@ -1,6 +1,6 @@
 """Where a stream's worker runs."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,4 +73,31 @@ class Placement(Protocol):
 
     def gpu_slots(self) -> Sequence[SlotUse]:
         """Slots of every GPU that workers are given, always in the same order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeUse:
+    """A machine of the cluster: what it has of what hosts ask for, and what of that is free."""
+
+    name: str
+    has: Mapping[str, float]
+    free: Mapping[str, float]
+    streams: tuple[str, ...]  # of this gateway, that have their worker there
+    drained: bool  # no further stream starts there
+
+
+class Cluster(Protocol):
+    """Machines that workers may be on."""
+
+    def missing_for(self, job: WorkerJob) -> str:
+        """What is missing for one more such stream, which is asked for from then on, so that the cluster may
+        grow; "" where there is room."""
+        ...
+
+    def nodes(self) -> Sequence[NodeUse]: ...
+
+    def drain(self, node: str, *, drained: bool) -> None:
+        """Lets no further stream start on that node, or lets them again. Raises KeyError for one that isn't
+        there."""
         ...

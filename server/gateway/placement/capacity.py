@@ -3,15 +3,36 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from engine.frame import USUAL_FPS
 from engine.machine import cpu
 from engine.measure.costs import load_costs
 from server.gateway.placement.cpu import quota_cores
+from server.settings import PipelineOptions
 from server.wire.logs import get_logger
-from server.wire.messages import BICUBIC
+from server.wire.messages import BICUBIC, WorkerJob
 
 log = get_logger(__name__)
+
+
+def last_rung(stream: PipelineOptions | WorkerJob) -> str:
+    """What upscales the stream where nothing larger can."""
+    if stream.ladder is None:
+        return BICUBIC
+    return stream.ladder[-1] if stream.ladder else stream.model
+
+
+def bicubic_megapixels(job: WorkerJob, costs: Mapping[str, float], assumed_pixels_per_s: float) -> float:
+    """What the stream takes with its smallest network, as millions of source pixels a second that bicubic
+    would upscale. A network that wasn't measured counts as bicubic."""
+    pixels_per_s = assumed_pixels_per_s
+    if job.opened is not None:
+        source = job.opened.source
+        pixels_per_s = source.width * source.height * (source.fps or USUAL_FPS)
+    bicubic = costs.get(BICUBIC, 0.0)
+    more = costs.get(last_rung(job), bicubic) / bicubic if bicubic else 1.0
+    return round(pixels_per_s / 1e6 * more, 3)
 
 
 class Capacity:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from server.gateway.placement.slots import GpuSlots, Seat
 from server.gateway.placement.standby import Standbys
 from server.gateway.placement.suspects import Suspects
 from server.wire.logs import get_logger, level
-from server.wire.messages import EngineLoad, Opened, SetLogLevel, WorkerJob
+from server.wire.messages import EngineLoad, Opened, Prepare, SetLogLevel, WorkerJob
 
 log = get_logger(__name__)
 
@@ -52,8 +52,15 @@ class LocalPlacement:
     async def close(self) -> None:
         await self._standbys.close()
 
+    def prepare(self, engines: Collection[Prepare]) -> None:
+        """Has one standby wait with these engines compiled, though no stream runs yet; none after it."""
+        self._standbys.keep(1)
+        for engine in engines or (None,):
+            self._standbys.needed_for(engine, engine)
+        self._standbys.keep(0)
+
     async def start(self, job: WorkerJob) -> WorkerHandle:
-        seat = self._slots.take(job) if self._slots is not None and _may_use_gpu(job) else None
+        seat = self._slots.take(job) if self._slots is not None and may_use_gpu(job) else None
         gpu = seat.gpu if seat is not None else None
         try:
             async with self._placing:
@@ -138,7 +145,7 @@ def _sees(gpu: Gpu | None) -> dict[str, str]:
     return {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu.uuid}
 
 
-def _may_use_gpu(job: WorkerJob) -> bool:
+def may_use_gpu(job: WorkerJob) -> bool:
     """Compiled artifacts are for the CPU."""
     if job.backend is None:
         return not Path(job.model).is_dir()

@@ -43,7 +43,7 @@ CONNECT_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 4.0  # the host's own is three
 # A host is asked for its time at every tick, and gone where it says nothing for so many: 0.9 s, in turns of
 # the event loop, so that a gateway that was held up itself doesn't take it for the host's silence.
-_TICK_S, _SILENT_TICKS = 0.1, 9
+_TICK_S, _SILENT_TICKS, _IDLE_TELLS = 0.1, 9, 5
 # Round trips before the job, whose times are translated by them.
 _FIRST_ASKS = 4
 _FILES_TIMEOUT_S, _START_TIMEOUT_S = 120.0, 20.0
@@ -51,6 +51,10 @@ _FILES_TIMEOUT_S, _START_TIMEOUT_S = 120.0, 20.0
 
 class HostUnreachable(OSError):
     """The host isn't there, isn't the one that it should be, or refuses: another machine may do better."""
+
+
+class HostRefuses(HostUnreachable):
+    """The host is there, and says why not."""
 
 
 async def connect(ticket: Ticket, job: WorkerJob) -> "RemoteWorkerHandle":
@@ -115,7 +119,7 @@ class RemoteWorkerHandle:
         self._translation = Translation()
         self._waiting: list[Message] = []
         self._silent_ticks = 0
-        self._at_work = True
+        self._idle_tells = 0  # since the worker was heard, or was at work
         self._how = ""
         self._given_up = False
         self._asking: asyncio.Task[None] | None = None
@@ -174,7 +178,7 @@ class RemoteWorkerHandle:
             while self._waiting:
                 message = self._waiting.pop(0)
                 if isinstance(message, Refused):
-                    raise HostUnreachable(f"the host on {self.ticket.node} refuses: {message.reason}")
+                    raise HostRefuses(f"the host on {self.ticket.node} refuses: {message.reason}")
                 if isinstance(message, kind):
                     return message
                 if not isinstance(message, ClockTold):
@@ -192,8 +196,11 @@ class RemoteWorkerHandle:
             return False
         self._silent_ticks = 0
         for message in self._decoder.feed(data):
+            if isinstance(message, ClockTold) and not message.at_work:
+                self._idle_tells += 1
+            else:
+                self._idle_tells = 0
             if isinstance(message, ClockTold):
-                self._at_work = message.at_work
                 self._translation.hear(message, now_ns())
             self._waiting.append(message)
         return True
@@ -237,8 +244,9 @@ class RemoteWorkerHandle:
             self._writer.write(encode(message))
 
     def at_work(self) -> bool:
-        """As the host said last; where it says nothing, nobody knows, and its own silence is what counts."""
-        return self._at_work or self._silent_ticks >= 2
+        """Unless the host has said often enough that it isn't, with nothing of the worker in between, which
+        may wait in a host that is busy. Of a host that says nothing its own silence counts."""
+        return self._idle_tells < _IDLE_TELLS
 
     async def stop(self, *, at_once: bool = False) -> str:
         if not self._given_up:

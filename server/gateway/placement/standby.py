@@ -31,6 +31,10 @@ class Standbys:
         self._waiting: list[_Standby] = []
         self._tasks: set[asyncio.Task[None]] = set()  # one for each that there is or should be
 
+    def keep(self, count: int) -> None:
+        """So many from now on; those that wait already stay."""
+        self._count = count
+
     def needed_for(self, who: object, engine: Prepare | None) -> None:
         """Somebody runs, whose worker may have to be replaced; `engine` is compiled ahead."""
         new = engine is not None and engine not in self._engines.values()

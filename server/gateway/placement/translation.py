@@ -15,8 +15,9 @@ from server.wire.messages import (
 )
 from server.wire.offset import ClockJumped, ClockOffset
 
-# An estimate that has moved by less isn't followed: sound is cut into packets that adjoin.
-_STEP_NS = 5_000_000
+# An estimate that has moved by less isn't followed: sound is cut into packets that adjoin. By so much at a
+# time it is, from packet to packet, which is less than any of them lasts: times never go back.
+_FOLLOWED_NS, _STEP_NS = 5_000_000, 1_000_000
 # A packet that was sent later than it came, by more: the host's clock has jumped since it last told it.
 _EARLY_NS = 250_000_000
 # One that was sent so long ago has waited for the network, or that clock has jumped back.
@@ -26,7 +27,7 @@ _LATE_NS = 30_000_000_000
 class Translation:
     def __init__(self) -> None:
         self.clock = ClockOffset()
-        self._applied_ns: int | None = None
+        self._picture, self._sound = _Slew(self.clock), _Slew(self.clock)
 
     def hear(self, told: ClockTold, answered_ns: int) -> None:
         """Raises ClockJumped."""
@@ -43,7 +44,8 @@ class Translation:
             case VideoPacket():
                 return self._video(message, now_ns)
             case AudioPacket():
-                return replace(message, pts=message.pts - _ticks(self._offset_ns, AUDIO_CLOCK_HZ))
+                self._sound.follow()
+                return replace(message, pts=message.pts - _ticks(self._sound.offset_ns, AUDIO_CLOCK_HZ))
         return message
 
     def to_host(self, message: Message) -> Message:
@@ -51,17 +53,18 @@ class Translation:
             case WorkerJob():
                 return replace(
                     message,
-                    video_after=_later(message.video_after, self._offset_ns, VIDEO_CLOCK_HZ),
-                    sound_after=_later(message.sound_after, self._offset_ns, AUDIO_CLOCK_HZ),
+                    video_after=_later(message.video_after, self._picture.offset_ns, VIDEO_CLOCK_HZ),
+                    sound_after=_later(message.sound_after, self._sound.offset_ns, AUDIO_CLOCK_HZ),
                 )
             case PublishedData():
-                return replace(message, arrival_ns=message.arrival_ns + self._offset_ns)
+                return replace(message, arrival_ns=message.arrival_ns + self.clock.offset_ns)
         return message
 
     def _video(self, packet: VideoPacket, now_ns: int) -> VideoPacket:
         if packet.rendition == UPSCALED:  # the others of a frame follow it, and have the same times
-            self._follow()
-        sent_ns = packet.sent_ns - self._offset_ns
+            self._picture.follow()
+        offset_ns = self._picture.offset_ns
+        sent_ns = packet.sent_ns - self.clock.offset_ns
         if not -_LATE_NS < sent_ns - now_ns < self.clock.error_ns + _EARLY_NS:
             raise ClockJumped(
                 f"the clock of its host jumped: a frame was sent {(sent_ns - now_ns) / 1e9:+.3f} s from now"
@@ -70,20 +73,32 @@ class Translation:
         sent_ns = min(sent_ns, now_ns)
         return replace(
             packet,
-            pts=packet.pts - _ticks(self._offset_ns, VIDEO_CLOCK_HZ),
-            arrival_ns=min(packet.arrival_ns - self._offset_ns, sent_ns),
+            pts=packet.pts - _ticks(offset_ns, VIDEO_CLOCK_HZ),
+            arrival_ns=min(packet.arrival_ns - self.clock.offset_ns, sent_ns),
             sent_ns=sent_ns,
         )
 
-    @property
-    def _offset_ns(self) -> int:
-        if self._applied_ns is None:
-            self._applied_ns = self.clock.offset_ns
-        return self._applied_ns
 
-    def _follow(self) -> None:
-        if abs(self.clock.offset_ns - self._offset_ns) > _STEP_NS:
-            self._applied_ns = self.clock.offset_ns
+class _Slew:
+    """An offset that goes after the estimate in small steps."""
+
+    def __init__(self, clock: ClockOffset) -> None:
+        self._clock = clock
+        self._offset_ns: int | None = None
+        self._follows = False
+
+    @property
+    def offset_ns(self) -> int:
+        if self._offset_ns is None:
+            self._offset_ns = self._clock.offset_ns
+        return self._offset_ns
+
+    def follow(self) -> None:
+        """One step, where it is needed."""
+        apart_ns = self._clock.offset_ns - self.offset_ns
+        self._follows = abs(apart_ns) > (_STEP_NS if self._follows else _FOLLOWED_NS)
+        if self._follows:
+            self._offset_ns = self.offset_ns + max(-_STEP_NS, min(_STEP_NS, apart_ns))
 
 
 def _ticks(time_ns: int, hz: int) -> int:

@@ -15,6 +15,7 @@ from server.gateway.errors import (
     InvalidStream,
     LimitReached,
     NotKept,
+    NotMoved,
     StreamExists,
     StreamNotFound,
     StreamOfSettings,
@@ -37,6 +38,14 @@ class HlsPath(BaseModel):
 class StreamChanged(BaseModel):
     stream: StreamView
     restarted: list[Literal["worker"]] = Field(description="Empty where it all changes as it runs")
+
+
+class StreamMoved(BaseModel):
+    stream: StreamView
+    lossless: bool = Field(
+        description="The other worker took over at a key frame: no frame lost, none shown twice. False where "
+        "nobody watches, or only one worker can have the source: it starts once the present one has ended"
+    )
 
 
 def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
@@ -106,6 +115,16 @@ def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
         found = streams.get(stream)
         found.release()
         return show(found)
+
+    @routes.post(
+        "/{stream}/move", responses=responses(StreamNotFound, NotMoved), dependencies=[needs_publish]
+    )
+    async def move_stream(stream: str) -> StreamMoved:
+        """Has another worker take over, under the same viewers, and answers once it has. Where the machine is
+        drained it is on another."""
+        found = streams.get(stream)
+        lossless = await found.move()
+        return StreamMoved(stream=show(found), lossless=lossless)
 
     @routes.delete(
         "/{stream}",

@@ -13,10 +13,7 @@ from engine.frame import USUAL_FPS
 from server.gateway.events import Events
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics, StreamMetrics
-from server.gateway.figures.views import (
-    SteppedView,
-    StreamState,
-)
+from server.gateway.figures.views import SteppedView, StreamState
 from server.gateway.placement import Placement, WorkerHandle
 from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
@@ -25,8 +22,8 @@ from server.gateway.snapshots.snapshots import Snapshots
 from server.gateway.streams.audience import Audience, Granted
 from server.gateway.streams.entrance import Entrance
 from server.gateway.streams.log_fields import opened_fields
+from server.gateway.streams.moving import move
 from server.gateway.streams.outputs import Outputs
-from server.gateway.streams.room import Wish
 from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
 from server.wire.logs import LogLevel, get_logger
@@ -266,6 +263,20 @@ class Stream:
             self._enter("starting", "released")
         self._supervisor.release()
 
+    async def move(self) -> bool:
+        """Has another worker take over; see `moving.move`."""
+        return await move(self, self._supervisor)
+
+    def on_next(self, worker: WorkerHandle) -> None:
+        worker.send(Watch(renditions=self.audience.watches))
+
+    def on_takeover(self, worker: WorkerHandle) -> None:
+        self.figures.worker_started(worker)
+        self._lost_opening = 0
+        place = worker.elsewhere
+        log.info("another worker has taken over", stream=self.id, node=place.node if place else "")
+        self._events.tell("moved", self.id, node=place.node if place else None)
+
     def _on_audience(self) -> None:
         self._watch()
         self.outputs.play(self.audience.plays)
@@ -330,25 +341,6 @@ class Stream:
             return 0.0
         source = self.opened.source
         return source.width * source.height * (source.fps or USUAL_FPS)
-
-    @property
-    def network(self) -> str:
-        """What upscales now; the model named, before anything does."""
-        return self.opened.engine.model if self.opened else self.settings.model
-
-    def wish(self) -> Wish | None:
-        """Whether a larger network would do, if the machine has room for it."""
-        beat = self.figures.last_heartbeat
-        if self.state != "running" or beat is None or not beat.steady or not self.level:
-            return None
-        return Wish(
-            stream=self.id,
-            priority=self.settings.priority,
-            created=self.created,
-            level=self.level,
-            fps=self.figures.recent.fps(time.monotonic()),
-            frame_cpu_s=beat.frame_cpu_s,
-        )
 
     def step_up(self, level: int) -> None:
         """There is room for that level."""

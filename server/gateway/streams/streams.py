@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
 from server.gateway.events import Events
 from server.gateway.figures.metrics import Metrics
-from server.gateway.placement import Placement
-from server.gateway.placement.capacity import Capacity
+from server.gateway.placement import Cluster, Placement
+from server.gateway.placement.capacity import Capacity, last_rung
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
-from server.settings import PipelineOptions, Settings, StreamSettings
+from server.gateway.streams.wishes import network, wish
+from server.settings import Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
-from server.wire.messages import BICUBIC
 from server.wire.source_policy import SourcePolicy
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ class Streams:
         capacity: Capacity | None = None,
         archive: Archive | None = None,
         tracing: "Tracing | None" = None,
+        cluster: Cluster | None = None,
     ) -> None:
+        self._cluster = cluster
         self.settings = settings
         self._placement = placement
         self._archive = archive
@@ -77,6 +79,8 @@ class Streams:
             raise LimitReached(f"{len(self._streams)} streams run; limits.max_streams={limits.max_streams}")
         if policy is not None:
             self._check_capacity(settings)
+            if self._cluster is not None and (missing := self._cluster.missing_for(settings.job(limits))):
+                raise LimitReached(f"full: {missing}")
         stream = Stream(
             settings,
             policy=policy,
@@ -99,7 +103,7 @@ class Streams:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_GOVERN_S)
-            wishes = [wish for stream in self.all() if (wish := stream.wish()) is not None]
+            wishes = [found for stream in self.all() if (found := wish(stream)) is not None]
             if granted := room.grant(wishes, loop.time()):
                 stream, level = granted
                 self._streams[stream].step_up(level)
@@ -156,7 +160,7 @@ class Streams:
         """What those that are watched take with the networks that upscale them now."""
         assert self._capacity is not None
         return sum(
-            self._capacity.cores_for(stream.network, stream.pixels_per_s)
+            self._capacity.cores_for(network(stream), stream.pixels_per_s)
             for stream in self.all()
             if stream.state == "running"
         )
@@ -215,10 +219,3 @@ class Streams:
         streams = self.all()
         self._streams.clear()
         await asyncio.gather(*(stream.close() for stream in streams))
-
-
-def last_rung(settings: PipelineOptions) -> str:
-    """What upscales the stream where nothing larger can."""
-    if settings.ladder is None:
-        return BICUBIC
-    return settings.ladder[-1] if settings.ladder else settings.model

@@ -4,12 +4,21 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.gateway.placement import Placement, WorkerHandle
+from server.gateway.streams.splice import Splice
 from server.wire.codec import ProtocolError
-from server.wire.messages import Alive, JobImpossible, Message, WorkerBroken, WorkerJob
+from server.wire.messages import (
+    Alive,
+    JobImpossible,
+    Message,
+    RequestKeyframe,
+    Watch,
+    WorkerBroken,
+    WorkerJob,
+)
 
 _TICK_S = 0.05
 
@@ -25,6 +34,7 @@ class Patience:
     deaths_within_s: float = 60.0
     first_backoff_s: float = 0.5  # where none can be started
     longest_backoff_s: float = 30.0
+    move_s: float = 60.0  # until another worker has its engine and has taken over
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,29 @@ class WorkerOutdated:
     """The next worker's job is another."""
 
 
-Ending = StreamEnded | WorkerEnded | WorkerOutdated
+@dataclass(frozen=True, slots=True)
+class WorkerReplaced:
+    """Another one, which runs already, has taken over."""
+
+    by: "_Turn"
+
+
+Ending = StreamEnded | WorkerEnded | WorkerOutdated | WorkerReplaced
+
+
+class CantMove(Exception):
+    """No other worker has taken over: the stream goes on as it was."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Turn:
+    """A worker that is listened to. `replaced` is set once another has taken over."""
+
+    worker: WorkerHandle
+    deliver: Callable[[Message], None]
+    replaced: asyncio.Event = field(default_factory=asyncio.Event)
+    by: "_Turn | None" = None
+    listening: asyncio.Task[Ending] | None = None
 
 
 class Supervised(Protocol):
@@ -59,6 +91,12 @@ class Supervised(Protocol):
 
     def on_quarantine(self, reason: str) -> None:
         """The last of too many deaths: no other is started until `release`."""
+
+    def on_next(self, worker: WorkerHandle) -> None:
+        """It has been started beside the present one, to take over."""
+
+    def on_takeover(self, worker: WorkerHandle) -> None:
+        """What follows is of that worker, and goes on where the one before ended."""
 
     def on_renewal(self) -> None: ...
 
@@ -80,7 +118,9 @@ class Supervisor:
         self._job = job
         self._supervised = supervised
         self._patience = patience
-        self._worker: WorkerHandle | None = None
+        self._turn: _Turn | None = None  # of the worker that is heard
+        self._next: WorkerHandle | None = None  # which is to take over
+        self._moving: asyncio.Task[None] | None = None
         self._deaths: deque[float] = deque(maxlen=patience.deaths)
         self._released = asyncio.Event()
         self._renewal = asyncio.Event()  # the job has changed since it was asked for
@@ -92,8 +132,23 @@ class Supervisor:
 
     def send(self, message: Message) -> bool:
         """Sends to the running worker; between two of them nothing is sent, as each starts from scratch.
-        False where the message is lost."""
-        return self._worker is not None and self._worker.send(message)
+        False where the message is lost. What is watched the next one hears, too."""
+        if isinstance(message, Watch) and self._next is not None:
+            self._next.send(message)
+        return self._turn is not None and self._turn.worker.send(message)
+
+    async def move(self) -> None:
+        """Returns once another worker has taken over at a key frame. Raises CantMove."""
+        if self._moving is None or self._moving.done():
+            if self._turn is None:
+                raise CantMove("no worker runs")
+            self._moving = asyncio.create_task(self._move(self._turn))
+            self._moving.add_done_callback(lambda task: task.cancelled() or task.exception())
+        moving = self._moving
+        await asyncio.wait([moving])
+        if moving.cancelled():
+            raise CantMove("the worker has ended meanwhile")
+        moving.result()
 
     def renew(self) -> None:
         """The job is another: a new worker takes it over, at once, whatever the ones before came to."""
@@ -101,6 +156,14 @@ class Supervisor:
         self._renewal.set()
 
     async def run(self) -> None:
+        try:
+            await self._keep_running()
+        finally:
+            if self._moving is not None:
+                self._moving.cancel()
+                await asyncio.wait([self._moving])
+
+    async def _keep_running(self) -> None:
         refusals = 0
         while True:
             self._renewal.clear()
@@ -120,6 +183,7 @@ class Supervisor:
             if isinstance(ending, WorkerOutdated):
                 self._supervised.on_renewal()
                 continue
+            assert isinstance(ending, WorkerEnded)
             await self._after_death(ending.reason)
 
     async def _after_death(self, reason: str) -> None:
@@ -141,27 +205,81 @@ class Supervisor:
         return min(backoff_s, self._patience.longest_backoff_s)
 
     async def _run_worker(self, worker: WorkerHandle) -> Ending:
-        """Why it ended, by its own word or by its exit status."""
-        self._worker = worker
+        """Why it ended, by its own word or by its exit status; of those that took over from it, the last."""
+        turn = self._turn = _Turn(worker=worker, deliver=self._supervised.on_message)
         self._supervised.on_start(worker)
-        ending: Ending = WorkerEnded("")
-        try:
-            ending = await self._listen(worker)
-        finally:
-            self._worker = None
-            # One that hangs or talks nonsense would not do as it is asked.
-            at_once = isinstance(ending, WorkerEnded) and bool(ending.reason)
-            how = await worker.stop(at_once=at_once)
-        return WorkerEnded(how) if ending == WorkerEnded("") else ending
+        while True:
+            self._turn = turn
+            turn.listening = turn.listening or asyncio.create_task(self._listen(turn))
+            ending: Ending = WorkerEnded("")
+            try:
+                ending = await turn.listening
+            finally:
+                if not isinstance(ending, WorkerReplaced):
+                    self._turn = None
+                    if self._moving is not None:
+                        self._moving.cancel()  # it ends behind us: viewers wait
+                # One that hangs or talks nonsense would not do as it is asked.
+                at_once = isinstance(ending, WorkerEnded) and bool(ending.reason)
+                how = await turn.worker.stop(at_once=at_once)
+            if not isinstance(ending, WorkerReplaced):
+                return WorkerEnded(how) if ending == WorkerEnded("") else ending
+            turn = ending.by
 
-    async def _listen(self, worker: WorkerHandle) -> Ending:
+    async def _move(self, present: _Turn) -> None:
+        """Raises CantMove."""
+        try:
+            worker = await self._placement.start(self._job())
+        except OSError as exc:
+            raise CantMove(f"no worker could be started: {exc}") from exc
+        following = _Turn(worker=worker, deliver=lambda message: splice.from_next(message))
+
+        def on_switch() -> None:
+            present.by = self._turn = following
+            self._supervised.on_takeover(worker)
+            present.replaced.set()
+
+        splice = Splice(
+            deliver=self._supervised.on_message,
+            request_keyframe=lambda: worker.send(RequestKeyframe()),
+            on_switch=on_switch,
+        )
+        self._next, present.deliver = worker, splice.from_present
+        following.listening = asyncio.create_task(self._listen(following))
+        self._supervised.on_next(worker)
+        try:
+            await self._watch_splice(splice, following.listening)
+        finally:
+            self._next = None
+            if not splice.done:
+                splice.give_up()
+                following.listening.cancel()
+                await asyncio.wait([following.listening])
+                await worker.stop()
+
+    async def _watch_splice(self, splice: Splice, listening: asyncio.Task[Ending]) -> None:
+        """Returns once it is done. Raises CantMove."""
+        until_s = asyncio.get_running_loop().time() + self._patience.move_s
+        while not splice.done:
+            await asyncio.wait([listening], timeout=_TICK_S)
+            splice.tick()
+            if splice.done:
+                return
+            if listening.done():
+                raise CantMove(f"the next worker has ended: {splice.last_word or listening.result()}")
+            if asyncio.get_running_loop().time() > until_s:
+                raise CantMove(f"no other worker could take over within {self._patience.move_s:g} s")
+
+    async def _listen(self, turn: _Turn) -> Ending:
         """Hears the worker until it is gone or must go."""
+        worker = turn.worker
         silence = _Silence(self._patience, worker.at_work)
         try:
             async with asyncio.timeout(None) as limit:
                 watches = [
                     asyncio.create_task(silence.watch(limit)),
-                    asyncio.create_task(self._watch_renewal(limit)),
+                    asyncio.create_task(_end_when(self._renewal, limit)),
+                    asyncio.create_task(_end_when(turn.replaced, limit)),
                 ]
                 try:
                     async for message in worker.messages():
@@ -170,13 +288,15 @@ class Supervisor:
                             continue
                         if isinstance(message, WorkerBroken):
                             return WorkerEnded(message.reason)
-                        self._supervised.on_message(message)
+                        turn.deliver(message)
                         if isinstance(message, JobImpossible):
                             return StreamEnded()
                 finally:
                     for watch in watches:
                         watch.cancel()
         except TimeoutError:
+            if turn.by is not None:
+                return WorkerReplaced(turn.by)
             if self._renewal.is_set():
                 return WorkerOutdated()
             return WorkerEnded(f"the worker gave no sign of life for {silence.lasted_s:g} s")
@@ -184,9 +304,10 @@ class Supervisor:
             return WorkerEnded(f"the worker spoke nonsense: {exc}")
         return WorkerEnded("")
 
-    async def _watch_renewal(self, limit: asyncio.Timeout) -> None:
-        await self._renewal.wait()
-        limit.reschedule(asyncio.get_running_loop().time())
+
+async def _end_when(event: asyncio.Event, limit: asyncio.Timeout) -> None:
+    await event.wait()
+    limit.reschedule(asyncio.get_running_loop().time())
 
 
 class _Silence:

@@ -1,0 +1,52 @@
+"""A host as an actor of a cluster engine: a process on some machine, with a door for gateways."""
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from engine.machine import nvidia_gpus
+from engine.measure.gpu_costs import GpuCosts
+from server.gateway.placement.local import LocalPlacement
+from server.gateway.placement.slots import usual_slots
+from server.node.door import Door
+from server.settings import Settings
+from server.wire.hello import Ticket, wire_version
+from server.wire.messages import Prepare
+
+
+class HostActor:
+    """Ends by being killed: its workers see their sockets close. Methods run on one event loop."""
+
+    def __init__(
+        self, settings: Settings, *, on_gpu: bool, where: Callable[[], tuple[str, str, str]]
+    ) -> None:
+        """`where` says on which node this is: its id, name and address. `on_gpu`: the GPU that it sees is its
+        own."""
+        gpus = nvidia_gpus() if on_gpu else ()
+        self._placement = LocalPlacement(
+            usual_slots(gpus, settings, GpuCosts()) if gpus else None,
+            streams_per_worker=settings.workers.streams_per_worker,
+        )
+        self._where = where
+        self._door: Door | None = None
+        self._opening = asyncio.Lock()
+
+    async def begin(self, version: str) -> tuple[str, str]:
+        """The node's id and name, once the door is open. Raises ValueError for another version."""
+        if version != wire_version():
+            raise ValueError(f"this host speaks {wire_version()}, the gateway {version}")
+        node, name, address = self._where()
+        async with self._opening:
+            if self._door is None:
+                door = Door(self._placement, node=name)
+                await door.open(address)
+                self._door = door
+        return node, name
+
+    async def admit(self, stream: str) -> Ticket:
+        """After `begin`."""
+        assert self._door is not None
+        return self._door.admit(stream)
+
+    async def prepare(self, engines: Collection[Prepare]) -> None:
+        """A job may come in a hurry, for such an engine."""
+        self._placement.prepare(engines)
