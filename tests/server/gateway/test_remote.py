@@ -55,6 +55,15 @@ async def test_what_is_finished_goes_there_and_is_played_from_there(tmp_path):
         first = found[0]
         answer = await served.http.get(first["url"])
         assert (answer.status_code, len(answer.content)) == (200, first["bytes"])
+        for asked, got in (
+            ("bytes=4-7", slice(4, 8)),
+            ("bytes=-9", slice(-9, None)),
+            ("bytes=9-", slice(9, None)),
+        ):
+            part = await served.http.get(first["url"], headers={"Range": asked})
+            assert (part.status_code, part.content) == (206, answer.content[got])
+        for odd in ("bytes=9-4", f"bytes={10**17}-", "bytes=-", "bytes=0-1,4-5", "lines=1-2"):
+            assert (await served.http.get(first["url"], headers={"Range": odd})).content == answer.content
         assert not (here / "demo" / first["name"]).exists()
         assert (await served.http.get("/api/recordings/upload")).json()["reason"] == ""
         assert (await served.metrics())["livesr_recording_upload_failing"] == 0
