@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import av
 
@@ -67,6 +68,10 @@ async def test_it_plays_from_the_past_on_into_live(tmp_path):
         media = Media.parse(text)
         wanted = datetime.now(UTC) - timedelta(seconds=3)
         assert media.entries[0].starts < wanted < media.entries[0].starts + timedelta(seconds=2.5)
+        (offset_s,) = re.findall(r"#EXT-X-START:TIME-OFFSET=(.*),PRECISE=YES", text)
+        begins = media.entries[0].starts + timedelta(seconds=float(offset_s))
+        (named,) = re.findall(r"from=(.*)Z", unquote(variant))
+        assert abs((begins - datetime.fromisoformat(f"{named}Z")).total_seconds()) < 0.01
         assert "ENDLIST" not in text
         assert "#EXT-X-DISCONTINUITY\n" not in text, "one file goes on where the other ends"
         assert len({entry.init for entry in media.entries}) == 1

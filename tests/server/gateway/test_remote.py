@@ -112,6 +112,23 @@ def test_the_next_run_finds_what_is_there(tmp_path: Path):
     assert shown(tmp_path / "cut.mp4")[0] == [*range(2 * FPS, 4 * FPS), *range(100, 100 + 2 * FPS)]
 
 
+def test_who_records_does_not_wait_for_what_is_deleted_there(tmp_path: Path):
+    archive, index, _ = made(tmp_path, "memory://other/recordings")
+    for hours in range(2):
+        write(archive, START + timedelta(hours=hours), seconds=1)
+    sent, kept = archive.files()
+    indexed = index.of(sent)
+    assert archive.remote is not None
+    assert indexed is not None
+    archive.remote.upload(sent, str(archive.path(sent)), list(indexed.runs))
+    archive.path(sent).unlink()
+    archive.settings = archive.settings.model_copy(update={"keep_bytes": kept.size})
+    archive.make_room()
+    assert [file.remote for file in archive.files()] == [True, False]
+    archive.make_room(remote=True)
+    assert archive.files() == [kept]
+
+
 def test_while_it_is_away_files_stay_within_bounds_and_go_when_it_is_back(tmp_path: Path):
     far = tmp_path / "far"
     far.write_text("no folder")
