@@ -64,7 +64,7 @@ class Uploader:
                 wait_s = retry_s * random.uniform(0.75, 1.25)
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)
             except Exception:  # a bug of ours; what is recorded stays here
-                log.exception("the upload of recordings failed")
+                log.exception("upload failed")
                 self._tell("the upload failed; the gateway's log says why")
                 wait_s = _LAST_RETRY_S
             else:
@@ -79,9 +79,8 @@ class Uploader:
             if not self._archive.path(file).exists():
                 return  # it was deleted meanwhile
             raise
+        self._archive.path(file).unlink(missing_ok=True)
         log.info("recording sent", stream=file.stream, file=file.name, target=self._remote.address)
-        if not self._archive.delete(file):
-            raise OSError(None, f"{file.name} has been sent, and can't be deleted here")
 
     def _tell(self, reason: str) -> None:
         if reason == self.state.reason:

@@ -55,6 +55,15 @@ async def test_what_is_finished_goes_there_and_is_played_from_there(tmp_path):
         first = found[0]
         answer = await served.http.get(first["url"])
         assert (answer.status_code, len(answer.content)) == (200, first["bytes"])
+        for asked, got in (
+            ("bytes=4-7", slice(4, 8)),
+            ("bytes=-9", slice(-9, None)),
+            ("bytes=9-", slice(9, None)),
+        ):
+            part = await served.http.get(first["url"], headers={"Range": asked})
+            assert (part.status_code, part.content) == (206, answer.content[got])
+        for odd in ("bytes=9-4", f"bytes={10**17}-", "bytes=-", "bytes=0-1,4-5", "lines=1-2"):
+            assert (await served.http.get(first["url"], headers={"Range": odd})).content == answer.content
         assert not (here / "demo" / first["name"]).exists()
         assert (await served.http.get("/api/recordings/upload")).json()["reason"] == ""
         assert (await served.metrics())["livesr_recording_upload_failing"] == 0
@@ -101,6 +110,23 @@ def test_the_next_run_finds_what_is_there(tmp_path: Path):
     assert found is not None
     (tmp_path / "cut.mp4").write_bytes(b"".join(found.chunks()))
     assert shown(tmp_path / "cut.mp4")[0] == [*range(2 * FPS, 4 * FPS), *range(100, 100 + 2 * FPS)]
+
+
+def test_who_records_does_not_wait_for_what_is_deleted_there(tmp_path: Path):
+    archive, index, _ = made(tmp_path, "memory://other/recordings")
+    for hours in range(2):
+        write(archive, START + timedelta(hours=hours), seconds=1)
+    sent, kept = archive.files()
+    indexed = index.of(sent)
+    assert archive.remote is not None
+    assert indexed is not None
+    archive.remote.upload(sent, str(archive.path(sent)), list(indexed.runs))
+    archive.path(sent).unlink()
+    archive.settings = archive.settings.model_copy(update={"keep_bytes": kept.size})
+    archive.make_room()
+    assert [file.remote for file in archive.files()] == [True, False]
+    archive.make_room(remote=True)
+    assert archive.files() == [kept]
 
 
 def test_while_it_is_away_files_stay_within_bounds_and_go_when_it_is_back(tmp_path: Path):
