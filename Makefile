@@ -121,9 +121,11 @@ $(DEPLOY_VENV)/.ready: tests/deploy/check/requirements.txt
 sbom: $(DEPLOY_VENV)/.ready
 	$(DEPLOY_VENV)/bin/syft scan $(notdir $(DOCKER)):$(IMAGE) -o $(SBOM)
 
-# Every file of deploy/ by the program that reads it, and with IMAGE_CHECK=1 the image, built and run.
+# Every file of deploy/ by the program that reads it, as the table in docs/deploy.md has it, and with IMAGE_CHECK=1
+# the image, built and run.
 deploy-check: $(BIN)/.dev $(DEPLOY_VENV)/.ready
-	DEPLOY_CHECK=1 DEPLOY_VENV=$(abspath $(DEPLOY_VENV)) $(BIN)/pytest -s --durations=5 tests/deploy
+	DEPLOY_CHECK=1 DEPLOY_VENV=$(abspath $(DEPLOY_VENV)) $(BIN)/pytest -s --durations=5 tests/deploy \
+		$$(grep -o 'tests/peers/[a-z_]*\.py::[a-z_0-9]*' docs/deploy.md)
 
 # What follows from the Helm chart: the table of its README, and deploy/kustomize.
 chart: $(DEPLOY_VENV)/.ready

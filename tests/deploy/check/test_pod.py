@@ -1,5 +1,6 @@
 """The pod of the chart, run by podman with the image that was built."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -20,8 +21,13 @@ VALUES = {
 
 
 def as_pod(documents: list[Manifest]) -> str:
-    """The pod of the StatefulSet and its ConfigMap: `podman play kube` takes no StatefulSet."""
-    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "livesr-check"}, "spec": pod(documents)}
+    """The pod of the StatefulSet and its ConfigMap: `podman play kube` takes no StatefulSet.
+
+    Nor does it take a list of ports beside the host's network, where Kubernetes wants one for its probes.
+    """
+    spec = copy.deepcopy(pod(documents))
+    del spec["containers"][0]["ports"]
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "livesr-check"}, "spec": spec}
     return yaml.safe_dump_all([one(documents, "ConfigMap"), made])
 
 
