@@ -2,6 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 TENSORRT_VENV ?= .venv-tensorrt
+CLUSTER_VENV ?= .venv-ray
 AUDIT_VENV ?= .venv-audit
 HLS = server/gateway/web/vendor/hls.mjs
 
@@ -12,7 +13,7 @@ TARGET ?= cpu
 IMAGE ?= livesr:local$(if $(filter-out cpu,$(TARGET)),-$(TARGET))
 SBOM ?= spdx-json
 
-.PHONY: audit docs generated licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom chart deploy-check
+.PHONY: audit cluster-check docs generated licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom chart deploy-check
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt
@@ -104,6 +105,17 @@ $(TENSORRT_VENV)/.ready: tests/tensorrt/requirements.txt tests/tensorrt/front_en
 # Every frame graph through torch-tensorrt and NVIDIA's offline builder; needs no GPU.
 tensorrt-check: $(TENSORRT_VENV)/.ready
 	TENSORRT_CHECK=1 $(TENSORRT_VENV)/bin/python -m pytest -s tests/tensorrt
+
+# Ray is large: an environment of its own, which sees all of the other.
+$(CLUSTER_VENV)/.ready: $(BIN)/.dev
+	$(PYTHON) -m venv $(CLUSTER_VENV)
+	realpath $(VENV)/lib/python3*/site-packages > $$(echo $(CLUSTER_VENV)/lib/python3*/site-packages)/livesr.pth
+	$(CLUSTER_VENV)/bin/pip install -q -c constraints.txt 'ray>=2.60,<3'
+	touch $@
+
+# Streams on a Ray cluster of several nodes on this machine, some of which are lost; it takes some minutes.
+cluster-check: $(CLUSTER_VENV)/.ready
+	CLUSTER_CHECK=1 $(CLUSTER_VENV)/bin/python -m pytest -s -W default tests/cluster
 
 # The image for machines without a GPU; TARGET=gpu for those with one.
 image:

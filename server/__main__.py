@@ -21,6 +21,7 @@ COMMANDS = {
         "server.commands.streams",
         "list, show, add, remove and watch the streams of a running service",
     ),
+    "drain": ("server.commands.drain", "move every stream away from a machine of the cluster"),
     "check-config": ("server.commands.check_config", "check a settings file, and the environment's settings"),
     "token": ("server.commands.token", "make a token that lets someone in"),
     "upscale": ("server.commands.upscale", "upscale a video or image file"),

@@ -63,9 +63,11 @@ class Service:
         except (OSError, UnicodeDecodeError) as exc:
             raise ServiceError(f"--token-file {args.token_file}: can't be read: {exc}") from exc
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> Any:
         """The answer's JSON; None where it has none."""
-        with self._open(method, path, body, TIMEOUT_S) as answer:
+        with self._open(method, path, body, timeout_s) as answer:
             text = answer.read(_MOST_BYTES)
         try:
             return json.loads(text) if text else None

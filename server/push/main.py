@@ -36,14 +36,14 @@ def push(address: str, source: InputContainer) -> None:
 
 def main() -> int:
     # Unbuffered: a buffer would wait until it is full, which at a low rate takes a second.
-    stdin = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
-    address = stdin.readline().decode().strip()
-    try:
-        with av.open(stdin, format="mp4") as source:
-            push(address, cast(InputContainer, source))
-    except (av.FFmpegError, OSError, SrtError) as exc:
-        print(getattr(exc, "strerror", None) or exc, file=sys.stderr)
-        return 1
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
+        address = stdin.readline().decode().strip()
+        try:
+            with av.open(stdin, format="mp4") as source:
+                push(address, cast(InputContainer, source))
+        except (av.FFmpegError, OSError, SrtError) as exc:
+            print(getattr(exc, "strerror", None) or exc, file=sys.stderr)
+            return 1
     return 0
 
 

@@ -1,5 +1,6 @@
 """A service on a Ray cluster of several nodes, all on this machine: `make cluster-check`."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -94,13 +95,13 @@ class Viewers:
         rows = [line.split() for line in whole]
         return [(int(number), float(at_s)) for name, number, at_s in rows if name == stream]
 
-    def first_after(self, stream: str, at_s: float) -> float:
-        """When the first frame has come after that time; waits for it."""
+    def longest_gap(self, stream: str, from_s: float, until_s: float) -> float:
+        """Without a frame, in seconds."""
+        arrivals = [at_s for _, at_s in self.frames(stream) if from_s <= at_s <= until_s]
+        return max(b - a for a, b in itertools.pairwise([from_s, *arrivals, until_s]))
 
-        def later() -> list[float]:
-            return [arrived_s for _, arrived_s in self.frames(stream) if arrived_s > at_s]
-
-        return until(later, f"the viewer of {stream} sees a frame")[0]
+    def count_after(self, stream: str, at_s: float) -> int:
+        return sum(arrived_s > at_s for _, arrived_s in self.frames(stream))
 
     @property
     def stay(self) -> bool:

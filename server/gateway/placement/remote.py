@@ -43,7 +43,9 @@ CONNECT_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 4.0  # the host's own is three
 # A host is asked for its time at every tick, and gone where it says nothing for so many: 0.9 s, in turns of
 # the event loop, so that a gateway that was held up itself doesn't take it for the host's silence.
-_TICK_S, _SILENT_TICKS, _IDLE_TELLS = 0.1, 9, 5
+_TICK_S, _SILENT_TICKS = 0.1, 9
+# So often, at moments so far apart, it says that the worker isn't at work: then the worker's silence counts.
+_IDLE_TELLS, _APART_NS = 5, 50_000_000
 # Round trips before the job, whose times are translated by them.
 _FIRST_ASKS = 4
 _FILES_TIMEOUT_S, _START_TIMEOUT_S = 120.0, 20.0
@@ -119,6 +121,7 @@ class RemoteWorkerHandle:
         self._translation = Translation()
         self._waiting: list[Message] = []
         self._silent_ticks = 0
+        self._idle_told_ns = 0
         self._idle_tells = 0  # since the worker was heard, or was at work
         self._how = ""
         self._given_up = False
@@ -196,14 +199,18 @@ class RemoteWorkerHandle:
             return False
         self._silent_ticks = 0
         for message in self._decoder.feed(data):
-            if isinstance(message, ClockTold) and not message.at_work:
-                self._idle_tells += 1
-            else:
-                self._idle_tells = 0
+            self._count_idle(message)
             if isinstance(message, ClockTold):
                 self._translation.hear(message, now_ns())
             self._waiting.append(message)
         return True
+
+    def _count_idle(self, message: Message) -> None:
+        """A host that was held up answers all at once: that tells of one moment."""
+        if not isinstance(message, ClockTold) or message.at_work:
+            self._idle_tells = 0
+        elif message.heard_ns - self._idle_told_ns > _APART_NS:
+            self._idle_tells, self._idle_told_ns = self._idle_tells + 1, message.heard_ns
 
     async def messages(self) -> AsyncIterator[Message]:
         try:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.gateway.auth.guard import Guard
-from server.gateway.errors import Forbidden, Unauthorized, responses
+from server.gateway.errors import Forbidden, NodeNotFound, Unauthorized, responses
 from server.gateway.placement import Cluster
 
 Amounts = Annotated[dict[str, float], Field(examples=[{"livesr_megapixels": 92.5, "GPU": 0.0}])]
@@ -34,5 +34,26 @@ def router(cluster: Cluster | None, guard: Guard) -> APIRouter:
     async def list_nodes() -> list[NodeView]:
         """Machines of the cluster; none where workers are on the gateway's own."""
         return [NodeView.model_validate(node) for node in (cluster.nodes() if cluster else ())]
+
+    @routes.post("/{node}/drain", responses=responses(NodeNotFound))
+    async def drain_node(node: str) -> NodeView:
+        """No further stream starts there. Those that are there stay until they are moved
+        (`POST /api/streams/ID/move`), which `livesr drain` does."""
+        return _drain(node, drained=True)
+
+    @routes.delete("/{node}/drain", responses=responses(NodeNotFound))
+    async def use_node(node: str) -> NodeView:
+        """Streams may start there again."""
+        return _drain(node, drained=False)
+
+    def _drain(node: str, *, drained: bool) -> NodeView:
+        try:
+            if cluster is None:
+                raise KeyError(node)
+            cluster.drain(node, drained=drained)
+        except KeyError:
+            raise NodeNotFound(f"there is no node {node!r}") from None
+        (found,) = [use for use in cluster.nodes() if use.name == node]
+        return NodeView.model_validate(found)
 
     return routes

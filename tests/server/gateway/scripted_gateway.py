@@ -18,6 +18,7 @@ from server.gateway.app import Gateway as App
 from server.gateway.app import create_app
 from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
+from server.gateway.placement import Cluster
 from server.gateway.placement.capacity import Capacity
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.webrtc.peer import Peer
@@ -81,6 +82,7 @@ async def gateway(
     source: str = "synthetic:",
     capacity: Capacity | None = None,
     kept: KeptStreams | None = None,
+    cluster: Cluster | None = None,
     **tables,
 ) -> AsyncIterator[Gateway]:
     """Serves until the block ends; `tables` are settings. Streams run unwatched unless told otherwise."""
@@ -94,7 +96,7 @@ async def gateway(
         }
     )
     connections = Connections(settings.limits, Refusals(lambda reason: None), proxies=())
-    app = create_app(settings, placement, capacity=capacity, kept=kept)
+    app = create_app(settings, placement, capacity=capacity, kept=kept, cluster=cluster)
     async with serving(app, guarded(connections)) as base, httpx.AsyncClient(base_url=base) as http:
         yield Gateway(base, http, placement, app)
 
