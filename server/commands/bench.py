@@ -1,6 +1,7 @@
 """`livesr bench`: how fast the engine is on this machine."""
 
 import argparse
+import asyncio
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -18,6 +19,9 @@ from engine.measure.gpu_report import render
 from engine.measure.profile import describe as describe_profile
 from engine.measure.profile import profile_model
 from engine.progress import working
+from server.offline.bench_control import bench_control
+from server.offline.bench_control import describe as describe_control
+from server.offline.bench_control import to_dicts as control_to_dicts
 from server.offline.bench_pipeline import bench_pipeline, describe
 from server.offline.bench_sharing import bench_sharing, to_dicts
 from server.offline.bench_sharing import describe as describe_sharing
@@ -60,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="so many whole streams, each in a worker process of its own and all in one, in turns",
     )
     parser.add_argument(
+        "--control",
+        type=_counts,
+        metavar="N,N…",
+        help="what so many streams at once cost their gateway, with hosts that send no pictures",
+    )
+    parser.add_argument(
         "--profile",
         action="store_true",
         help="share of time and of the machine's peak by layer and type, from OpenVINO's counters",
@@ -95,6 +105,8 @@ def _measure(args: argparse.Namespace) -> str:
         return _run_batching(args)
     if args.sharing is not None:
         return _run_sharing(args)
+    if args.control is not None:
+        return _run_control(args)
     if args.profile:
         return _run_profile(args)
     if args.against not in (None, "reference"):
@@ -139,6 +151,18 @@ def _run_sharing(args: argparse.Namespace) -> str:
         args.model, width=width, height=height, streams=args.sharing, seconds=args.seconds
     )
     return json.dumps(to_dicts(results)) if args.json else describe_sharing(results)
+
+
+def _run_control(args: argparse.Namespace) -> str:
+    costs = asyncio.run(bench_control(args.control, args.seconds))
+    return json.dumps(control_to_dicts(costs)) if args.json else describe_control(costs)
+
+
+def _counts(text: str) -> list[int]:
+    counts = [int(word) for word in text.split(",")]
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: each must be at least 1")
+    return counts
 
 
 def _run_profile(args: argparse.Namespace) -> str:

@@ -34,7 +34,7 @@ from server.wire.messages import (
 log = get_logger(__name__)
 
 _READ_BYTES = 1 << 20
-# A gateway asks for the time ten times a second.
+# A gateway asks for the time three times a second.
 _GONE_S = 5.0
 
 

@@ -1,5 +1,6 @@
 """Streams on the nodes of a cluster: spread by capacity, refused where there is none, back after a loss."""
 
+import itertools
 import statistics
 import time
 from collections import Counter
@@ -7,7 +8,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.cluster.conftest import LIGHT, SOURCE, all_running, cluster, nodes_of, serving, viewing
+from server.__main__ import main
+from tests.cluster.conftest import LIGHT, ONE, SOURCE, all_running, cluster, nodes_of, serving, viewing
 from tests.peers.service import until
 
 
@@ -68,3 +70,68 @@ def test_a_lost_node_costs_its_viewers_some_frames(tmp_path: Path) -> None:
 
 def _is_elsewhere(service, stream: str, lost: str) -> bool:
     return nodes_of(service)[stream] not in (lost, None)
+
+
+def test_a_drained_node_loses_no_frame(tmp_path: Path) -> None:
+    names = ["s0", "s1"]
+    with cluster(2, 4) as nodes, serving(tmp_path, nodes) as service, ExitStack() as stack:
+        for name in names:
+            stack.enter_context(service.stream(name, SOURCE, **LIGHT))
+        all_running(service)
+        viewers = stack.enter_context(viewing(service, names, tmp_path))
+        drained = nodes_of(service)["s0"]
+        began_s = time.monotonic()
+        assert main(["drain", drained, "--url", service.url]) == 0
+        assert drained not in nodes_of(service).values()
+        ended_s = time.monotonic()
+        for name in names:
+            moves = partial(viewers.count_after, name, ended_s)
+            until(lambda moves=moves: moves() > 16, f"the viewer of {name} sees it move")
+            numbers = [number for number, at_s in viewers.frames(name) if at_s > began_s - 1]
+            dropped = service.show(name)["frames"]["dropped"]
+            missing = numbers[-1] - numbers[0] + 1 - len(set(numbers))
+            print(f"{name}: {len(numbers)} frames, {missing} missing, dropped by the service: {dropped}")
+            assert all(a < b for a, b in itertools.pairwise(numbers)), "none twice"
+            assert missing <= sum(dropped.values())
+
+
+def test_thirty_streams(tmp_path: Path) -> None:
+    """Over three nodes: placed, listed, removed."""
+    with cluster(3, 11) as nodes, serving(tmp_path, nodes) as service:
+        began_s = time.monotonic()
+        tiny = {**LIGHT, "source_when": "watched", "upscale_when": "watched"}  # the machine has all of them
+        for number in range(30):
+            wanted = {"id": f"s{number}", "source": SOURCE, **tiny}
+            assert service.http.post("/api/streams", json=wanted).status_code == 201
+        until(lambda: None not in nodes_of(service).values(), "every stream has a worker", 240)
+        placed_s = time.monotonic() - began_s
+        spread = Counter(nodes_of(service).values())
+        assert sum(spread.values()) == 30
+        assert len(spread) == 3
+        began_s = time.monotonic()
+        listed_s = min(_listing_s(service) for _ in range(5))
+        for number in range(30):
+            assert service.http.delete(f"/api/streams/s{number}", timeout=60).status_code == 204
+        assert service.http.get("/api/streams").json() == []
+        removed_s = time.monotonic() - began_s
+        until(lambda: _free(service) == 3 * int(11 * ONE), "all room is free again")
+        print(
+            f"30 streams over {sorted(spread.values())}: placed in {placed_s:.1f} s, listed in "
+            f"{1e3 * listed_s:.0f} ms, removed in {removed_s:.1f} s"
+        )
+
+
+def _listing_s(service) -> float:
+    began_s = time.monotonic()
+    assert len(service.http.get("/api/streams").json()) == 30
+    return time.monotonic() - began_s
+
+
+def _free(service) -> float:
+    return sum(node["free"]["livesr_megapixels"] for node in service.http.get("/api/nodes").json())
+
+
+def test_an_address_that_is_no_cluster_is_said(capsys) -> None:
+    for address in ("127.0.0.1:1", "nonsense"):
+        assert main(["serve", "--port", "0", "--cluster", address]) == 2
+        assert f"--cluster={address!r}: no Ray cluster there: " in capsys.readouterr().err

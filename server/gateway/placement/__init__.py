@@ -30,6 +30,11 @@ class WorkerHandle(Protocol):
         """Whether it is kept from other streams, as workers that it was in have died."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether it ended with its machine, or the way there: it is no fault of the stream."""
+        ...
+
     def messages(self) -> AsyncIterator[Message]:
         """Ends when the worker is gone; raises ProtocolError where it sends what is no message."""
         ...

@@ -189,6 +189,10 @@ class LocalWorkerHandle:
     def elsewhere(self) -> None:
         return None
 
+    @property
+    def lost(self) -> bool:
+        return False
+
     async def messages(self) -> AsyncIterator[Message]:
         decoder = Decoder()
         async for data in self._received():

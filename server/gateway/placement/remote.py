@@ -41,11 +41,11 @@ M = TypeVar("M", bound=Message)
 
 CONNECT_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 4.0  # the host's own is three
-# A host is asked for its time at every tick, and gone where it says nothing for so many: 0.9 s, in turns of
+# A host is asked for its time at each third tick, and gone where it says nothing for nine: 0.9 s, in turns of
 # the event loop, so that a gateway that was held up itself doesn't take it for the host's silence.
-_TICK_S, _SILENT_TICKS = 0.1, 9
+_TICK_S, _ASK_TICKS, _SILENT_TICKS = 0.1, 3, 9
 # So often, at moments so far apart, it says that the worker isn't at work: then the worker's silence counts.
-_IDLE_TELLS, _APART_NS = 5, 50_000_000
+_IDLE_TELLS, _APART_NS = 2, 150_000_000
 # Round trips before the job, whose times are translated by them.
 _FIRST_ASKS = 4
 _FILES_TIMEOUT_S, _START_TIMEOUT_S = 120.0, 20.0
@@ -282,10 +282,13 @@ class RemoteWorkerHandle:
 
     async def _ask(self) -> None:
         """Asks for the time, and gives the host up where nothing comes."""
+        ticks = 0
         while self._silent_ticks < _SILENT_TICKS:
             await asyncio.sleep(_TICK_S)
             self._silent_ticks += 1
-            self.write(ClockAsk(asked_ns=now_ns()))
+            ticks += 1
+            if ticks % _ASK_TICKS == 0:
+                self.write(ClockAsk(asked_ns=now_ns()))
         self._how = self._shown(f"no sign of life for {_SILENT_TICKS * _TICK_S:g} s")
         self._writer.transport.abort()
 

@@ -47,6 +47,7 @@ class WorkerEnded:
     """The worker must go or has gone; `reason` is "" where nobody says why."""
 
     reason: str
+    lost: bool = False  # its machine was, which is no fault of the stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,10 @@ class Supervisor:
                 self._supervised.on_renewal()
                 continue
             assert isinstance(ending, WorkerEnded)
-            await self._after_death(ending.reason)
+            if ending.lost:
+                self._supervised.on_death(ending.reason)
+            else:
+                await self._after_death(ending.reason)
 
     async def _after_death(self, reason: str) -> None:
         """Returns when another worker may start."""
@@ -223,7 +227,7 @@ class Supervisor:
                 at_once = isinstance(ending, WorkerEnded) and bool(ending.reason)
                 how = await turn.worker.stop(at_once=at_once)
             if not isinstance(ending, WorkerReplaced):
-                return WorkerEnded(how) if ending == WorkerEnded("") else ending
+                return WorkerEnded(how, turn.worker.lost) if ending == WorkerEnded("") else ending
             turn = ending.by
 
     async def _move(self, present: _Turn) -> None:

@@ -53,6 +53,7 @@ class ScriptedWorker:
         self.ended_at_once = False
         self.isolated = False
         self.elsewhere = None
+        self.lost = False
         self.working = False  # though it says nothing
         self._to_gateway: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._from_gateway = Decoder()

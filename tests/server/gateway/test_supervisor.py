@@ -82,6 +82,17 @@ async def test_deaths_are_answered_at_once_until_they_are_a_pattern():
         assert not task.done()
 
 
+async def test_a_stream_is_not_blamed_for_the_loss_of_machines():
+    placement = quiet()
+    async with supervised(placement) as (witness, _):
+        for count in range(1, 6):
+            await until(lambda n=count: len(placement.workers) == n, "a worker")
+            placement.workers[-1].lost = True
+            placement.workers[-1].die()
+        await until(lambda: len(placement.workers) == 6, "another one")
+        assert len(witness.deaths) == 5
+
+
 async def test_a_release_starts_a_worker_and_forgets_the_deaths():
     placement = quiet(SIGN)
     async with supervised(placement) as (witness, _):

@@ -223,5 +223,6 @@ async def test_a_host_that_falls_silent_is_replaced_under_the_same_viewer(tmp_pa
                 assert viewer.pc.connectionState == "connected"
             stream = await served.stream()
             assert (stream["worker"]["restarts"], stream["worker"]["node"]) == (1, "two")
+            assert placement.handles[0].lost
             assert "the host on one: no sign of life for 0.9 s; a new one starts" in caplog.text
             print(f"another host is asked for after {asked_s:.2f} s")
