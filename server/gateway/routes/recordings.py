@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from server.gateway.auth.guard import Guard
@@ -107,21 +107,21 @@ def router(
 
     @routes.get(
         "/{stream}/{name}",
-        response_class=FileResponse,
+        response_class=StreamingResponse,
         responses={200: {"content": {"video/mp4": {}}}, **responses(RecordingNotFound, RemoteFailed)},
         dependencies=[Depends(guard.needs("view"))],
     )
     async def fetch_recording(
         stream: str, name: str, wanted: Annotated[str, Header(alias="Range")] = ""
-    ) -> Response:
-        """The file, as fragmented MP4; byte ranges are served."""
+    ) -> StreamingResponse:
+        """The file, as fragmented MP4; byte ranges are served. Of one that grows it is what there is now."""
         there, file = await _find(stream, name)
         filename = f"{stream}-{name}"
-        if not file.remote and await asyncio.to_thread(there.path(file).exists):
-            return FileResponse(there.path(file), media_type="video/mp4", filename=filename)
         first, last = _range(wanted, file.size)
         try:
             opened = await asyncio.to_thread(there.open, file)
+        except FileNotFoundError:
+            raise RecordingNotFound(f"stream {stream!r} has no recording {name!r} any more") from None
         except OSError as exc:
             raise RemoteFailed(f"{name!r} can't be fetched from recording.remote: {exc.strerror}") from exc
         headers = {
