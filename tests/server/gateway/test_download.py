@@ -19,6 +19,7 @@ from server.gateway.limits.refusals import Refusals
 from server.gateway.record.archive import Archive
 from server.gateway.record.cut import FormatChanges, cut
 from server.gateway.record.index import Index
+from server.gateway.record.threads import RecordThreads
 from server.gateway.routes import recordings
 from server.settings import Limits, Recording
 from tests.conftest import missing_peer
@@ -151,7 +152,7 @@ async def test_a_file_that_grows_while_it_is_fetched_is_sent_as_far_as_it_went(t
     data, got = path.read_bytes(), []
     app = FastAPI()
     guard = Guard(None, Limits(), Refusals(lambda reason: None))
-    app.include_router(recordings.router(archive, Index(archive), None, guard))
+    app.include_router(recordings.router(archive, Index(archive), None, RecordThreads(), guard))
 
     async def send(message) -> None:
         if message["type"] == "http.response.start":
