@@ -79,7 +79,11 @@ class Uploader:
             if not self._archive.path(file).exists():
                 return  # it was deleted meanwhile
             raise
-        self._archive.path(file).unlink(missing_ok=True)
+        try:
+            self._archive.path(file).unlink()
+        except FileNotFoundError:  # it was deleted meanwhile, and is to be nowhere
+            self._remote.delete(file)
+            return
         log.info("recording sent", stream=file.stream, file=file.name, target=self._remote.address)
 
     def _tell(self, reason: str) -> None:

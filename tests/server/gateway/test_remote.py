@@ -167,6 +167,29 @@ def test_while_it_is_away_files_stay_within_bounds_and_go_when_it_is_back(tmp_pa
         archive.open(archive.files()[0])
 
 
+def test_what_is_deleted_while_it_is_sent_is_nowhere(tmp_path: Path, monkeypatch):
+    archive, _, uploader = made(tmp_path, "memory://deleted/recordings")
+    write(archive, START, seconds=1)
+    (file,) = archive.files()
+    remote, sent = archive.remote, []
+    assert remote is not None
+    upload = remote.upload
+
+    def deleted_meanwhile(*args) -> None:
+        upload(*args)
+        sent.append(archive.delete(file))
+
+    monkeypatch.setattr(remote, "upload", deleted_meanwhile)
+    uploader.start()
+    try:
+        wait(lambda: sent)
+    finally:
+        uploader.close()
+    assert archive.files() == []
+    remote.look()
+    assert archive.files() == []
+
+
 def wait(condition) -> None:
     asyncio.run(until(condition, "it is so"))
 
