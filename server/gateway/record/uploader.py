@@ -41,10 +41,7 @@ class Uploader:
 
     def _waiting(self) -> list[RecordedFile]:
         """What there is to send, the oldest first."""
-        here = self._archive.local()
-        files = sorted(
-            (file for file in here if not self._archive.is_growing(file)), key=lambda file: file.starts
-        )
+        files = sorted(self._archive.finished(), key=lambda file: file.starts)
         self._now(waiting=len(files), waiting_bytes=sum(file.size for file in files))
         return files
 

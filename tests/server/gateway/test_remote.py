@@ -19,6 +19,7 @@ from server.gateway.limits.refusals import Refusals
 from server.gateway.record.archive import Archive
 from server.gateway.record.cut import cut
 from server.gateway.record.dvr import Dvr
+from server.gateway.record.file import RecordedFile
 from server.gateway.record.index import Index
 from server.gateway.record.threads import RecordThreads
 from server.gateway.record.uploader import Uploader
@@ -165,6 +166,29 @@ def test_while_it_is_away_files_stay_within_bounds_and_go_when_it_is_back(tmp_pa
     assert archive.remote is not None
     with pytest.raises(OSError, match="No such file"):
         archive.open(archive.files()[0])
+
+
+def test_one_that_ends_while_it_is_looked_at_is_sent_once_and_whole(tmp_path: Path, monkeypatch):
+    archive, _, uploader = made(tmp_path / "here", (tmp_path / "there").as_uri())
+    path = write(archive, START, seconds=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-999])
+    reasons = []
+    monkeypatch.setattr(uploader, "_tell", reasons.append)
+
+    def ends_now(file: RecordedFile) -> bool:
+        path.write_bytes(whole)
+        return False
+
+    monkeypatch.setattr(archive, "is_growing", ends_now)
+    uploader.start()
+    try:
+        wait(lambda: not archive.local())
+    finally:
+        uploader.close()
+    assert not any(reasons)
+    (sent,) = (tmp_path / "there/demo").glob("*.mp4")
+    assert sent.read_bytes() == whole
 
 
 def test_what_is_deleted_while_it_is_sent_is_nowhere(tmp_path: Path, monkeypatch):
