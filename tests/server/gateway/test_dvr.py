@@ -5,16 +5,23 @@ import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import av
+import httpx
+from fastapi import FastAPI
 
 from loadtest.numbered_source import read
 from server.gateway.app import WEB
+from server.gateway.auth.guard import Guard
+from server.gateway.limits.refusals import Refusals
 from server.gateway.record.archive import Archive
 from server.gateway.record.dvr import Dvr
 from server.gateway.record.index import Index
-from server.settings import Hls, Recording
+from server.gateway.record.threads import RecordThreads
+from server.gateway.routes import hls
+from server.settings import Hls, Limits, Recording
 from tests.conftest import missing_peer
 from tests.peers import service as peers
 from tests.server.gateway.hls_media import Media
@@ -182,6 +189,28 @@ async def test_what_cannot_be_played_says_why(tmp_path):
 
         await until(there, "something is recorded", 30)
         assert in_order(await asyncio.to_thread(numbers, url, 1.0)), "a player without a token plays it"
+
+
+async def test_it_ends_once_what_was_asked_for_is_recorded(tmp_path: Path):
+    archive, now = Archive(Recording(folder=str(tmp_path))), datetime.now(UTC)
+    write(archive, now - timedelta(seconds=12), seconds=8)
+    records = SimpleNamespace(outputs=SimpleNamespace(record=SimpleNamespace(state=object())))
+    streams, threads = SimpleNamespace(get=lambda stream: records), RecordThreads()
+    guard = Guard(None, Limits(), Refusals(lambda reason: None))
+    app = FastAPI()
+    app.include_router(hls.router(streams, Dvr(Index(archive), Hls()), threads, guard))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as http:
+
+        async def text(to: datetime) -> str:
+            times = {"from": (now - timedelta(minutes=1)).isoformat(), "to": to.isoformat()}
+            return (await http.get("/hls/demo/dvr.m3u8", params=times)).text
+
+        assert "#EXT-X-ENDLIST" in await text(now - timedelta(seconds=5))
+        for comes in (now + timedelta(seconds=60), now + timedelta(hours=9), now - timedelta(seconds=2)):
+            found = await text(comes)
+            assert "recorded/" in found
+            assert "#EXT-X-ENDLIST" not in found, "pictures of that time may still come"
+    threads.close()
 
 
 def test_numbers_stay_when_the_oldest_file_is_deleted(tmp_path: Path):
