@@ -289,6 +289,19 @@ def test_names_are_moments_and_nothing_else_is_listed(tmp_path):
     assert httpx.URL(f"/api/recordings/demo/{found.name}").path.endswith(found.name)
 
 
+def test_one_is_found_without_a_look_at_all_others(tmp_path, monkeypatch):
+    archive = Archive(Recording(folder=str(tmp_path)))
+    path = archive.begin("demo", datetime(2026, 11, 29, tzinfo=UTC))
+    path.write_bytes(b"x")
+    (listed,) = archive.files()
+    monkeypatch.delattr(Path, "iterdir")
+    assert archive.find("demo", path.name) == listed
+    for name in ("../demo/" + path.name, "20261399T000000.000Z.mp4", "20261129T000001.000Z.mp4", ""):
+        assert archive.find("demo", name) is None
+    (tmp_path / "file").touch()
+    assert archive.find("file", path.name) is None
+
+
 def test_no_stream_is_a_way_out_of_the_folder(tmp_path):
     outside = Archive(Recording(folder=str(tmp_path)))
     path = outside.begin("private", datetime(2026, 11, 29, tzinfo=UTC))
