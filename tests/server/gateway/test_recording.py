@@ -174,7 +174,14 @@ async def test_a_write_that_fails_ends_the_file_and_not_the_recording(tmp_path, 
 async def test_a_slow_disk_loses_what_comes_meanwhile_and_goes_on_at_a_key_frame(tmp_path, monkeypatch):
     monkeypatch.setattr("server.gateway.record.recorder._QUEUED", 8)
     archive, turns, told = Archive(Recording(folder=str(tmp_path))), threading.Event(), []
-    monkeypatch.setattr(archive, "lack_of_room", lambda: turns.wait() and "")
+    hangs = threading.Event()
+
+    def hang() -> str:
+        hangs.set()
+        turns.wait()
+        return ""
+
+    monkeypatch.setattr(archive, "lack_of_room", hang)
     recorder = Recorder("demo", archive, on_trouble=told.append)
     encoder = Encoder(160, 120, 1.0)
     pictures = []
@@ -184,7 +191,7 @@ async def test_a_slow_disk_loses_what_comes_meanwhile_and_goes_on_at_a_key_frame
     recorder.opened(opened())
     for packet in pictures[: FPS + 2]:  # the disk hangs on the first second
         recorder.video(packet)
-        await asyncio.sleep(0.001)
+        await until(lambda: recorder._queue.empty() or hangs.is_set(), "it is taken")
     for packet in pictures[FPS + 2 : 2 * FPS - 2]:
         recorder.video(packet)
     assert told == ["the disk is too slow"]
