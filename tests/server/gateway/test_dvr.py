@@ -16,6 +16,7 @@ from loadtest.numbered_source import read
 from server.gateway.app import WEB
 from server.gateway.auth.guard import Guard
 from server.gateway.limits.refusals import Refusals
+from server.gateway.mp4 import reading
 from server.gateway.record.archive import Archive
 from server.gateway.record.dvr import Dvr
 from server.gateway.record.index import Index
@@ -248,6 +249,28 @@ def test_a_playlist_of_hours_loses_its_front_and_keeps_its_numbers(tmp_path: Pat
         assert shorter is not None
         assert (shorter.sequence, shorter.discontinuities) == (first, int(first > 4))
         assert [s.starts for s in shorter.segments] == [s.starts for s in whole.segments[first:]]
+
+
+def test_hours_of_short_files_are_read_once(tmp_path: Path, monkeypatch):
+    archive, start = Archive(Recording(folder=str(tmp_path))), datetime.now(UTC) - timedelta(hours=1)
+    first = write(archive, start, seconds=1)
+    for number in range(1, 80):
+        path = archive.begin("demo", start + timedelta(seconds=30 * number))
+        path.write_bytes(first.read_bytes())
+        archive.finish(path)
+    dvr, end, read_files = Dvr(Index(archive), Hls()), datetime.now(UTC), []
+    fragments = reading.fragments
+    monkeypatch.setattr(reading, "fragments", lambda *args: read_files.append(args) or fragments(*args))
+    once = dvr.window("demo", start, end)
+    assert once is not None
+    assert len(once.segments) == len(read_files) == 80
+    assert dvr.window("demo", start, end) == once
+    assert len(read_files) == 80, "players ask every few seconds"
+    monkeypatch.setattr("server.gateway.record.index._MOST_RUNS", 40)
+    monkeypatch.setattr("server.gateway.record.dvr._MOST_SEGMENTS", 40)
+    assert dvr.window("demo", start, end) == once
+    assert len(dvr._index._known) <= 40
+    assert len(dvr._files) <= 40
 
 
 def test_a_file_that_a_crash_has_cut_plays_up_to_its_last_whole_fragment(tmp_path: Path):
