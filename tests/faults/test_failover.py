@@ -65,7 +65,7 @@ def test_a_stream_that_kills_its_workers_is_stopped_until_it_is_released(scene: 
         'livesr_stream_state{state="quarantined",stream="hurt"} 1.0'
         in scene.service.http.get("/metrics").text
     )
-    assert f"stream=hurt state=quarantined reason='{stopped['reason']}'" in scene.service.log()
+    assert f"state=quarantined reason='{stopped['reason']}'" in scene.service.log()
     seen = scene.other.latest()
     until(lambda: scene.other.latest() > seen + 20, "the other stream runs on")
     assert scene.service.show("hurt")["state"] == "quarantined"

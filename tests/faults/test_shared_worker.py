@@ -46,7 +46,7 @@ def test_streams_of_one_worker(tmp_path: Path, tmp_path_factory: pytest.TempPath
         assert pids[0] != pids[1], "each is kept from the other"
         assert all(service.show(name)["worker"]["isolated"] for name in WATCHED)
         assert 'livesr_worker_isolated{stream="harmless"} 1.0' in service.http.get("/metrics").text
-        assert "stream harmless: kept from others, as it was in two workers that died" in service.log()
+        assert "stream=harmless reason='it was in two workers that died'" in service.log()
 
         seen = watchers[1].latest()
         os.kill(pids[0], signal.SIGKILL)
