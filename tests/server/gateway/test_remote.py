@@ -229,6 +229,28 @@ def test_what_a_driver_says_shows_no_secret(tmp_path: Path, monkeypatch):
     assert uploader.state.reason == "403 of https://***@there.example/bucket?***"
 
 
+def test_once_one_is_sent_nothing_fails_any_more_however_many_wait(tmp_path: Path, monkeypatch):
+    archive, _, uploader = made(tmp_path, "memory://many/recordings")
+    for hours in range(3):
+        write(archive, START + timedelta(hours=hours), seconds=1)
+    assert archive.remote is not None
+    upload, reasons = archive.remote.upload, []
+
+    def at_the_second_try(*args) -> None:
+        reasons.append(uploader.state.reason)
+        if len(reasons) == 1:
+            raise OSError(None, "it is away")
+        upload(*args)
+
+    monkeypatch.setattr(archive.remote, "upload", at_the_second_try)
+    uploader.start()
+    try:
+        wait(lambda: not archive.local())
+    finally:
+        uploader.close()
+    assert reasons == ["", "it is away", "", ""]
+
+
 def wait(condition) -> None:
     asyncio.run(until(condition, "it is so"))
 
