@@ -71,8 +71,8 @@ class Uploader:
                 wait_s, retry_s = _LOOK_S, _FIRST_RETRY_S
 
     def _send(self, file: RecordedFile) -> None:
-        indexed = self._index.of(file)
         try:
+            indexed = self._index.read(file)
             self._remote.upload(file, str(self._archive.path(file)), list(indexed.runs) if indexed else [])
         except OSError:
             if not self._archive.path(file).exists():
