@@ -2,13 +2,14 @@
 
 import argparse
 import sys
+import time
 from urllib.parse import quote
 
 from server.commands.service import Service, ServiceError, add_service_arguments
 
 # Another worker has a minute to take over; it may have to be placed first.
 _MOVE_S = 90.0
-_ROUNDS = 3
+_ROUNDS, _ENDED_S = 3, 8.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +26,26 @@ def run(args: argparse.Namespace) -> int:
         service.ask("DELETE", path)
         print(f"{args.node}: streams may start there")
         return 0
-    for _ in range(_ROUNDS):
-        streams = service.ask("POST", path)["streams"]
-        if not streams:
-            print(f"{args.node}: no stream is left there, and none starts there")
-            return 0
+    streams = service.ask("POST", path)["streams"]
+    for _ in range(_ROUNDS if streams else 0):
         for stream in streams:
             _move(service, stream)
-    left = service.ask("POST", path)["streams"]
-    if left:
-        print(f"livesr drain: {args.node}: {', '.join(left)} could not be moved", file=sys.stderr)
-    return 1 if left else 0
+        streams = _wait(service, path)
+        if not streams:
+            break
+    if streams:
+        print(f"livesr drain: {args.node}: {', '.join(streams)} could not be moved", file=sys.stderr)
+        return 1
+    print(f"{args.node}: no stream is left there, and none starts there")
+    return 0
+
+
+def _wait(service: Service, path: str) -> list[str]:
+    """Streams that are still there once workers that were replaced have had time to end."""
+    until_s = time.monotonic() + _ENDED_S
+    while (left := list(service.ask("POST", path)["streams"])) and time.monotonic() < until_s:
+        time.sleep(0.5)
+    return left
 
 
 def _move(service: Service, stream: str) -> None:

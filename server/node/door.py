@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from server.gateway.placement import Placement
+from server.gateway.placement.cpu import IdleCores
 from server.node.files import FileCache
 from server.node.session import Session
 from server.wire.codec import ProtocolError
@@ -43,6 +44,20 @@ class _Admitted:
     until_s: float
 
 
+class _Machine:
+    """Cores that were idle in the last whole second, for all sessions."""
+
+    def __init__(self) -> None:
+        self._idle_cores = IdleCores()
+        self._latest, self._at_s = 0.0, time.monotonic()
+
+    def __call__(self) -> float:
+        now_s = time.monotonic()
+        if now_s - self._at_s >= 1.0:
+            self._latest, self._at_s = self._idle_cores(), now_s
+        return self._latest
+
+
 class Door:
     """Made and used on one event loop. Workers are the placement's."""
 
@@ -52,6 +67,7 @@ class Door:
         self._files = files or FileCache()
         self._admitted: list[_Admitted] = []
         self._strangers = 0
+        self._machine = _Machine()
         self._server: asyncio.Server | None = None
         self._fingerprint = ""
         self._sessions: set[asyncio.Task[None]] = set()
@@ -85,7 +101,7 @@ class Door:
         if self._strangers >= _MOST_STRANGERS:
             writer.transport.abort()
             return
-        session = Session(reader, writer, self._placement, self._files, decoder())
+        session = Session(reader, writer, self._placement, self._files, decoder(), self._machine)
         # A task of its own, as asyncio takes it for a fault where this one is cancelled.
         task = asyncio.create_task(self._serve(session, writer))
         self._sessions.add(task)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -48,7 +49,9 @@ class Session:
         placement: Placement,
         files: FileCache,
         decoder: Decoder,
+        idle_cores: Callable[[], float],
     ) -> None:
+        self._idle_cores = idle_cores
         self.decoder = decoder
         self._reader = reader
         self._writer = writer
@@ -101,7 +104,17 @@ class Session:
             case ClockAsk(asked_ns=asked_ns):
                 heard_ns = now_ns()
                 at_work = self._worker is None or self._worker.at_work()
-                self.say(ClockTold(asked_ns=asked_ns, heard_ns=heard_ns, told_ns=now_ns(), at_work=at_work))
+                idle_cores = self._idle_cores()
+                told_ns = now_ns()
+                self.say(
+                    ClockTold(
+                        asked_ns=asked_ns,
+                        heard_ns=heard_ns,
+                        told_ns=told_ns,
+                        at_work=at_work,
+                        idle_cores=idle_cores,
+                    )
+                )
             case FilesOffered():
                 self._offered = message
                 needed = await asyncio.to_thread(self._files.lacks, message)

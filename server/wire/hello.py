@@ -79,6 +79,7 @@ class ClockTold(Message, frozen=True):
     heard_ns: int  # by the host's clock
     told_ns: int
     at_work: bool  # the worker's process computes, or would if it were let
+    idle_cores: Annotated[float, Meta(ge=0)]  # of the host's machine, lately
 
 
 class FileOffered(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

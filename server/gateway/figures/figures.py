@@ -7,7 +7,7 @@ from server.gateway.figures.metrics import StreamMetrics
 from server.gateway.figures.players import Players
 from server.gateway.figures.recent import RecentFrames
 from server.gateway.figures.views import FramesView, WorkerView
-from server.gateway.placement import WorkerHandle
+from server.gateway.placement import Elsewhere, WorkerHandle
 from server.wire.budget import usual_budget_s
 from server.wire.messages import VIDEO_CLOCK_HZ, Dropped, Heartbeat, Stage, VideoPacket
 
@@ -88,15 +88,19 @@ class Figures:
     def heartbeat(self, beat: Heartbeat) -> None:
         self.last_heartbeat = beat
         self.metrics.heartbeat(beat)
-        if self._worker is not None and self._worker.elsewhere is not None:
-            self.metrics.elsewhere(self._worker.elsewhere)
+        if (place := self.elsewhere) is not None:
+            self.metrics.elsewhere(place)
+
+    @property
+    def elsewhere(self) -> Elsewhere | None:
+        """Where the worker is, that isn't on this machine."""
+        return self._worker.elsewhere if self._worker is not None else None
 
     def frames_view(self) -> FramesView:
         return FramesView(total=self._frames, dropped=dict(self._dropped))
 
     def worker_view(self) -> WorkerView:
-        beat, worker = self.last_heartbeat, self._worker
-        place = worker.elsewhere if worker else None
+        beat, worker, place = self.last_heartbeat, self._worker, self.elsewhere
         return WorkerView(
             restarts=self.restarts,
             isolated=worker is not None and worker.isolated,

@@ -15,6 +15,7 @@ class Elsewhere:
     node: str
     clock_offset_s: float  # theirs less ours
     clock_error_s: float  # at most
+    idle_cores: float  # lately
 
 
 class WorkerHandle(Protocol):

@@ -121,6 +121,7 @@ class RemoteWorkerHandle:
         self._translation = Translation()
         self._waiting: list[Message] = []
         self._silent_ticks = 0
+        self._idle_cores = 0.0  # of its machine
         self._idle_told_ns = 0
         self._idle_tells = 0  # since the worker was heard, or was at work
         self._how = ""
@@ -134,6 +135,7 @@ class RemoteWorkerHandle:
             node=self.ticket.node,
             clock_offset_s=clock.offset_ns / 1e9 if clock.known else 0.0,
             clock_error_s=clock.error_ns / 1e9 if clock.known else 0.0,
+            idle_cores=self._idle_cores,
         )
 
     async def begin(self, job: WorkerJob) -> None:
@@ -201,6 +203,7 @@ class RemoteWorkerHandle:
         for message in self._decoder.feed(data):
             self._count_idle(message)
             if isinstance(message, ClockTold):
+                self._idle_cores = message.idle_cores
                 self._translation.hear(message, now_ns())
             self._waiting.append(message)
         return True

@@ -13,7 +13,7 @@ from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
-from server.gateway.streams.wishes import network, wish
+from server.gateway.streams.wishes import Rooms, network, sort_by_machine, wishes
 from server.settings import Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
 from server.wire.source_policy import SourcePolicy
@@ -99,13 +99,16 @@ class Streams:
         return stream
 
     async def govern(self, room: Room) -> None:
-        """Lets streams step up to larger networks, until cancelled."""
+        """Lets streams step up to larger networks, until cancelled; `room` is this machine's, others have
+        their own."""
         loop = asyncio.get_running_loop()
+        elsewhere = Rooms()
         while True:
             await asyncio.sleep(_GOVERN_S)
-            wishes = [found for stream in self.all() if (found := wish(stream)) is not None]
-            if granted := room.grant(wishes, loop.time()):
-                stream, level = granted
+            here, there = sort_by_machine(self.all())
+            found = [room.grant(wishes(here), loop.time())]
+            found += [elsewhere.of(place).grant(wishes(those), loop.time()) for place, those in there]
+            for stream, level in filter(None, found):
                 self._streams[stream].step_up(level)
 
     def set_log_level(self, level: LogLevel) -> None:

@@ -11,7 +11,15 @@ import pytest
 from server.gateway.placement.remote import HostUnreachable, connect
 from server.settings import Limits, StreamSettings
 from server.wire.hello import wire_version
-from server.wire.messages import EngineLoad, PublishedData, Stop, WorkerJob
+from server.wire.messages import (
+    EngineLoad,
+    Heartbeat,
+    PublishedData,
+    Stepped,
+    StepUp,
+    Stop,
+    WorkerJob,
+)
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.node.hosts import (
@@ -145,6 +153,31 @@ async def test_a_gateway_that_goes_leaves_no_worker(tmp_path):
         worker = await connect(await host.admit("demo"), job())
         worker.abort()
         await until(lambda: workers.workers[0].ended_at_once, "its worker is ended")
+
+
+async def test_a_stream_steps_up_where_its_own_machine_has_room(monkeypatch, tmp_path):
+    steady = Heartbeat(queues={}, rss_bytes=1, cpu_s=1, steady=True, frame_cpu_s=(0.01, 0.002))
+    idle = {"here": 0.0, "there": 0.0}
+    monkeypatch.setattr("server.gateway.app.IdleCores", lambda: lambda: idle["here"])
+    monkeypatch.setattr("server.node.door.IdleCores", lambda: lambda: idle["there"])
+    workers = ScriptedPlacement(Script(first=(Stepped(level=1, reason="late"),)))
+    async with host_here(workers, tmp_path) as host:
+        placement = Hosts()
+        placement.hosts = [host]
+        async with gateway(placement) as served:
+            await served.in_state("running")
+            there = workers.workers[0]
+
+            def stepped() -> bool:
+                there.say(steady)
+                return any(isinstance(message, StepUp) for message in there.received)
+
+            idle["here"] = 8.0
+            for _ in range(30):
+                assert not stepped(), "the gateway's own cores are no use to it"
+                await asyncio.sleep(0.1)
+            idle["there"] = 4.0
+            await until(stepped, "it may step up")
 
 
 async def test_artifacts_go_to_hosts_that_lack_them(tmp_path):

@@ -16,7 +16,7 @@ TRACE = Trace(demux=0, decode=0, queue=0, upscale=0, encode=0)
 
 def hear(translation: Translation, now_ns: int, there_ns: int, back_ns: int) -> None:
     heard_ns = now_ns + there_ns + AHEAD_NS
-    told = ClockTold(asked_ns=now_ns, heard_ns=heard_ns, told_ns=heard_ns, at_work=True)
+    told = ClockTold(asked_ns=now_ns, heard_ns=heard_ns, told_ns=heard_ns, at_work=True, idle_cores=0)
     translation.hear(told, now_ns + there_ns + back_ns)
 
 
