@@ -83,13 +83,12 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/* \
     && useradd --uid 1000 --no-create-home --shell /usr/sbin/nologin livesr \
     && install --directory --owner=livesr --group=livesr /var/cache/livesr /var/lib/livesr
-COPY deploy/demo.toml /etc/livesr/livesr.toml
+COPY deploy/image.toml /etc/livesr/livesr.toml
 ENV LIVESR_ARTIFACTS=/var/cache/livesr/artifacts \
-    LIVESR_SERVER__PORT=8080 LIVESR_SERVER__STATE=/var/lib/livesr/livesr.db \
     PATH=/opt/livesr/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"LIVESR_SERVER__PORT\"]}/healthz', timeout=4)"]
+    CMD ["python3", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"LIVESR_SERVER__PORT\", 8080)}/healthz', timeout=4)"]
 ENTRYPOINT ["tini", "--", "livesr"]
 CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0", "--first-token", "/var/lib/livesr/first-token"]
 

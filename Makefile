@@ -13,7 +13,7 @@ TARGET ?= cpu
 IMAGE ?= livesr:local$(if $(filter-out cpu,$(TARGET)),-$(TARGET))
 SBOM ?= spdx-json
 
-.PHONY: audit cluster-check docs generated licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom deploy-check
+.PHONY: audit cluster-check docs generated licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom chart deploy-check
 
 # Serving needs no torch; tests do (the reference backend is the oracle).
 $(BIN)/.serve: pyproject.toml constraints.txt
@@ -133,9 +133,15 @@ $(DEPLOY_VENV)/.ready: tests/deploy/check/requirements.txt
 sbom: $(DEPLOY_VENV)/.ready
 	$(DEPLOY_VENV)/bin/syft scan $(notdir $(DOCKER)):$(IMAGE) -o $(SBOM)
 
-# Every file of deploy/ by the program that reads it, and with IMAGE_CHECK=1 the image, built and run.
+# Every file of deploy/ by the program that reads it, as the table in docs/deploy.md has it, and with IMAGE_CHECK=1
+# the image, built and run.
 deploy-check: $(BIN)/.dev $(DEPLOY_VENV)/.ready
-	DEPLOY_CHECK=1 DEPLOY_VENV=$(abspath $(DEPLOY_VENV)) $(BIN)/pytest -s --durations=5 tests/deploy
+	DEPLOY_CHECK=1 DEPLOY_VENV=$(abspath $(DEPLOY_VENV)) $(BIN)/pytest -s --durations=5 tests/deploy \
+		$$(grep -o 'tests/peers/[a-z_]*\.py::[a-z_0-9]*' docs/deploy.md)
+
+# What follows from the Helm chart: the table of its README, and deploy/kustomize.
+chart: $(DEPLOY_VENV)/.ready
+	$(DEPLOY_VENV)/bin/python deploy/helm/generate.py
 
 gpu:
 	@nvidia-smi -L >/dev/null 2>&1 || { echo "no NVIDIA GPU here: nvidia-smi shows none" >&2; exit 1; }

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from engine.machine import nvidia_gpus
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 NOT_DONE = "not done: "
+
+# How long an example takes is the machine's affair.
+settings.register_profile("livesr", deadline=None)
+settings.load_profile("livesr")
 
 
 def shared(relative: str) -> Path:

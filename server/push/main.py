@@ -35,13 +35,15 @@ def push(address: str, source: InputContainer) -> None:
 
 
 def main() -> int:
-    address = sys.stdin.buffer.readline().decode().strip()
-    try:
-        with av.open(sys.stdin.buffer, format="mp4") as source:
-            push(address, cast(InputContainer, source))
-    except (av.FFmpegError, OSError, SrtError) as exc:
-        print(getattr(exc, "strerror", None) or exc, file=sys.stderr)
-        return 1
+    # Unbuffered: a buffer would wait until it is full, which at a low rate takes a second.
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
+        address = stdin.readline().decode().strip()
+        try:
+            with av.open(stdin, format="mp4") as source:
+                push(address, cast(InputContainer, source))
+        except (av.FFmpegError, OSError, SrtError) as exc:
+            print(getattr(exc, "strerror", None) or exc, file=sys.stderr)
+            return 1
     return 0
 
 

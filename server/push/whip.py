@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 _OPUS_HZ, _OPUS_SAMPLES = 48_000, 960
 _OPUS_BPS = 128_000
-_MOST_WAITING = 256  # packets of a track: seconds, after which the connection is of no more use
+_MOST_WAITING = 256  # packets of a track: with so many pictures the connection is of no more use
 _MOST_REDIRECTS = 3
 _LARGEST_ANSWER = 1 << 16
 _END_S = 2.0
@@ -70,8 +70,8 @@ class WhipSink:
         self._loop.close()
 
     def send(self, packet: "Packet[Any]") -> None:
-        if self._state in _OVER or self._picture.full or (self._sound is not None and self._sound.full):
-            raise OSError("the other side has gone")
+        if self._state in _OVER or self._picture.full:
+            raise OSError("the other side has gone" if self._state in _OVER else "it takes no pictures")
         if packet.stream.type == "video":
             for unit in self._annex_b.filter(packet):
                 self._loop.call_soon_threadsafe(self._picture.put, unit)
@@ -172,17 +172,17 @@ def _named(status: int) -> str:
 
 
 class _Track(MediaStreamTrack):
-    """Packets that are encoded already; for the loop."""
+    """Packets that are encoded already, of which the oldest are dropped; for the loop."""
 
     def __init__(self, kind: Literal["video", "audio"]) -> None:
         super().__init__()
         self.kind = kind
-        self._packets = deque["Packet[Any]"]()
+        self._packets = deque["Packet[Any]"](maxlen=_MOST_WAITING)
         self._there = asyncio.Event()
 
     @property
     def full(self) -> bool:
-        return len(self._packets) > _MOST_WAITING
+        return len(self._packets) == _MOST_WAITING
 
     def put(self, packet: "Packet[Any]") -> None:
         self._packets.append(packet)

@@ -95,13 +95,7 @@ def log_as_parent() -> None:
 def _formatter(form: Format) -> ProcessorFormatter:
     renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
     if form == "text":
-        # Its own way with exceptions shows the variables of each frame, and the secrets in them.
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,
-            pad_event_to=32,
-            sort_keys=False,
-        )
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=32, sort_keys=False)
     return ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_logger_name,
@@ -111,6 +105,7 @@ def _formatter(form: Format) -> ProcessorFormatter:
         ],
         processors=[
             ProcessorFormatter.remove_processors_meta,
+            # Not left to the renderer, whose way shows the variables of each frame, and the secrets in them.
             structlog.processors.format_exc_info,
             _mask,
             renderer,

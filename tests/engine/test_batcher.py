@@ -134,7 +134,7 @@ def run_schedule(kind: type[Batcher], steps: Sequence[int], *, streams: int, lan
 schedules = st.lists(st.integers(-2, 3), max_size=40)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps=schedules, lanes=st.integers(1, 3))
 def test_every_frame_goes_once_in_order_and_in_turn(steps: list[int], lanes: int) -> None:
     run_schedule(Batcher, steps, streams=4, lanes=lanes)

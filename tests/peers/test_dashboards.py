@@ -31,7 +31,7 @@ scrape_configs:
   - job_name: dcgm
     static_configs: [{{targets: ["{gpu}"]}}]
 """
-# One stream is recorded, and pushed to the other.
+# It is recorded, and pushed to where nobody listens.
 STREAMS = """
 [recording]
 folder = "{folder}"
@@ -40,9 +40,6 @@ id = "shown"
 source = "synthetic:?size=160x90&fps=12"
 record = true
 push = ["rtmp://127.0.0.1:{port}/live/key"]
-[[streams]]
-id = "received"
-source = "rtmp://127.0.0.1:{port}/live/key?listen=1"
 """
 # A page as dcgm-exporter writes it, with the counters of its default set that the dashboard asks for.
 DCGM = {

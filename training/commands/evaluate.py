@@ -10,8 +10,9 @@ from typing import get_args
 from engine.frame import Precision
 from engine.load import BACKENDS
 from engine.progress import Progress, working
-from training.judge.clip import open_clip
+from training.judge.clip import Clip, open_clip
 from training.judge.contenders import INTERPOLATIONS, Contender, open_contender
+from training.judge.delivered import SOURCE, deliver
 from training.judge.evaluate import Result, judge, mean
 from training.judge.perceived import UNAVAILABLE, perceptual_ffmpeg
 from training.judge.sets import SetFile, SetFolder, SetImage, find, load
@@ -19,6 +20,8 @@ from training.judge.video_quality import judge_video
 from training.paper.comparison import Row, image_table, short, to_csv, to_json, video_table
 from training.paper.tables import others, table_5
 from training.report.crops import Crop, write_crops
+
+DELIVERED_CRFS = (20, 24, 28, 33, 38)  # of the service's encoder, which is at 22 where its bitrate allows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--crf", type=int, action="append", default=[], dest="crfs", metavar="CRF",
         help="compress LR clips so by H.264 first; default: not at all; may be repeated",
     )  # fmt: skip
+    add(
+        "--page", type=Path, metavar="FILE",
+        help="write what viewers of the clips get at equal bitrates, with plots and crops, and nothing else",
+    )  # fmt: skip
+    add("--note", default="", metavar="TEXT", help="a sentence for --page: whose the clips are")
+    add("--source-crf", type=int, default=23, metavar="CRF", help="of the sources for --page (default 23)")
     add("--frames", type=int, default=100, metavar="N", help="of each clip, at most (default 100)")
     add("--json", action="store_true", help="instead of the text")
     add("--csv", type=Path, metavar="FILE")
@@ -67,9 +76,11 @@ def run(args: argparse.Namespace) -> int:
     scale = contenders[0].scale
     files = {folder.name: find(folder, scale) for folder in args.sets}
     clips = {path.name: open_clip(path, scale) for path in args.videos}
-    results = {name: _judge_set(contenders, name, of_set, args) for name, of_set in files.items()}
     if clips and perceptual_ffmpeg() is None:
         print(UNAVAILABLE, file=sys.stderr)
+    if args.page:
+        return _page(contenders, list(clips.values()), args)
+    results = {name: _judge_set(contenders, name, of_set, args) for name, of_set in files.items()}
     videos = {}
     for name, clip in clips.items():
         with working(f"judging {name}"):
@@ -97,6 +108,27 @@ def run(args: argparse.Namespace) -> int:
         args.markdown.write_text("\n".join(table.markdown() for table in tables))
     if args.plot:
         plot_tradeoff(measured, paper, list(results), args.plot)
+    return 0
+
+
+def _page(contenders: list[Contender], clips: list[Clip], args: argparse.Namespace) -> int:
+    # matplotlib: only plots need it.
+    from training.report.video_page import write_page
+
+    comparisons = []
+    # Against Lanczos; bicubic is how the player enlarges the source.
+    ways = [one for one in contenders if one.name == "lanczos"]
+    ways += [one for one in contenders if one.name not in INTERPOLATIONS]
+    for clip in clips:
+        with working(f"judging {clip.path.name}"):
+            rates = args.crfs or DELIVERED_CRFS
+            comparisons.append(deliver(ways, clip, args.source_crf, rates, args.frames))
+    words = [word for model in args.models for word in ("--model", short(model))]
+    words += [word for clip in clips for word in ("--video", clip.path.name)]
+    words += ["--frames", str(args.frames), "--source-crf", str(args.source_crf), "--page", args.page.name]
+    names = {SOURCE: SOURCE} | {one.name: short(one.name) for one in ways}
+    write_page(comparisons, names, " ".join(["livesr evaluate", *words]), args.page, args.note)
+    print(args.page)
     return 0
 
 
@@ -132,15 +164,18 @@ def _check(args: argparse.Namespace) -> None:
     for option in ("plot", "crops", "paper"):
         if getattr(args, option) and not args.sets:
             raise ValueError(f"--{option} needs a --set")
+    if args.page and not args.videos:
+        raise ValueError("--page needs a --video")
     if args.crfs and not args.videos:
         raise ValueError("--crf needs a --video")
-    if any(not 0 <= crf <= 51 for crf in args.crfs):
-        raise ValueError(f"--crf {args.crfs} must be 0 to 51")
+    for option, crfs in (("crf", args.crfs), ("source-crf", [args.source_crf])):
+        if any(not 0 <= crf <= 51 for crf in crfs):
+            raise ValueError(f"--{option} {crfs} must be 0 to 51")
     if args.frames < 2:
         raise ValueError(f"--frames {args.frames} must be at least 2: flicker is from one to the next")
     if args.crop and not args.crops:
         raise ValueError("--crop needs --crops, the folder to write to")
-    for option in ("csv", "markdown", "plot"):
+    for option in ("csv", "markdown", "plot", "page"):
         path = getattr(args, option)
         if path and not path.parent.is_dir():
             raise ValueError(f"--{option} {path}: {path.parent} is no folder")

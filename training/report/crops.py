@@ -63,7 +63,9 @@ def hardest_crop(judged: Judged, scale: int) -> Crop:
     return Crop(x=int(x), y=int(y), width=side, height=side)
 
 
-def side_by_side(judged: Judged, labels: Sequence[str], scale: int, crop: Crop | None) -> Image.Image:
+def side_by_side(
+    judged: Judged, labels: Sequence[str], scale: int, crop: Crop | None, *, with_bicubic: bool = True
+) -> Image.Image:
     """The HR image with the crop framed; then the crop of HR, of bicubic and of each attempt (`labels` names
     them), enlarged without smoothing. The figures are of the whole image. Raises ValueError where the crop
     does not lie in it."""
@@ -73,7 +75,7 @@ def side_by_side(judged: Judged, labels: Sequence[str], scale: int, crop: Crop |
     if crop.x + crop.width > width or crop.y + crop.height > height:
         raise ValueError(f"crop {crop} must lie within {judged.image.name}, which is {width}×{height}")
     panels = [(f"HR {crop}", judged.image.name, hr)]
-    if "bicubic" not in labels:
+    if with_bicubic and "bicubic" not in labels:
         sr = upscale_bicubic(judged.image.lr, scale)
         panels.append(("bicubic", _figures(*score(sr, hr, scale)), sr))
     for label, attempt in zip(labels, judged.attempts, strict=True):
@@ -96,11 +98,18 @@ def side_by_side(judged: Judged, labels: Sequence[str], scale: int, crop: Crop |
 
 
 def write_crops(
-    judged: Judged, labels: Sequence[str], scale: int, crop: Crop | None, folder: Path, set_name: str
+    judged: Judged,
+    labels: Sequence[str],
+    scale: int,
+    crop: Crop | None,
+    folder: Path,
+    set_name: str,
+    *,
+    with_bicubic: bool = True,
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{set_name}-{judged.image.name}-x{scale}.png"
-    side_by_side(judged, labels, scale, crop).save(path)
+    side_by_side(judged, labels, scale, crop, with_bicubic=with_bicubic).save(path)
     return path
 
 

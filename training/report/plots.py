@@ -5,8 +5,17 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
-__all__ = ["Axes", "Figure", "save_plot"]
+__all__ = ["Axes", "Figure", "logarithmic", "save_plot"]
+
+
+def logarithmic(axes: Axes, subs: tuple[float, ...] = (1, 2, 5)) -> None:
+    """Makes the x axis logarithmic, labelled in full at these times each power of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def save_plot(figure: Figure, path: Path) -> None:

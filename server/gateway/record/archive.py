@@ -106,9 +106,9 @@ class Archive:
             else:
                 self.path(file).unlink(missing_ok=True)
         except OSError as exc:
-            log.error("recording %s of stream %s can't be deleted: %s", file.name, file.stream, exc)
+            log.error("recording not deleted", stream=file.stream, file=file.name, reason=str(exc))
             return False
-        log.info("recording %s of stream %s is deleted", file.name, file.stream)
+        log.info("recording deleted", stream=file.stream, file=file.name)
         return True
 
     def lack_of_room(self) -> str:

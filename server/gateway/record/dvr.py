@@ -31,7 +31,8 @@ class DvrSegment:
     starts: datetime
     duration_s: float
     lines: str = field(repr=False)  # of a playlist
-    discontinuity: bool = False  # the timeline or the tracks are others than before
+    new_init: bool = False  # the tracks are others than before, or it is the first
+    discontinuity: bool = False  # the timeline or the tracks are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,7 @@ class Dvr:
                 self._numbers.popitem(last=False)
             first, following, longest_s = (0, 0), (0, 0), 0.0
             before: Indexed | None = None
+            init = b""
             segments: list[DvrSegment] = []
             for indexed in found:
                 discontinuity = before is not None and not indexed.follows(before)
@@ -89,10 +91,13 @@ class Dvr:
                     continue
                 sequence, discontinuities = following[0] - at, following[1] + discontinuity
                 if not segments:
+                    discontinuity = False
                     sequence, discontinuities = numbers.get(indexed.file.name, (sequence, discontinuities))
                     first = sequence + at, discontinuities
-                elif discontinuity:
-                    own = [replace(own[0], discontinuity=True), *own[1:]]
+                new_init = indexed.init != init
+                init = indexed.init
+                if discontinuity or new_init:
+                    own = [replace(own[0], discontinuity=discontinuity, new_init=new_init), *own[1:]]
                 numbers[indexed.file.name] = sequence, discontinuities
                 following = sequence + at + len(own), discontinuities
                 longest_s = max(longest_s, file.longest_s)

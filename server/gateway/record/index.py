@@ -83,7 +83,7 @@ class Index:
             try:
                 known.read(self._archive, file, grows=grows)
             except OSError as exc:
-                log.warning("recording %s of stream %s can't be read: %s", file.name, file.stream, exc)
+                log.warning("recording not read", stream=file.stream, file=file.name, reason=str(exc))
                 return None
             runs = known.runs[:-1] if grows else list(known.runs)
         if not known.init or not runs:

@@ -64,7 +64,7 @@ class Uploader:
                 wait_s = retry_s * random.uniform(0.75, 1.25)
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)
             except Exception:  # a bug of ours; what is recorded stays here
-                log.exception("the upload of recordings failed")
+                log.exception("upload failed")
                 self._tell("the upload failed; the gateway's log says why")
                 wait_s = _LAST_RETRY_S
             else:
@@ -79,18 +79,17 @@ class Uploader:
             if not self._archive.path(file).exists():
                 return  # it was deleted meanwhile
             raise
-        log.info("recording %s of stream %s is in %s", file.name, file.stream, self._remote.address)
-        if not self._archive.delete(file):
-            raise OSError(None, f"{file.name} has been sent, and can't be deleted here")
+        self._archive.path(file).unlink(missing_ok=True)
+        log.info("recording sent", stream=file.stream, file=file.name, target=self._remote.address)
 
     def _tell(self, reason: str) -> None:
         if reason == self.state.reason:
             return
         self._now(reason=reason)
         if reason:
-            log.error("recordings can't be sent to %s: %s", self._remote.address, reason)
+            log.error("recordings not sent", target=self._remote.address, reason=reason)
         else:
-            log.info("recordings are sent to %s again", self._remote.address)
+            log.info("recordings sent again", target=self._remote.address)
 
     def _now(self, **state: int | str) -> None:
         self.state = self.state.model_copy(update=state)

@@ -145,13 +145,11 @@ def _media(window: Window, starts: datetime, *, ended: bool) -> str:
         "#EXT-X-INDEPENDENT-SEGMENTS",
         f"#EXT-X-START:TIME-OFFSET={offset_s:.3f},PRECISE=YES",
     ]
-    file = ""
     for segment in window.segments:
         if segment.discontinuity:
             lines.append("#EXT-X-DISCONTINUITY")
-        if segment.file != file:
-            file = segment.file
-            lines.append(f'#EXT-X-MAP:URI="recorded/{file}/init.mp4"')
+        if segment.new_init:
+            lines.append(f'#EXT-X-MAP:URI="recorded/{segment.file}/init.mp4"')
         lines.append(segment.lines)
     if ended:
         lines.append("#EXT-X-ENDLIST")

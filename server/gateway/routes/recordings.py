@@ -1,12 +1,13 @@
 """`/api/recordings`: what has been recorded, to be listed, fetched and deleted."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -110,21 +111,33 @@ def router(
         responses={200: {"content": {"video/mp4": {}}}, **responses(RecordingNotFound, RemoteFailed)},
         dependencies=[Depends(guard.needs("view"))],
     )
-    async def fetch_recording(stream: str, name: str) -> Response:
-        """The file, as fragmented MP4; of one that is here, byte ranges are served."""
+    async def fetch_recording(
+        stream: str, name: str, wanted: Annotated[str, Header(alias="Range")] = ""
+    ) -> Response:
+        """The file, as fragmented MP4; byte ranges are served."""
         there, file = await _find(stream, name)
         filename = f"{stream}-{name}"
-        if not file.remote:
+        if not file.remote and await asyncio.to_thread(there.path(file).exists):
             return FileResponse(there.path(file), media_type="video/mp4", filename=filename)
+        first, last = _range(wanted, file.size)
         try:
             opened = await asyncio.to_thread(there.open, file)
         except OSError as exc:
             raise RemoteFailed(f"{name!r} can't be fetched from recording.remote: {exc.strerror}") from exc
         headers = {
-            "Content-Length": str(file.size),
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(last - first + 1),
             "Content-Disposition": f'attachment; filename="{filename}"',
         }
-        return StreamingResponse(_chunks(opened), media_type="video/mp4", headers=headers)
+        part = last - first + 1 < file.size
+        if part:
+            headers["Content-Range"] = f"bytes {first}-{last}/{file.size}"
+        return StreamingResponse(
+            _chunks(opened, first, last),
+            status_code=HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK,
+            media_type="video/mp4",
+            headers=headers,
+        )
 
     @routes.delete(
         "/{stream}/{name}",
@@ -148,9 +161,26 @@ def router(
     return routes
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
+def _range(wanted: str, size: int) -> tuple[int, int]:
+    """The first and last byte of a single range; all of them where it is another, or can't be had (RFC 9110,
+    14.2)."""
+    match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", wanted.replace(" ", ""))
+    if match is None or not (match[1] or match[2]):
+        return 0, size - 1
+    if not match[1]:
+        first, last = size - int(match[2]), size - 1
+    else:
+        first, last = int(match[1]), int(match[2] or size - 1)
+    first, last = max(first, 0), min(last, size - 1)
+    return (first, last) if first <= last else (0, size - 1)
+
+
+def _chunks(file: BinaryIO, first: int, last: int) -> Iterator[bytes]:
+    left = last - first + 1
     with file:
-        while data := file.read(_CHUNK_BYTES):
+        file.seek(first)
+        while left and (data := file.read(min(left, _CHUNK_BYTES))):
+            left -= len(data)
             yield data
 
 

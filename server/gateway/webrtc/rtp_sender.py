@@ -96,7 +96,8 @@ class RtpSender:
         self._repairs = any(feedback.type == "nack" for feedback in line.codec.rtcpFeedback)
         name = RtcpSourceInfo(ssrc=sources.ssrc, items=[(_CNAME, sources.cname.encode())])
         self._name = bytes(RtcpSdesPacket(chunks=[name]))
-        self._last: tuple[int, int] | None = None  # the timestamps of the last frame, its own and as sent
+        self._before: int | None = None  # the last frame's timestamp
+        self._sent = -1  # and as it was sent
         self._pacer = pacer
         self._rest: _Rest | None = None  # of the frame that is being sent
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -123,10 +124,26 @@ class RtpSender:
                 if self._skipping:
                     self._skipping = False
                     self._resends.start_over(sum(map(len, frame.payloads)))
-                timestamp, pause_s = self._timing(frame)
-                self._send_from(_Rest(frame.payloads, 0, timestamp, pause_s))
+                self._send_frame(frame)
         except Exception as exc:
             self._over.set_exception(exc)
+
+    def _send_frame(self, frame: RtpFrame) -> None:
+        before, self._before = self._before, frame.timestamp
+        # Of two renditions the next may begin with the picture that the other one ended with.
+        self._sent = max(frame.timestamp, self._sent + 1)
+        timestamp = (self._timestamp_origin + self._sent) & 0xFFFFFFFF
+        if len(frame.payloads) <= BURST_PACKETS:
+            self._send_burst(frame.payloads, timestamp, ends=True)
+        else:
+            self._send_from(_Rest(frame.payloads, 0, timestamp, self._pause_s(frame, before)))
+
+    def _pause_s(self, frame: RtpFrame, before: int | None) -> float:
+        """Between its bursts; `before`: when the last frame was."""
+        interval_s = _LONGEST_FRAME_S
+        if before is not None:
+            interval_s = min(max(frame.timestamp - before, 0) / self._line.clock_hz, _LONGEST_FRAME_S)
+        return _SPREAD * interval_s / -(-len(frame.payloads) // BURST_PACKETS)
 
     def _go_on(self) -> None:
         """After a pause."""
@@ -165,18 +182,6 @@ class RtpSender:
         self._octets += sum(sizes)
         self._packets += len(packets)
         self._transport.send(packets)
-
-    def _timing(self, frame: RtpFrame) -> tuple[int, float]:
-        """The timestamp to send, and the pause between bursts."""
-        timestamp, interval_s = frame.timestamp, _LONGEST_FRAME_S
-        if self._last is not None:
-            before, sent = self._last
-            interval_s = min(max(frame.timestamp - before, 0) / self._line.clock_hz, _LONGEST_FRAME_S)
-            # Of two renditions the next may begin with the picture that the other one ended with.
-            timestamp = max(timestamp, sent + 1)
-        self._last = frame.timestamp, timestamp
-        bursts = -(-len(frame.payloads) // BURST_PACKETS)
-        return (self._timestamp_origin + timestamp) & 0xFFFFFFFF, _SPREAD * interval_s / bursts
 
     async def pad(self, size: int) -> None:
         """Sends so many bytes of what was sent last once more, to see whether the network carries them."""

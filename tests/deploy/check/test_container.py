@@ -152,7 +152,7 @@ def test_as_it_is_it_is_healthy_reloads_and_stops_in_time(images: Images) -> Non
         until(lambda: "settings" in container.log().rpartition("#token")[2], "it reads its settings again")
         images.run("podman", "stop", "-t", "20", container.name)
         assert container.state()["ExitCode"] == 0, container.log()
-        assert "nobody is let in any more" in container.log()
+        assert "service ends" in container.log()
 
 
 def test_the_bill_of_materials_names_what_is_in_it(

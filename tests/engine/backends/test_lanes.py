@@ -30,10 +30,8 @@ WIDTH, HEIGHT = SIZES[0]
 seeds = st.integers(0, 2**32 - 1)
 eagernesses = st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0])
 lane_counts = st.integers(1, 4)
-threaded = settings(max_examples=40, deadline=None)
-slow = settings(
-    max_examples=15, deadline=None
-)  # threads that a failure leaves notice it within half a second
+threaded = settings(max_examples=40)
+slow = settings(max_examples=15)  # threads that a failure leaves notice it within half a second
 
 LoadEngine = Callable[[int, int, Colour], Engine]
 

@@ -28,7 +28,7 @@ from tests.engine.backends.test_lanes import (
 )
 from tests.server.worker.small_engine import DoublingEngine
 
-threaded = settings(max_examples=25, deadline=None)
+threaded = settings(max_examples=25)
 waits_s = st.sampled_from([0.0, 0.001])
 
 
@@ -94,7 +94,7 @@ def test_a_lane_left_with_its_frame_in_flight_holds_nobody_up() -> None:
         assert same(staying.wait(), upscaled(noise(2)))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=seeds, eagerness=eagernesses, operation=st.integers(0, 80), late=st.booleans())
 def test_a_device_that_fails_ends_each_stream_with_its_word(
     seed: int, eagerness: float, operation: int, late: bool

@@ -33,7 +33,7 @@ from tests.engine.backends.test_lanes import in_turns, noise
 # Neither is a multiple of a pitch.
 WIDTH, HEIGHT = 42, 18
 CPU = torch.device("cpu")
-threaded = settings(max_examples=40, deadline=None)
+threaded = settings(max_examples=40)
 
 
 class PoisonedPool(SurfacePool):
@@ -141,7 +141,7 @@ def test_an_encoder_reads_what_its_frame_was_however_long_it_holds_it(
         assert engine.pool.surfaces <= held + lanes + 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=seeds, eagerness=st.sampled_from([0.0, 0.3, 1.0]), streams=st.integers(2, 4), held=st.integers(0, 5)
 )

@@ -118,7 +118,7 @@ async def test_it_is_fetched_while_it_is_recorded(tmp_path: Path):
     placement = ScriptedPlacement(Script(gop_s=1.0, numbered=True))
     async with gateway(placement, **settings) as served:
         served.http.headers.update(bearer("viewer"))
-        await files(served, 1, 40_000)
+        await files(served, 1, 20_000)
         path = "/api/recordings/demo.mp4"
         answer = await served.http.get(path, params={"from": "-600"})
         assert (answer.status_code, answer.headers["Content-Type"]) == (200, "video/mp4"), answer.text

@@ -229,7 +229,7 @@ async def test_the_answer_says_what_the_stream_is_encoded_as():
         assert answered.level == ProfileLevel.of(payload).level >= 50
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_no_mangled_offer_does_worse_than_being_refused(data):
     lines = CHROMIUM_OFFER.splitlines()

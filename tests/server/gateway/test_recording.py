@@ -103,12 +103,12 @@ async def test_another_file_begins_after_its_time_and_where_the_timeline_breaks(
 
 
 async def test_another_file_begins_after_its_size_at_a_key_frame(tmp_path):
-    placement = ScriptedPlacement(Script(gop_s=1.0, numbered=True, audio=False))
-    async with gateway(placement, **recorded(tmp_path, file_bytes=20_000)) as served:
+    placement = ScriptedPlacement(Script(gop_s=0.4, numbered=True, audio=False))
+    async with gateway(placement, **recorded(tmp_path, file_bytes=10_000)) as served:
         await files(served, 3)
     paths = sorted((tmp_path / "demo").iterdir())
     for path in paths[:-1]:
-        assert 10_000 < path.stat().st_size <= 20_000
+        assert 5_000 < path.stat().st_size <= 10_000
     runs = [frames_of(path)[0] for path in paths]
     for before, after in pairwise(runs):
         assert after[0] - before[-1] == pytest.approx(1 / FPS, abs=0.001), "none is missing between them"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from server.srt import libsrt
 from server.wire.messages import Reconnecting
@@ -107,14 +108,33 @@ def test_its_receiver_ends_with_the_worker() -> None:
     receiver.close()
 
 
-@pytest.mark.parametrize("mode", ["caller", "listener"])
-def test_gstreamer_is_the_other_side(
-    mode: str, ingest: Callable[..., Ingest], gstreamer: Callable[[str], None]
-) -> None:
+def test_we_are_let_in_by_streamid_and_passphrase() -> None:
+    """Both sides are ours: ffmpeg lets in any streamid."""
+    right = srt_address(f"srt://127.0.0.1:{free_port()}?{SECRETS}")
+    receiver = SrtReceiver(structs.replace(right, mode="listener"), ["127.0.0.1"], timeout_s=30)
+    for wrong, why in (
+        (structs.replace(right, streamid="other"), "the streamid is refused"),
+        (structs.replace(right, passphrase="battery-staple"), "the passphrase is wrong"),
+        (structs.replace(right, passphrase=""), "one side has a passphrase"),
+    ):
+        with pytest.raises(libsrt.SrtError, match=why):
+            libsrt.call(wrong, ["127.0.0.1"], timeout_s=20)
+    connection = libsrt.call(right, ["127.0.0.1"], timeout_s=20)
+    connection.send(bytes(2000))
+    receiver.socket.settimeout(30)
+    assert [len(receiver.socket.recv(1 << 16)) for _ in range(2)] == [1316, 684]
+    with pytest.raises(libsrt.SrtError, match="somebody else is connected"):
+        libsrt.call(right, ["127.0.0.1"], timeout_s=20)
+    connection.close()
+    assert receiver.socket.recv(1 << 16) == b""
+    assert receiver.reason() == "the other side has gone"
+    receiver.close()
+
+
+def test_gstreamer_is_a_listener(ingest: Callable[..., Ingest], gstreamer: Callable[[str], None]) -> None:
     port = free_port()
-    ours = {"caller": "listener", "listener": "caller"}[mode]
-    source = ingest(f"srt://127.0.0.1:{port}?mode={ours}&passphrase=correct-horse")
-    gstreamer(f"srtsink uri=srt://127.0.0.1:{port}?mode={mode}&passphrase=correct-horse")
+    source = ingest(f"srt://127.0.0.1:{port}?passphrase=correct-horse")
+    gstreamer(f"srtsink uri=srt://127.0.0.1:{port}?mode=listener&passphrase=correct-horse")
     source.until(lambda s: len(s.pictures) >= 20)
     assert source.pictures[0].planes.y.shape == (90, 160)
 
