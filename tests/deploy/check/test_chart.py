@@ -17,13 +17,24 @@ from tests.deploy.check.conftest import Run
 Manifest = dict[str, Any]
 EXCEPTIONS = "deploy/.trivyignore.yaml"
 # Kinds of operators, which Kubernetes' own schemas don't know.
-FOREIGN = ("ServiceMonitor", "PrometheusRule", "ScaledObject")
+FOREIGN = ("ServiceMonitor", "PrometheusRule", "ScaledObject", "RayCluster")
 SCRAPED = {"serviceMonitor": True, "prometheusRule": True, "dashboards": True, "labels": {"release": "p"}}
 TURN = {"urls": ["turn:turn.example.com:3478?transport=udp"], "secret_file": "/run/secrets/livesr/turn"}
 ADMIN = {"name": "operator", "token_file": "/run/secrets/livesr/operator", "scopes": ["admin"]}
 GUARDED = {"auth": {"tokens": [ADMIN]}, "webrtc": {"ice_servers": [TURN]}, "server": {"drain_s": 30}}
 NODE_PORT = {"mode": "service", "firstPort": 30478, "lastPort": 30478, "service": {"type": "NodePort"}}
 PODS: list[Manifest] = [{"podSelector": {}}]
+REQUESTS = {"requests": {"cpu": "4", "memory": "8Gi"}}
+CPUS = {"name": "cpu", "min": 0, "max": 8, "megapixels": 100, "resources": REQUESTS}
+GPUS = {
+    "name": "l4",
+    "min": 1,
+    "max": 4,
+    "gpus": 1,
+    "image": "livesr:gpu-cluster",
+    "resources": REQUESTS,
+}
+PLACED = {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}, "tolerations": [{"key": "nvidia.com/gpu"}]}
 MATRIX: dict[str, Manifest] = {
     "defaults": {},
     "gpu": {"gpu": {"enabled": True, "buildEngines": True}, "tolerations": [{"key": "nvidia.com/gpu"}]},
@@ -45,6 +56,17 @@ MATRIX: dict[str, Manifest] = {
     "nothing kept": {"persistence": {"enabled": False}, "replicas": 3},
     "open inside": {
         "networkPolicy": {"privateSources": ["192.168.1.0/24"], "metricsFrom": [{"podSelector": {}}]}
+    },
+    "cluster": {"cluster": {"enabled": True}},
+    "drained cluster": {
+        "cluster": {
+            "enabled": True,
+            "drainToken": "operator",
+            "groups": [CPUS, GPUS | PLACED | {"runtimeClassName": "nvidia"}],
+        },
+        "settings": GUARDED,
+        "secrets": {"existing": "mine"},
+        "priorityClassName": "live",
     },
     "bare": {"networkPolicy": {"enabled": False}, "podDisruptionBudget": {"enabled": False}},
 }
@@ -78,6 +100,12 @@ def pod(documents: list[Manifest]) -> Manifest:
     return one(documents, "StatefulSet")["spec"]["template"]["spec"]
 
 
+def ray_pods(cluster: Manifest) -> list[Manifest]:
+    """The head's and each group's."""
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    return [group["template"] for group in groups]
+
+
 @cases
 def test_helm_has_nothing_to_say_of_it(made: dict[str, dict[str, Any]], case: str) -> None:
     assert made[case]["error"] == ""
@@ -90,6 +118,13 @@ def test_kubernetes_takes_what_it_makes(
 ) -> None:
     own = [document for document in manifests(case) if document["kind"] not in FOREIGN]
     assert {"StatefulSet", "Service", "ConfigMap"} <= {document["kind"] for document in own}
+    # KubeRay makes pods of these, so they have to be some.
+    own += [
+        {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "ray"}, "template": template}
+        for document in manifests(case)
+        if document["kind"] == "RayCluster"
+        for template in ray_pods(document)
+    ]
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump_all(own))
     tool("kubernetes-validate", "--strict", file)
@@ -135,6 +170,17 @@ def test_the_service_takes_the_settings(
         ({"autoscaling": {"enabled": True}}, "needs metrics.serviceMonitor"),
         ({"ingress": {"enabled": True}}, "ingress.host: must name the host"),
         ({"networkPolicy": {"privateSources": ["cameras"]}}, "/networkPolicy/privateSources/0"),
+        ({"cluster": {"enabled": True}, "replicas": 2}, "takes one replica"),
+        ({"cluster": {"enabled": True}, "gpu": {"enabled": True}}, "GPUs are a group's"),
+        (
+            {"cluster": {"enabled": True}, "media": {"mode": "hostNetwork"}},
+            "needs networkPolicy.enabled=false",
+        ),
+        ({"cluster": {"enabled": True, "drainToken": "operator"}}, "there is neither"),
+        ({"cluster": {"groups": [CPUS | {"gpus": 1}]}}, "/cluster/groups/0"),
+        ({"cluster": {"enabled": True, "groups": [CPUS | {"min": 9}]}}, "cpu: min=9 must not be above max=8"),
+        ({"cluster": {"enabled": True, "groups": [GPUS | {"min": 0}]}}, "l4: min=0"),
+        ({"cluster": {"enabled": True, "groups": [GPUS | {"image": ""}]}}, "l4: has gpus, and no image"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(tool: Run, values: Manifest, said: str) -> None:
@@ -171,11 +217,12 @@ def test_readme_and_kustomize_say_what_the_chart_says(tool: Run) -> None:
     assert tool("python", "deploy/helm/generate.py", "--check") == ""
 
 
-@pytest.mark.parametrize("variant", ["cpu", "gpu"])
+@pytest.mark.parametrize("variant", ["cpu", "gpu", "cluster"])
 def test_kustomize_builds_what_kubernetes_takes(tool: Run, variant: str, tmp_path: Path) -> None:
     built = tool("kubectl", "kustomize", f"deploy/kustomize/{variant}")
     assert {document["kind"] for document in yaml.safe_load_all(built)} >= {"Namespace", "StatefulSet"}
-    (tmp_path / "built.yaml").write_text(built)
+    own = [document for document in yaml.safe_load_all(built) if document["kind"] not in FOREIGN]
+    (tmp_path / "built.yaml").write_text(yaml.safe_dump_all(own))
     tool("kubernetes-validate", "--strict", tmp_path / "built.yaml")
 
 
@@ -191,11 +238,62 @@ def test_the_gpu_is_asked_for_by_whoever_uses_it(manifests: Callable[[str], list
     assert "nvidia" not in json.dumps(pod(manifests("defaults")))
 
 
-def test_nothing_inside_is_reached_unless_it_is_named(manifests: Callable[[str], list[Manifest]]) -> None:
-    closed = one(manifests("defaults"), "NetworkPolicy")["spec"]["egress"]
-    everywhere = [peer["ipBlock"] for rule in closed for peer in rule["to"] if "ipBlock" in peer]
+def test_the_gateway_joins_the_cluster_and_a_pod_that_ends_has_its_streams_moved(
+    manifests: Callable[[str], list[Manifest]],
+) -> None:
+    documents = manifests("drained cluster")
+    cluster = one(documents, "RayCluster")
+    head = f"{cluster['metadata']['name']}-head-svc:6379"  # as KubeRay calls it
+    gateway = pod(documents)
+    (ray,) = gateway["initContainers"]
+    assert ray["restartPolicy"] == "Always"
+    assert f"--address={head}" in ray["args"]
+    assert f"--cluster={head}" in gateway["containers"][0]["args"]
+    assert gateway["shareProcessNamespace"], "by its process Ray finds the node that the gateway is on"
+    for container in (ray, gateway["containers"][0]):
+        (token,) = [variable for variable in container["env"] if variable["name"] == "RAY_AUTH_TOKEN"]
+        assert token["valueFrom"]["secretKeyRef"] == {"name": "livesr", "key": "auth_token"}
+    selector = one(documents, "Service")["spec"]["selector"].items()
+    secrets = []
+    for template in ray_pods(cluster):
+        assert not selector <= template["metadata"]["labels"].items(), "no viewer is sent to a worker"
+        secrets.append([v["secret"]["items"] for v in template["spec"]["volumes"] if "secret" in v])
+    operator = [{"key": "operator", "path": "drain"}]
+    assert secrets == [[], [operator], [operator]], "workers see no other secret"
+    for template in ray_pods(cluster)[1:]:
+        hook = template["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        *_, gateways, token_file, seconds = hook
+        assert gateways == one(documents, "StatefulSet")["spec"]["serviceName"] + ":8080"
+        assert token_file == "/run/secrets/livesr/drain"
+        assert float(seconds) < template["spec"]["terminationGracePeriodSeconds"]
+
+
+def closed(policy: Manifest) -> bool:
+    """Whether private addresses are out of reach."""
+    blocks = [p["ipBlock"] for rule in policy["spec"]["egress"] for p in rule["to"] if "ipBlock" in p]
     inside = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7"}
-    assert inside <= {cidr for block in everywhere for cidr in block.get("except", ())}
+    return inside <= {cidr for block in blocks for cidr in block.get("except", ())}
+
+
+def test_hosts_are_reached_by_gateways_and_each_other_only(
+    manifests: Callable[[str], list[Manifest]],
+) -> None:
+    documents = manifests("cluster")
+    ray, gateway = one(documents, "NetworkPolicy", "livesr-ray"), one(documents, "NetworkPolicy")
+    hosts = {"podSelector": {"matchLabels": {"ray.io/cluster": "livesr"}}}
+    gateways = {"podSelector": {"matchLabels": gateway["spec"]["podSelector"]["matchLabels"]}}
+    assert ray["spec"]["podSelector"] == hosts["podSelector"]
+    assert ray["spec"]["ingress"] == [{"from": [hosts, gateways]}]
+    assert {"to": [hosts]} in gateway["spec"]["egress"]
+    inside = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7"}
+    blocks = [peer["ipBlock"] for rule in ray["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    assert inside <= {cidr for block in blocks for cidr in block.get("except", ())}, (
+        "sources are opened there"
+    )
+
+
+def test_nothing_inside_is_reached_unless_it_is_named(manifests: Callable[[str], list[Manifest]]) -> None:
+    assert closed(one(manifests("defaults"), "NetworkPolicy"))
     opened = one(manifests("open inside"), "NetworkPolicy")["spec"]["egress"]
     assert {"ipBlock": {"cidr": "192.168.1.0/24"}} in [peer for rule in opened for peer in rule["to"]]
 
