@@ -140,7 +140,13 @@ def _elsewhere(cluster: str, settings: Settings, metrics: Metrics, kept: KeptStr
     placement = RayPlacement(
         HostActor,
         # What a host is told: no token, no stream.
-        Settings(limits=limits, defaults=settings.defaults, workers=settings.workers, gpu=settings.gpu),
+        Settings(
+            limits=limits,
+            defaults=settings.defaults,
+            workers=settings.workers,
+            gpu=settings.gpu,
+            log=settings.log,
+        ),
         demand=lambda job: bicubic_megapixels(job, costs, limits.assumed_pixels_per_s),
         standby=settings.workers.standby,
     )

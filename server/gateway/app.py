@@ -28,6 +28,7 @@ from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.record.dvr import Dvr
 from server.gateway.record.index import Index
+from server.gateway.record.threads import RecordThreads
 from server.gateway.record.uploader import Uploader
 from server.gateway.reload import Reloader
 from server.gateway.routes import (
@@ -102,6 +103,7 @@ def create_app(
     events = Events(settings.limits, refusals)
     doors = Doors(settings.limits, refusals)
     archive = index = uploader = None
+    record_threads = RecordThreads()
     if settings.recording.folder is not None:
         archive = Archive(settings.recording)
         index = Index(archive)
@@ -138,6 +140,7 @@ def create_app(
             await streams.close()
             if uploader is not None:
                 await asyncio.to_thread(uploader.close)
+            record_threads.close()
             await asyncio.gather(sessions.end(), publishers.end())
             network.close()
             await placement.close()
@@ -165,13 +168,14 @@ def create_app(
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard))
     app.include_router(snapshots.router(streams, guard))
-    app.include_router(recordings.router(archive, index, uploader, guard))
+    app.include_router(recordings.router(archive, index, uploader, record_threads, guard))
     app.include_router(nodes.router(cluster, guard))
     app.include_router(event_routes.router(streams, events, guard))
     app.include_router(whep.router(sessions, settings, guard))
     app.include_router(viewers.router(sessions, guard))
     app.include_router(whip.router(publishers, settings, guard))
-    app.include_router(hls.router(streams, Dvr(index, settings.hls) if index else None, guard))
+    dvr = Dvr(index, settings.hls) if index else None
+    app.include_router(hls.router(streams, dvr, record_threads, guard))
     app.include_router(log_level.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))

@@ -10,6 +10,7 @@ from server.gateway.placement.slots import usual_slots
 from server.node.door import Door
 from server.settings import Settings
 from server.wire.hello import Ticket, wire_version
+from server.wire.logs import log_to_stderr
 from server.wire.messages import Prepare
 
 
@@ -21,6 +22,7 @@ class HostActor:
     ) -> None:
         """`where` says on which node this is: its id, name and address. `on_gpu`: the GPU that it sees is its
         own."""
+        log_to_stderr(settings.log.format, settings.log.level, settings.log.repeats_per_min)
         gpus = nvidia_gpus() if on_gpu else ()
         self._placement = LocalPlacement(
             usual_slots(gpus, settings, GpuCosts()) if gpus else None,

@@ -32,6 +32,7 @@ _MOST_KEYS = 4096
 
 _time = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _as: tuple[Format, int] = ("text", 10)
+_changed: LogLevel | None = None
 
 
 def get_logger(name: str) -> Log:
@@ -56,17 +57,20 @@ def stream_log(stream: str) -> Log:
 
 def log_to_stderr(form: Format = "text", level: LogLevel = "info", repeats_per_min: int = 10) -> None:
     """Begins to log. An event of one stream that comes more often is left out; the next says how often."""
-    global _as
+    global _as, _changed
     _as = form, repeats_per_min
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(form))
     handler.addFilter(Repeats(repeats_per_min))
     logging.basicConfig(handlers=[handler])
     set_level(level)
+    _changed = None
 
 
 def set_level(level: LogLevel) -> None:
     """From now on, in this process."""
+    global _changed
+    _changed = level
     logging.root.setLevel(level.upper())
     for library in _TALKATIVE:
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))
@@ -75,6 +79,11 @@ def set_level(level: LogLevel) -> None:
 def level() -> LogLevel:
     name = logging.getLevelName(logging.root.getEffectiveLevel()).lower()
     return next((known for known in get_args(LogLevel) if known == name), "info")
+
+
+def changed_level() -> LogLevel | None:
+    """The level, where it was set since the log began; processes of other machines know only the first."""
+    return _changed
 
 
 def for_children() -> dict[str, str]:

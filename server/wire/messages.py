@@ -172,7 +172,7 @@ class PublisherGone(Message, frozen=True):
 
 
 class SetLogLevel(Message, frozen=True):
-    """Gateway → worker, before its job too: how much the process logs from now on."""
+    """Gateway → worker: how much the process logs from now on."""
 
     level: LogLevel
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour, Engine
 from engine.machine import nvidia_gpus
-from server.wire.logs import Log, set_level, stream_log
-from server.wire.messages import JobImpossible, Message, Prepare, SetLogLevel, WorkerBroken, WorkerJob
+from server.wire.logs import Log, stream_log
+from server.wire.messages import JobImpossible, Message, Prepare, WorkerBroken, WorkerJob
 from server.worker.connection import Connection
 from server.worker.cost import Account
 from server.worker.engines import LoadBy, engine_key, engine_loader
@@ -157,8 +157,6 @@ def _await_job(messages: Iterator[Message], engines: PreparedEngines) -> WorkerJ
         match message:
             case Prepare():
                 engines.prepare(message)
-            case SetLogLevel(level=level):
-                set_level(level)
             case WorkerJob():
                 return message
             case _:

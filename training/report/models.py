@@ -55,7 +55,8 @@ def page(models: Sequence[Model], bicubic: Mapping[int, Mapping[str, Quality]]) 
         "# Models that ship\n",
         "Written by `livesr models`: sizes and training from the metadata of each checkpoint, quality as"
         " measured of it on clean LR. What each is for, and how it came about, is in"
-        " [engine/zoo/README.md](../engine/zoo/README.md), and so is what becomes of compressed clips.\n",
+        " [engine/zoo/README.md](../engine/zoo/README.md); compressed clips are in"
+        " [video-quality.md](video-quality.md).\n",
         _sizes(models).markdown(),
         "## Quality\n",
         "PSNR-Y in dB and SSIM-Y by the papers' protocol, as"

@@ -14,8 +14,8 @@ from server.gateway.placement.process import HostProcess, LocalWorkerHandle, sta
 from server.gateway.placement.slots import GpuSlots, Seat
 from server.gateway.placement.standby import Standbys
 from server.gateway.placement.suspects import Suspects
-from server.wire.logs import get_logger, level
-from server.wire.messages import EngineLoad, Opened, Prepare, SetLogLevel, WorkerJob
+from server.wire.logs import get_logger
+from server.wire.messages import EngineLoad, Opened, Prepare, WorkerJob
 
 log = get_logger(__name__)
 
@@ -74,9 +74,6 @@ class LocalPlacement:
             worker.left.add_done_callback(lambda _: seat.leave())
             log.info("worker on GPU", stream=job.stream, gpu=seat.gpu.number, gpu_name=seat.gpu.name)
         self._follow(worker, job, seat)
-        if worker.host.log_level != level():
-            worker.host.log_level = level()
-            worker.send(SetLogLevel(level=level()))
         worker.send(replace(job, gpu="" if gpu is None else gpu.uuid))
         return worker
 

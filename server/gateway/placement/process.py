@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from engine.machine import Gpu
 from server.wire import threads
 from server.wire.codec import Decoder, encode
-from server.wire.logs import LogLevel, for_children, get_logger, level
+from server.wire.logs import for_children, get_logger
 from server.wire.messages import EngineLoad, Message, Opened, PublishedData, Stop
 
 log = get_logger(__name__)
@@ -45,17 +45,14 @@ async def start_process(module: str, environment: Mapping[str, str]) -> "HostPro
     except BaseException:
         ours.close()
         raise
-    return HostProcess(process, ours, level())
+    return HostProcess(process, ours)
 
 
 class HostProcess:
     """A worker process and the streams in it; it ends with the last of them."""
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, control: socket.socket, log_level: LogLevel
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
         self._process = process
-        self.log_level = log_level  # that it has been told
         self._control = control
         control.setblocking(False)
         self._closed = self._killed = False

@@ -95,7 +95,9 @@ class RayPlacement:
         self._hosts: list[_Host] = []
         self._asked_for: dict[str, _Host] = {}  # by stream: there was no room for it yet
         self._nodes = Nodes(_look())
-        self._spares = Spares(standby, self._ask_for, self._nodes.kept_off)
+        self._spares = Spares(
+            standby, self._ask_for, kept_off=self._nodes.kept_off, streams_on=self._streams_on
+        )
         self._looking: asyncio.Task[None] | None = None
 
     def gpu_slots(self) -> Sequence[SlotUse]:
@@ -165,6 +167,9 @@ class RayPlacement:
                 raise OSError(str(exc).strip().splitlines()[-1]) from exc
             raise
         return host
+
+    def _streams_on(self, node: str) -> int:
+        return sum(len(host.streams) for host in self._hosts if host.node == node)
 
     def _on_gpu(self, job: WorkerJob) -> bool:
         return may_use_gpu(job) and self._nodes.have(GPU)

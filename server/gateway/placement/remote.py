@@ -45,7 +45,7 @@ STOP_TIMEOUT_S = 4.0  # the host's own is three
 # the event loop, so that a gateway that was held up itself doesn't take it for the host's silence.
 _TICK_S, _ASK_TICKS, _SILENT_TICKS = 0.1, 3, 9
 # So often, at moments so far apart, it says that the worker isn't at work: then the worker's silence counts.
-_IDLE_TELLS, _APART_NS = 2, 150_000_000
+_IDLE_TELLS, _APART_NS = 3, 150_000_000
 # Round trips before the job, whose times are translated by them.
 _FIRST_ASKS = 4
 _FILES_TIMEOUT_S, _START_TIMEOUT_S = 120.0, 20.0

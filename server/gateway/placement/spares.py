@@ -31,12 +31,18 @@ class Spares(Generic[S]):
     different nodes. One that is taken is replaced once another engine is there."""
 
     def __init__(
-        self, count: int, ask_for: Callable[[WorkerJob, Collection[str]], S], kept_off: Callable[[], set[str]]
+        self,
+        count: int,
+        ask_for: Callable[[WorkerJob, Collection[str]], S],
+        *,
+        kept_off: Callable[[], set[str]],
+        streams_on: Callable[[str], int],
     ) -> None:
         """`ask_for` a host for such a job, on another node than those, where there is one."""
         self._count = count
         self._ask_for = ask_for
         self._kept_off = kept_off
+        self._streams_on = streams_on
         self._spares: list[S] = []
         self._engines: dict[str, Prepare] = {}  # of each stream
 
@@ -60,8 +66,9 @@ class Spares(Generic[S]):
         self._engines.pop(stream, None)
 
     def take(self) -> S | None:
-        """One that is there, for the caller to end."""
-        for spare in [spare for spare in self._spares if spare.begun.done()]:
+        """One that is there, on the node with the fewest streams; for the caller to end."""
+        there = [spare for spare in self._spares if spare.begun.done()]
+        for spare in sorted(there, key=lambda spare: self._streams_on(spare.node)):
             self._spares.remove(spare)
             if _went_well(spare.begun) and spare.node not in self._kept_off():
                 return spare

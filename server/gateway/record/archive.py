@@ -53,6 +53,12 @@ class Archive:
         folders = [self._folder / name for name in names if _STREAM.fullmatch(name)]
         return [file for folder in folders if folder.is_dir() for file in _files(folder)]
 
+    def finished(self) -> list[RecordedFile]:
+        """Those in the folder that nobody writes any more."""
+        done = {(file.stream, file.name) for file in self.local() if not self.is_growing(file)}
+        # Looked at again: one may have got its end between the look and the question.
+        return [file for file in self.local() if (file.stream, file.name) in done]
+
     def find(self, stream: str, name: str) -> RecordedFile | None:
         return next((file for file in self.files(stream) if file.name == name), None)
 

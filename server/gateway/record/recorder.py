@@ -1,6 +1,7 @@
 """Writes one stream to files, in a thread of its own: a slow disk holds up nobody."""
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -53,6 +54,7 @@ class Recorder:
         self._first: Fragment | None = None  # of the file
         self._starts = datetime.now(UTC)  # that one
         self._size = 0  # of the file
+        self._has_pictures = False  # that one
         self._try_at_s = self._tidy_at_s = 0.0
         self._thread.start()
 
@@ -148,6 +150,7 @@ class Recorder:
         self._size += self._file.write(fragment.data)
         self._file.flush()
         os.fdatasync(self._file.fileno())
+        self._has_pictures = True
         lasts_s = (fragment.ends - self._first.starts) / VIDEO_CLOCK_HZ
         ends_s = self._starts.timestamp() + lasts_s
         os.utime(self._file.fileno(), (ends_s, ends_s))  # says when its last picture was
@@ -156,7 +159,7 @@ class Recorder:
     def _begin(self, fragment: Fragment) -> None:
         ago_s = time.monotonic() - fragment.starts / VIDEO_CLOCK_HZ
         self._starts = datetime.now(UTC) - timedelta(seconds=ago_s)
-        self._path = self._archive.begin(self._stream, self._starts)
+        self._path, self._has_pictures = self._archive.begin(self._stream, self._starts), False
         self._file, self._first = self._path.open("wb"), fragment
         self._size = self._file.write(fragment.init)
         log.info("recording begins", stream=self._stream, file=str(self._path))
@@ -172,9 +175,13 @@ class Recorder:
     def _finish(self) -> None:
         self._first = None
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # it tries once more what couldn't be written
+                self._file.close()
             self._file = None
-            self._archive.finish(self._path)
+            if not self._has_pictures:
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+        self._archive.finish(self._path)
 
     def _tell_loop(self, trouble: str) -> None:
         if not self._loop.is_closed():

@@ -41,10 +41,7 @@ class Uploader:
 
     def _waiting(self) -> list[RecordedFile]:
         """What there is to send, the oldest first."""
-        here = self._archive.local()
-        files = sorted(
-            (file for file in here if not self._archive.is_growing(file)), key=lambda file: file.starts
-        )
+        files = sorted(self._archive.finished(), key=lambda file: file.starts)
         self._now(waiting=len(files), waiting_bytes=sum(file.size for file in files))
         return files
 
@@ -79,7 +76,11 @@ class Uploader:
             if not self._archive.path(file).exists():
                 return  # it was deleted meanwhile
             raise
-        self._archive.path(file).unlink(missing_ok=True)
+        try:
+            self._archive.path(file).unlink()
+        except FileNotFoundError:  # it was deleted meanwhile, and is to be nowhere
+            self._remote.delete(file)
+            return
         log.info("recording sent", stream=file.stream, file=file.name, target=self._remote.address)
 
     def _tell(self, reason: str) -> None:

@@ -19,6 +19,7 @@ from server.gateway.errors import (
 )
 from server.gateway.hls.playlist import date
 from server.gateway.record.dvr import MOST_S, Dvr, Window
+from server.gateway.record.threads import RecordThreads
 from server.gateway.routes.moments import span
 from server.gateway.routes.playlists import MP4, PLAYLIST, playlist_response
 from server.gateway.streams.streams import Streams
@@ -33,9 +34,10 @@ _PLAYLIST = "dvr.m3u8"
 class DvrFiles:
     """What a DVR player fetches. `dvr` is None where nothing is recorded."""
 
-    def __init__(self, streams: Streams, dvr: Dvr | None, guard: Guard) -> None:
+    def __init__(self, streams: Streams, dvr: Dvr | None, threads: RecordThreads, guard: Guard) -> None:
         self._streams = streams
         self._dvr = dvr
+        self._threads = threads
         self._guard = guard
 
     def router(self) -> APIRouter:
@@ -69,7 +71,7 @@ class DvrFiles:
         )
         async def recorded_init(stream: str, file: str) -> Response:
             """The init segment of a recorded file."""
-            return self._segment(await asyncio.to_thread(self._read_init, stream, file), file)
+            return self._segment(await self._threads.run(self._read_init, stream, file), file)
 
         @routes.get(
             "/recorded/{file}/{offset}.m4s",
@@ -78,7 +80,7 @@ class DvrFiles:
         )
         async def recorded_segment(stream: str, file: str, offset: int) -> Response:
             """A segment of a recorded file."""
-            return self._segment(await asyncio.to_thread(self._read, stream, file, offset), file)
+            return self._segment(await self._threads.run(self._read, stream, file, offset), file)
 
         return routes
 
@@ -105,7 +107,7 @@ class DvrFiles:
         starts, ends = span(from_, to, datetime.now(UTC))
         window = None
         if self._dvr is not None:
-            window = await asyncio.to_thread(self._dvr.window, stream, starts, ends)
+            window = await self._threads.run(self._dvr.window, stream, starts, ends)
         if window is None and to is None and self._grows(stream):
             raise NotReady(f"stream {stream!r} has no whole segment since from={from_!r} yet")
         if window is None:

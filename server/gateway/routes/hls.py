@@ -27,6 +27,7 @@ from server.gateway.hls import playlist
 from server.gateway.hls.segments import Segments
 from server.gateway.hls.sink import HlsSink
 from server.gateway.record.dvr import Dvr
+from server.gateway.record.threads import RecordThreads
 from server.gateway.routes.dvr import DvrFiles, MaybeFrom, To
 from server.gateway.routes.playlists import MP4, PLAYLIST, playlist_response
 from server.gateway.streams.stream import Stream
@@ -46,10 +47,10 @@ PartIndex = Annotated[int | None, Query(alias="_HLS_part", ge=0)]
 Skip = Annotated[Literal["YES", "v2"] | None, Query(alias="_HLS_skip")]
 
 
-def router(streams: Streams, dvr: Dvr | None, guard: Guard) -> APIRouter:
+def router(streams: Streams, dvr: Dvr | None, threads: RecordThreads, guard: Guard) -> APIRouter:
     """The files at two paths: for a token in the headers, and for a signature in the path."""
     routes = APIRouter(tags=["HLS"])
-    files = _files(streams, DvrFiles(streams, dvr, guard), guard)
+    files = _files(streams, DvrFiles(streams, dvr, threads, guard), guard)
     routes.include_router(
         files,
         prefix="/hls/{stream}",

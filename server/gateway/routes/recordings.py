@@ -1,14 +1,13 @@
 """`/api/recordings`: what has been recorded, to be listed, fetched and deleted."""
 
-import asyncio
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from server.gateway.auth.guard import Guard
@@ -28,6 +27,7 @@ from server.gateway.record.archive import Archive
 from server.gateway.record.cut import FormatChanges, cut
 from server.gateway.record.file import RecordedFile
 from server.gateway.record.index import Index
+from server.gateway.record.threads import RecordThreads
 from server.gateway.record.uploader import Uploader
 from server.gateway.routes.moments import span
 from server.settings import STREAM_ID
@@ -48,7 +48,11 @@ class RecordingView(BaseModel):
 
 
 def router(
-    archive: Archive | None, index: Index | None, uploader: Uploader | None, guard: Guard
+    archive: Archive | None,
+    index: Index | None,
+    uploader: Uploader | None,
+    threads: RecordThreads,
+    guard: Guard,
 ) -> APIRouter:
     routes = APIRouter(
         prefix="/api/recordings", tags=["Recordings"], responses=responses(Unauthorized, Forbidden)
@@ -62,7 +66,7 @@ def router(
         """Files that the caller may view, the oldest first."""
         if archive is None:
             return []
-        files = await asyncio.to_thread(archive.files, stream)
+        files = await threads.run(archive.files, stream)
         return [_view(archive, file) for file in files if caller.may("view", file.stream)]
 
     @routes.get("/upload", responses=responses(RecordingNotFound))
@@ -93,7 +97,7 @@ def router(
         found = None
         if index is not None:
             try:
-                found = await asyncio.to_thread(cut, index, stream, starts, ends)
+                found = await threads.run(cut, index, stream, starts, ends)
             except FormatChanges as exc:
                 raise RecordingChanges(f"stream {stream!r}: {exc}; ask for what is before or after") from exc
         if found is None:
@@ -103,25 +107,25 @@ def router(
             "Content-Length": str(found.size),
             "Content-Disposition": f'attachment; filename="{name}"',
         }
-        return StreamingResponse(found.chunks(), media_type="video/mp4", headers=headers)
+        return StreamingResponse(threads.each(found.chunks()), media_type="video/mp4", headers=headers)
 
     @routes.get(
         "/{stream}/{name}",
-        response_class=FileResponse,
+        response_class=StreamingResponse,
         responses={200: {"content": {"video/mp4": {}}}, **responses(RecordingNotFound, RemoteFailed)},
         dependencies=[Depends(guard.needs("view"))],
     )
     async def fetch_recording(
         stream: str, name: str, wanted: Annotated[str, Header(alias="Range")] = ""
-    ) -> Response:
-        """The file, as fragmented MP4; byte ranges are served."""
+    ) -> StreamingResponse:
+        """The file, as fragmented MP4; byte ranges are served. Of one that grows it is what there is now."""
         there, file = await _find(stream, name)
         filename = f"{stream}-{name}"
-        if not file.remote and await asyncio.to_thread(there.path(file).exists):
-            return FileResponse(there.path(file), media_type="video/mp4", filename=filename)
         first, last = _range(wanted, file.size)
         try:
-            opened = await asyncio.to_thread(there.open, file)
+            opened = await threads.run(there.open, file)
+        except FileNotFoundError:
+            raise RecordingNotFound(f"stream {stream!r} has no recording {name!r} any more") from None
         except OSError as exc:
             raise RemoteFailed(f"{name!r} can't be fetched from recording.remote: {exc.strerror}") from exc
         headers = {
@@ -133,7 +137,7 @@ def router(
         if part:
             headers["Content-Range"] = f"bytes {first}-{last}/{file.size}"
         return StreamingResponse(
-            _chunks(opened, first, last),
+            threads.each(_chunks(opened, first, last)),
             status_code=HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK,
             media_type="video/mp4",
             headers=headers,
@@ -149,12 +153,12 @@ def router(
         there, file = await _find(stream, name)
         if there.is_growing(file):
             raise RecordingGrows(f"stream {stream!r}: {name!r} is being written")
-        if not await asyncio.to_thread(there.delete, file):
+        if not await threads.run(there.delete, file):
             raise RemoteFailed(f"{name!r} can't be deleted; the log says why")
 
     async def _find(stream: str, name: str) -> tuple[Archive, RecordedFile]:
         """Raises RecordingNotFound."""
-        if archive is not None and (file := await asyncio.to_thread(archive.find, stream, name)):
+        if archive is not None and (file := await threads.run(archive.find, stream, name)):
             return archive, file
         raise RecordingNotFound(f"stream {stream!r} has no recording {name!r}")
 

@@ -26,7 +26,8 @@ from server.gateway.streams.moving import move
 from server.gateway.streams.outputs import Outputs
 from server.gateway.streams.supervisor import Supervisor
 from server.settings import Hls, Limits, StreamSettings
-from server.wire.logs import LogLevel, get_logger
+from server.wire import logs
+from server.wire.logs import get_logger
 from server.wire.messages import (
     UPSCALED,
     AudioPacket,
@@ -207,6 +208,7 @@ class Stream:
         self._lost_opening = 0
         self.desk.worker_gone()  # the one before
         self._watch()
+        self.tell_log_level()
 
     def on_message(self, message: Message) -> None:
         match message:
@@ -240,8 +242,9 @@ class Stream:
             case _:
                 log.warning("message unexpected", stream=self.id, message=type(message).__name__)
 
-    def set_log_level(self, level: LogLevel) -> None:
-        self._supervisor.send(SetLogLevel(level=level))
+    def tell_log_level(self) -> None:
+        if (wanted := logs.changed_level()) is not None:
+            self._supervisor.send(SetLogLevel(level=wanted))
 
     def on_death(self, reason: str) -> None:
         self.figures.restarted()
@@ -323,14 +326,8 @@ class Stream:
         self.stepped = SteppedView(reason=stepped.reason, at=datetime.now(UTC))
         self.figures.metrics.step(self.level, stepped.level)
         level = logging.WARNING if stepped.level > self.level else logging.INFO
-        log.log(
-            level,
-            "network changed",
-            stream=self.id,
-            ladder_from=self.level,
-            ladder_to=stepped.level,
-            reason=stepped.reason,
-        )
+        steps = {"ladder_from": self.level, "ladder_to": stepped.level}
+        log.log(level, "network changed", stream=self.id, reason=stepped.reason, **steps)
         self.level = stepped.level
         self._events.tell("step", self.id, level=stepped.level, reason=mask_credentials(stepped.reason))
 

@@ -115,7 +115,7 @@ class Streams:
         """Of this process and of all workers."""
         set_level(level)
         for stream in self.all():
-            stream.set_log_level(level)
+            stream.tell_log_level()
 
     def check_open(self) -> None:
         """Raises LimitReached while the service shuts down."""

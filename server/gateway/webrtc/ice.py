@@ -34,6 +34,7 @@ SERVER_PATIENCE_S = 1.0
 SERVER_FORGIVEN_S = 60.0
 _COMPONENT = 1  # RTP and RTCP share it
 WAITING_DATAGRAMS = 64  # of a viewer who is yet to connect: a DTLS flight has fewer
+_LARGEST_BYTES = 1500  # libsrtp's binding has room for no more, and raises what ends a session
 
 
 class Network:
@@ -207,6 +208,8 @@ class _Connection(Connection):
         return found
 
     def data_received(self, data: bytes, component: int) -> None:
+        if len(data) > _LARGEST_BYTES:
+            return
         if self.on_media is not None and data and 127 < data[0] < 192:
             self.on_media(data)
             return

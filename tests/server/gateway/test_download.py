@@ -1,5 +1,6 @@
 """A time of a stream as one MP4: cut at key frames, over files and gaps, as it was encoded."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -10,12 +11,17 @@ from pathlib import Path
 
 import av
 import pytest
+from fastapi import FastAPI
 
 from loadtest.numbered_source import read
+from server.gateway.auth.guard import Guard
+from server.gateway.limits.refusals import Refusals
 from server.gateway.record.archive import Archive
 from server.gateway.record.cut import FormatChanges, cut
 from server.gateway.record.index import Index
-from server.settings import Recording
+from server.gateway.record.threads import RecordThreads
+from server.gateway.routes import recordings
+from server.settings import Limits, Recording
 from tests.conftest import missing_peer
 from tests.server.gateway.recorded_media import write
 from tests.server.gateway.scripted_gateway import gateway
@@ -138,3 +144,23 @@ async def test_it_is_fetched_while_it_is_recorded(tmp_path: Path):
             assert (answer.status_code, why in answer.json()["detail"]) == (status, True), answer.text
         answer = await served.http.get(path, params={"from": "-5"}, headers=bearer("other"))
         assert answer.status_code == 403
+
+
+async def test_a_file_that_grows_while_it_is_fetched_is_sent_as_far_as_it_went(tmp_path: Path):
+    archive = Archive(Recording(folder=str(tmp_path)))
+    path = write(archive, datetime.now(UTC) - timedelta(seconds=9), seconds=2)
+    data, got = path.read_bytes(), []
+    app = FastAPI()
+    guard = Guard(None, Limits(), Refusals(lambda reason: None))
+    app.include_router(recordings.router(archive, Index(archive), None, RecordThreads(), guard))
+
+    async def send(message) -> None:
+        if message["type"] == "http.response.start":
+            assert (b"content-length", str(len(data)).encode()) in message["headers"]
+            path.write_bytes(data + data)
+        got.append(message.get("body", b""))
+
+    url = f"/api/recordings/demo/{path.name}"
+    scope = {"type": "http", "method": "GET", "path": url, "headers": [], "query_string": b"", "client": None}
+    await app(scope, asyncio.Event().wait, send)
+    assert b"".join(got) == data, "a byte more than was promised breaks the connection off"

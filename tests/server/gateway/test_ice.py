@@ -23,7 +23,7 @@ from tests.server.gateway.test_strangers import SDP, Sink, an_offer
 
 
 async def test_media_comes_from_the_ports_of_the_settings_and_they_are_given_back():
-    first = await _free_pair()
+    first = await free_pair()
     webrtc = {"host_addresses": ["127.0.0.1"], "udp_ports": [first, first + 1]}
     async with gateway(webrtc=webrtc) as served, Viewer(served) as one, Viewer(served) as two:
         await one.sees(3)
@@ -44,7 +44,7 @@ def _port(viewer: Viewer) -> int:
     return port
 
 
-async def _free_pair() -> int:
+async def free_pair() -> int:
     loop = asyncio.get_running_loop()
     while True:
         probe, _ = await loop.create_datagram_endpoint(Sink, local_addr=("127.0.0.1", 0))
@@ -63,7 +63,7 @@ async def _free_pair() -> int:
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 async def test_all_viewers_share_one_port(address: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: [address])
-    port = await _free_pair()
+    port = await free_pair()
     webrtc = {"host_addresses": [address], "udp_ports": [port, port]}
     async with gateway(webrtc=webrtc) as served, Viewer(served) as one, Viewer(served) as two:
         await one.sees(3)
@@ -76,7 +76,7 @@ async def test_all_viewers_share_one_port(address: str, monkeypatch: pytest.Monk
 
 
 async def test_a_stranger_at_the_shared_port_gets_no_answer_and_cuts_nobody_off():
-    port = await _free_pair()
+    port = await free_pair()
     webrtc = {"host_addresses": ["127.0.0.1"], "udp_ports": [port, port]}
     loop = asyncio.get_running_loop()
     async with gateway(webrtc=webrtc) as served, Viewer(served) as viewer:

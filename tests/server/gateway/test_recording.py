@@ -143,6 +143,33 @@ async def test_a_full_disk_stops_recording_visibly_and_nothing_else(tmp_path, mo
         assert (await served.stream())["recording"]["on"] is True
 
 
+async def test_a_write_that_fails_ends_the_file_and_not_the_recording(tmp_path, monkeypatch):
+    monkeypatch.setattr("server.gateway.record.recorder._AGAIN_S", 0.0)
+    archive, told = Archive(Recording(folder=str(tmp_path), free_bytes=0)), []
+    begin, full = archive.begin, iter((True, True))
+
+    def begin_full(stream: str, starts: datetime) -> Path:
+        path = begin(stream, starts)
+        if next(full, False):
+            path.symlink_to("/dev/full")
+        return path
+
+    monkeypatch.setattr(archive, "begin", begin_full)
+    recorder = Recorder("demo", archive, on_trouble=told.append)
+    encoder = Encoder(160, 120, 0.2)
+    recorder.opened(opened())
+    for number in range(2 * FPS):
+        pts = 90_000 * 1000 + number * FRAME_TICKS
+        recorder.video(video(pts, *encoder.encode(number, pts)))
+        await until(lambda: recorder._queue.empty(), "it is taken")
+    await until(lambda: told == ["No space left on device", ""], "it records again")
+    recorder.close()
+    await asyncio.to_thread(recorder.join, 10)
+    (file,) = archive.files()
+    assert not archive.is_growing(file)
+    assert len(frames_of(tmp_path / "demo" / file.name)[0]) > FPS
+
+
 async def test_a_slow_disk_loses_what_comes_meanwhile_and_goes_on_at_a_key_frame(tmp_path, monkeypatch):
     monkeypatch.setattr("server.gateway.record.recorder._QUEUED", 8)
     archive, turns, told = Archive(Recording(folder=str(tmp_path))), threading.Event(), []

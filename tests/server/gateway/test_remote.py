@@ -2,19 +2,29 @@
 
 import asyncio
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import fsspec
+import httpx
 import pytest
+from fastapi import FastAPI
 
+from server.gateway import errors
+from server.gateway.auth.guard import Guard
+from server.gateway.limits.refusals import Refusals
 from server.gateway.record.archive import Archive
 from server.gateway.record.cut import cut
 from server.gateway.record.dvr import Dvr
+from server.gateway.record.file import RecordedFile
 from server.gateway.record.index import Index
+from server.gateway.record.threads import RecordThreads
 from server.gateway.record.uploader import Uploader
-from server.settings import Hls, Recording, Settings
+from server.gateway.routes import hls, recordings
+from server.settings import Hls, Limits, Recording, Settings
 from tests.server.gateway.recorded_media import write
 from tests.server.gateway.scripted_gateway import gateway, until
 from tests.server.gateway.scripted_media import FPS
@@ -158,6 +168,52 @@ def test_while_it_is_away_files_stay_within_bounds_and_go_when_it_is_back(tmp_pa
         archive.open(archive.files()[0])
 
 
+def test_one_that_ends_while_it_is_looked_at_is_sent_once_and_whole(tmp_path: Path, monkeypatch):
+    archive, _, uploader = made(tmp_path / "here", (tmp_path / "there").as_uri())
+    path = write(archive, START, seconds=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-999])
+    reasons = []
+    monkeypatch.setattr(uploader, "_tell", reasons.append)
+
+    def ends_now(file: RecordedFile) -> bool:
+        path.write_bytes(whole)
+        return False
+
+    monkeypatch.setattr(archive, "is_growing", ends_now)
+    uploader.start()
+    try:
+        wait(lambda: not archive.local())
+    finally:
+        uploader.close()
+    assert not any(reasons)
+    (sent,) = (tmp_path / "there/demo").glob("*.mp4")
+    assert sent.read_bytes() == whole
+
+
+def test_what_is_deleted_while_it_is_sent_is_nowhere(tmp_path: Path, monkeypatch):
+    archive, _, uploader = made(tmp_path, "memory://deleted/recordings")
+    write(archive, START, seconds=1)
+    (file,) = archive.files()
+    remote, sent = archive.remote, []
+    assert remote is not None
+    upload = remote.upload
+
+    def deleted_meanwhile(*args) -> None:
+        upload(*args)
+        sent.append(archive.delete(file))
+
+    monkeypatch.setattr(remote, "upload", deleted_meanwhile)
+    uploader.start()
+    try:
+        wait(lambda: sent)
+    finally:
+        uploader.close()
+    assert archive.files() == []
+    remote.look()
+    assert archive.files() == []
+
+
 def wait(condition) -> None:
     asyncio.run(until(condition, "it is so"))
 
@@ -172,3 +228,38 @@ def test_an_address_that_leads_nowhere_is_named(tmp_path: Path):
         with pytest.raises(ValueError, match=why) as failed:
             Archive(Recording(folder=str(tmp_path), remote=address))
         assert "secret" not in str(failed.value)
+
+
+async def test_where_it_hangs_only_who_asks_for_recordings_waits(tmp_path: Path, monkeypatch):
+    archive, index, _ = made(tmp_path, "memory://slow/recordings")
+    write(archive, START, seconds=1)
+    (file,) = archive.files()
+    assert archive.remote is not None
+    archive.remote.upload(file, str(archive.path(file)), [])
+    archive.path(file).unlink()
+    turns, waiting = threading.Event(), []
+
+    def hang(*args) -> None:
+        waiting.append(args)
+        turns.wait()
+        raise OSError(None, "it hung")
+
+    monkeypatch.setattr(archive.remote, "open", hang)
+    monkeypatch.setattr(archive.remote, "runs", hang)
+    app, guard, threads = FastAPI(), Guard(None, Limits(), Refusals(lambda reason: None)), RecordThreads()
+    errors.install(app)
+    app.include_router(recordings.router(archive, index, None, threads, guard))
+    app.include_router(hls.router(None, Dvr(index, Hls()), threads, guard))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as http:
+        urls = (f"/api/recordings/demo/{file.name}", f"/hls/demo/recorded/{file.name}/init.mp4")
+        asked = [asyncio.create_task(http.get(url)) for url in 3 * urls]
+        try:
+            await until(lambda: len(waiting) >= 2, "they are asked for")
+            async with asyncio.timeout(10):
+                await asyncio.gather(*(asyncio.to_thread(str) for _ in range(2)))
+        finally:
+            turns.set()
+            answers = await asyncio.gather(*asked)
+            threads.close()
+    assert {answer.status_code for answer in answers} == {502, 404}

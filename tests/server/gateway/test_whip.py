@@ -1,5 +1,6 @@
 """WHIP of a real gateway: what aiortc publishes is what a worker decodes, whatever is lost on the way."""
 
+import asyncio
 import itertools
 import re
 
@@ -11,6 +12,7 @@ from server.wire.messages import AwaitPublisher, PublishedData, PublisherGone
 from tests.server.gateway.scripted_gateway import gateway, loopback, until  # noqa: F401
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_auth import bearer, tokens
+from tests.server.gateway.test_ice import free_pair
 from tests.server.gateway.test_negotiate import CHROMIUM_OFFER
 from tests.server.gateway.test_whep import SDP
 from tests.server.gateway.whip_camera import HEIGHT, WIDTH, publishing, reading
@@ -92,6 +94,24 @@ async def test_a_publisher_may_send_so_much():
     tables = {"limits": {"max_publisher_bps": 100_000}}
     async with waiting(**tables) as served, publishing(served, noise=60):
         await until(lambda: refused(served, "bad_publisher"), "some of it isn't read")
+
+
+async def test_a_stranger_who_sends_too_much_at_once_ends_no_publication():
+    port = await free_pair()
+    webrtc = {"host_addresses": ["127.0.0.1"], "udp_ports": [port, port + 1]}
+    async with waiting(webrtc=webrtc) as served:
+        await until(lambda: served.placement.workers, "a worker")
+        served.worker.say(AwaitPublisher(opening=1))
+        async with publishing(served):
+            await until(lambda: len(pieces(served.worker)) > 5, "it is published")
+            stranger, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+            for kind, at in itertools.product((b"\x80\x60", b"\x80\xc8"), (port, port + 1)):
+                stranger.sendto(kind + bytes(1600), ("127.0.0.1", at))
+            stranger.close()
+            before = len(pieces(served.worker))
+            await until(lambda: len(pieces(served.worker)) > before + 10, "it goes on", 10)
 
 
 async def refused(served, reason: str) -> float:

@@ -80,9 +80,10 @@ def test_counts_are_those_of_table_5(row: System) -> None:
 
 
 OTHERS = [row for scale in (2, 3, 4, 8) for row in others(scale)]
+SIZED = [row for row in OTHERS if row.parameters or row.mult_adds]
 
 
-@pytest.mark.parametrize("row", OTHERS, ids=lambda row: f"{row.name}-x{row.scale}")
+@pytest.mark.parametrize("row", SIZED, ids=lambda row: f"{row.name}-x{row.scale}")
 def test_others_have_the_counts_of_their_papers(row: System) -> None:
     listed = as_listed(row.name.lower(), row.scale)
     if row.parameters is not None:
@@ -150,7 +151,7 @@ def test_awsrn_b_with_awms_is_the_papers_awsrn() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_network_enlarges_by_its_scale(name: str) -> None:
-    for scale in (2, 3, 4, 8):
+    for scale in (2, 3) if name in LARGE else (2, 3, 4, 8):  # to build one takes a second
         if scale not in SCALES.get(name, (2, 3, 4, 8)):
             with pytest.raises(ValueError, match=rf"scale={scale} must be one of \(2, .* for {name}"):
                 named_config(name, scale)

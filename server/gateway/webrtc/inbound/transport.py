@@ -7,7 +7,6 @@ from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceTransport
 
 from server.gateway.fanout.budget import Budget
 
-_LARGEST_BYTES = 2048  # of an RTP packet; a network's frames have 1,500
 # Of a key frame, which comes at once, after a time of nothing.
 _BURST_S = 2.0
 
@@ -40,7 +39,7 @@ class PublisherTransport(RTCDtlsTransport):
             self._on_rtcp(data)
 
     def _takes(self, data: bytes) -> bool:
-        if len(data) <= _LARGEST_BYTES and self._budget.take(len(data), time.monotonic()):
+        if self._budget.take(len(data), time.monotonic()):
             return True
         self._on_refused()
         return False
