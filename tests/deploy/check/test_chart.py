@@ -13,68 +13,12 @@ import yaml
 from server.settings.read import load
 from tests.conftest import ROOT, missing_peer
 from tests.deploy.check.conftest import Run
+from tests.deploy.check.manifests import CPUS, GPUS, MATRIX, Manifest, charts, one, pod, ray_pods
 
-Manifest = dict[str, Any]
 EXCEPTIONS = "deploy/.trivyignore.yaml"
 # Kinds of operators, which Kubernetes' own schemas don't know.
 FOREIGN = ("ServiceMonitor", "PrometheusRule", "ScaledObject", "RayCluster")
-SCRAPED = {"serviceMonitor": True, "prometheusRule": True, "dashboards": True, "labels": {"release": "p"}}
-TURN = {"urls": ["turn:turn.example.com:3478?transport=udp"], "secret_file": "/run/secrets/livesr/turn"}
-ADMIN = {"name": "operator", "token_file": "/run/secrets/livesr/operator", "scopes": ["admin"]}
-GUARDED = {"auth": {"tokens": [ADMIN]}, "webrtc": {"ice_servers": [TURN]}, "server": {"drain_s": 30}}
-NODE_PORT = {"mode": "service", "firstPort": 30478, "lastPort": 30478, "service": {"type": "NodePort"}}
-PODS: list[Manifest] = [{"podSelector": {}}]
-REQUESTS = {"requests": {"cpu": "4", "memory": "8Gi"}}
-CPUS = {"name": "cpu", "min": 0, "max": 8, "megapixels": 100, "resources": REQUESTS}
-GPUS = {
-    "name": "l4",
-    "min": 1,
-    "max": 4,
-    "gpus": 1,
-    "image": "livesr:gpu-cluster",
-    "resources": REQUESTS,
-}
-PLACED = {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}, "tolerations": [{"key": "nvidia.com/gpu"}]}
-MATRIX: dict[str, Manifest] = {
-    "defaults": {},
-    "gpu": {"gpu": {"enabled": True, "buildEngines": True}, "tolerations": [{"key": "nvidia.com/gpu"}]},
-    "mig": {"gpu": {"enabled": True, "resource": "nvidia.com/mig-3g.20gb", "runtimeClassName": ""}},
-    "host network": {"media": {"mode": "hostNetwork"}, "priorityClassName": "live"},
-    "range": {"media": {"firstPort": 40000, "lastPort": 40099, "announcedAddresses": ["203.0.113.7"]}},
-    "balancer": {"media": {"mode": "service", "announcedAddresses": ["203.0.113.7"]}},
-    "node port": {
-        "media": {"mode": "service", "firstPort": 30478, "lastPort": 30478, "service": {"type": "NodePort"}}
-    },
-    "relay": {"media": {"mode": "relay"}, "settings": GUARDED, "secrets": {"existing": "mine"}},
-    "secrets": {"settings": GUARDED, "secrets": {"data": {"operator": "token", "turn": "north"}}},
-    "ingress": {
-        "ingress": {"enabled": True, "host": "video.example.com", "tlsSecret": "tls", "className": "nginx"}
-    },
-    "metrics": {"metrics": SCRAPED},
-    "scaled": {"metrics": SCRAPED, "autoscaling": {"enabled": True, "maxReplicas": 3}},
-    "scaled gpus": {"gpu": {"enabled": True}, "metrics": SCRAPED, "autoscaling": {"enabled": True}},
-    "nothing kept": {"persistence": {"enabled": False}, "replicas": 3},
-    "open inside": {
-        "networkPolicy": {"privateSources": ["192.168.1.0/24"], "metricsFrom": [{"podSelector": {}}]}
-    },
-    "cluster": {"cluster": {"enabled": True}},
-    "drained cluster": {
-        "cluster": {
-            "enabled": True,
-            "drainToken": "operator",
-            "groups": [CPUS, GPUS | PLACED | {"runtimeClassName": "nvidia"}],
-        },
-        "settings": GUARDED,
-        "secrets": {"existing": "mine"},
-        "priorityClassName": "live",
-    },
-    "bare": {"networkPolicy": {"enabled": False}, "podDisruptionBudget": {"enabled": False}},
-}
 cases = pytest.mark.parametrize("case", MATRIX)
-
-
-def charts(tool: Run, values: list[Manifest]) -> list[dict[str, Any]]:
-    return json.loads(tool("python", "tests/deploy/check/charts.py", stdin=json.dumps(values)))
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +33,6 @@ def manifests(made: dict[str, dict[str, Any]]) -> Callable[[str], list[Manifest]
         return [document for text in texts for document in yaml.safe_load_all(text) if document]
 
     return of
-
-
-def one(documents: list[Manifest], kind: str, name: str = "livesr") -> Manifest:
-    (found,) = [d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name]
-    return found
-
-
-def pod(documents: list[Manifest]) -> Manifest:
-    return one(documents, "StatefulSet")["spec"]["template"]["spec"]
-
-
-def ray_pods(cluster: Manifest) -> list[Manifest]:
-    """The head's and each group's."""
-    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
-    return [group["template"] for group in groups]
 
 
 @cases
@@ -170,6 +99,8 @@ def test_the_service_takes_the_settings(
         ({"autoscaling": {"enabled": True}}, "needs metrics.serviceMonitor"),
         ({"ingress": {"enabled": True}}, "ingress.host: must name the host"),
         ({"networkPolicy": {"privateSources": ["cameras"]}}, "/networkPolicy/privateSources/0"),
+        ({"hlsCache": {"enabled": True}}, "a token of the scope view"),
+        ({"hlsCache": {"enabled": True, "token": "viewers"}}, "there is neither"),
         ({"cluster": {"enabled": True}, "replicas": 2}, "takes one replica"),
         ({"cluster": {"enabled": True}, "gpu": {"enabled": True}}, "GPUs are a group's"),
         (
@@ -308,6 +239,26 @@ def test_prometheus_takes_the_rules_of_the_chart(
         yaml.safe_load((ROOT / f"deploy/prometheus/{name}.yml").read_text()) for name in ("rules", "alerts")
     ]
     assert rules["groups"] == [group for file in shipped for group in file["groups"]]
+
+
+def test_the_audience_of_hls_comes_to_the_cache_and_the_cache_to_the_service(
+    manifests: Callable[[str], list[Manifest]],
+) -> None:
+    documents = manifests("audience")
+    name = "livesr-hls-cache"
+    hls, rest = one(documents, "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    assert (hls["path"], hls["backend"]["service"]["name"]) == ("/hls/", name)
+    assert (rest["path"], rest["backend"]["service"]["name"]) == ("/", "livesr")
+    cache = one(documents, "Deployment", name)["spec"]["template"]
+    assert one(documents, "Service", name)["spec"]["selector"].items() <= cache["metadata"]["labels"].items()
+    assert not one(documents, "Service")["spec"]["selector"].items() <= cache["metadata"]["labels"].items()
+    (file,) = one(documents, "ConfigMap", name)["data"].items()
+    assert file == ("hls-cache.conf.template", (ROOT / "deploy/helm/livesr/files/hls-cache.conf").read_text())
+    env = {variable["name"]: variable for variable in cache["spec"]["containers"][0]["env"]}
+    assert env["LIVESR_SERVICE"]["value"] == "livesr:80"
+    assert env["LIVESR_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "mine", "key": "viewers"}
+    allowed = one(documents, "NetworkPolicy")["spec"]["ingress"][0]["from"]
+    assert {"podSelector": {"matchLabels": cache["metadata"]["labels"]}} in allowed
 
 
 def test_dashboards_are_those_that_ship(manifests: Callable[[str], list[Manifest]]) -> None:

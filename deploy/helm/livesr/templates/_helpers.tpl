@@ -155,3 +155,8 @@ livenessProbe:
   timeoutSeconds: 5
   failureThreshold: 6
 {{- end }}
+
+{{- define "livesr.cacheSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-hls-cache
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
