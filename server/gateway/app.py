@@ -29,6 +29,7 @@ from server.gateway.record.archive import Archive
 from server.gateway.record.dvr import Dvr
 from server.gateway.record.index import Index
 from server.gateway.record.threads import RecordThreads
+from server.gateway.record.tidier import Tidier
 from server.gateway.record.uploader import Uploader
 from server.gateway.reload import Reloader
 from server.gateway.routes import (
@@ -102,11 +103,11 @@ def create_app(
     refusals = Refusals(metrics.count_refusal)
     events = Events(settings.limits, refusals)
     doors = Doors(settings.limits, refusals)
-    archive = index = uploader = None
+    archive = index = uploader = tidier = None
     record_threads = RecordThreads()
     if settings.recording.folder is not None:
         archive = Archive(settings.recording)
-        index = Index(archive)
+        index, tidier = Index(archive), Tidier(archive)
         if archive.remote is not None:
             upload = uploader = Uploader(archive, index, archive.remote)
             metrics.watch_uploads(lambda: upload.state.waiting_bytes, lambda: bool(upload.state.reason))
@@ -124,6 +125,8 @@ def create_app(
         for stream in settings.streams:
             streams.create(stream)
         strangers.restore()
+        if tidier is not None:
+            tidier.start()
         if uploader is not None:
             uploader.start()
         tasks = [asyncio.create_task(streams.govern(Room(IdleCores())))]
@@ -138,6 +141,8 @@ def create_app(
                 task.cancel()
             await asyncio.wait(tasks)
             await streams.close()
+            if tidier is not None:
+                await asyncio.to_thread(tidier.close)
             if uploader is not None:
                 await asyncio.to_thread(uploader.close)
             record_threads.close()

@@ -4,6 +4,7 @@ libav's own muxer does not get through a DTLS handshake with aiortc and others.
 """
 
 import asyncio
+import http.client
 import threading
 import urllib.error
 import urllib.request
@@ -145,7 +146,9 @@ class WhipSink:
         if parts.scheme not in ("http", "https"):
             raise OSError("the server redirects to what is no HTTP")
         headers = {"Content-Type": "application/sdp"} if body is not None else {}
-        if self._token and parts.netloc == urlsplit(self._url).netloc:  # it is no business of another host
+        own = urlsplit(self._url)
+        # It is no business of another host, nor of who listens on the way to this one.
+        if self._token and parts.netloc == own.netloc and parts.scheme in (own.scheme, "https"):
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(url, data=body, method=method, headers=headers)  # noqa: S310
         try:
@@ -154,6 +157,8 @@ class WhipSink:
         except urllib.error.HTTPError as exc:
             with exc:
                 return exc.code, exc.headers, b""
+        except (http.client.HTTPException, ValueError) as exc:
+            raise OSError("the server's answer is no HTTP") from exc
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

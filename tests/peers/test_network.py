@@ -89,7 +89,7 @@ def test_what_is_lost_comes_in_time(
         print(f"\n{loss:.0%} lost, {1000 * rtt_s:.0f} ms: {whole} of {made} frames came,", end=" ")
         print(f"{shown} were shown, {frozen} freezes")
         assert lost > 10
-        assert whole > 0.97 * made
+        assert whole > 0.95 * made
         assert shown > 0.9 * made  # the rest is what a busy machine didn't decode
         assert frozen <= freezes
         assert after["frameWidth"] == LARGE, "chance is no reason for a smaller picture"

@@ -81,7 +81,7 @@ def test_an_encoder_does_not_notice_that_a_worker_dies(
             service.wait_for("kept", "running")
             service.wait_for_frames("kept")
         assert publisher.poll() is None, "the same encoder"
-        assert service.log()[said:].count("kept: 127.0.0.1 publishes\n") == 1
+        assert service.log()[said:].count("publisher came ") == 1
 
 
 @pytest.mark.parametrize("protocol", OUTPUT)

@@ -147,9 +147,10 @@ def test_an_rtsp_server_takes_it_goes_and_comes_back(pushing: Service, spawn: Sp
         for file in (tmp_path / "first", tmp_path / "second"):
             server = spawn(python, script, str(PORTS["rtsp"]), file)
             until(lambda f=file: len(numbers_of(f)) > 12, "it has pictures")
-            assert numbers_of(file) == sorted(numbers_of(file))
             server.kill()
             server.wait()
+            numbers = numbers_of(file)
+            assert numbers == sorted(numbers)
             until(lambda: not pushed(pushing, "nvr")["connected"], "it has gone")
 
 

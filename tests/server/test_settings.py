@@ -165,6 +165,8 @@ def test_a_token_in_the_place_of_its_hash_is_not_shown(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such settings file"):
         load(tmp_path / "none.toml")
+    with pytest.raises(ValueError, match=f"^{tmp_path}: can't be read: Is a directory$"):
+        load(tmp_path)
 
 
 def test_renditions_are_in_the_order_in_which_a_viewers_network_tries_them():

@@ -20,6 +20,7 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
 _GOOD_S = 30.0  # so long a push had gone well
 _ENDS_S = 1.0  # what the process is given to send the end
 _MOST_BUFFERED = 8 << 20  # bytes that the process hasn't taken: some seconds
+_LAST_WORDS_BYTES = 4096
 _PROCESS = (sys.executable, "-m", "server.push.main")
 
 
@@ -108,7 +109,7 @@ class Pusher:
         process.stdin.write(f"{self._address}\n".encode())
         self._process = process
         self._on_need_keyframe()
-        words = asyncio.create_task(process.stderr.read())
+        words = asyncio.create_task(_last_words(process.stderr))
         try:
             while line := await process.stdout.readline():
                 match line.strip():
@@ -117,7 +118,7 @@ class Pusher:
                     case b"keyframe":
                         self._on_need_keyframe()
             status = await process.wait()
-            said = (await words).decode(errors="replace").strip().splitlines()
+            said = await words
         finally:
             self._process = None
             words.cancel()
@@ -126,7 +127,7 @@ class Pusher:
             return "it takes less than the stream has"
         if self._init is not None and status == 0:
             return "the stream has another format"
-        return said[-1] if said else f"the process ended with status {status}"
+        return said or f"the process ended with status {status}"
 
     def _now(self, connected: bool, reason: str) -> None:
         if (connected, reason) == (self.connected, self.reason):
@@ -148,3 +149,12 @@ class Pusher:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _last_words(stream: asyncio.StreamReader) -> str:
+    """The last line that is said there; there may be any number before it, in days."""
+    said = b""
+    while data := await stream.read(_LAST_WORDS_BYTES):
+        said = (said + data)[-_LAST_WORDS_BYTES:]
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -60,7 +60,12 @@ class Archive:
         return [file for file in self.local() if (file.stream, file.name) in done]
 
     def find(self, stream: str, name: str) -> RecordedFile | None:
-        return next((file for file in self.files(stream) if file.name == name), None)
+        """Looks at no other: players ask so for each segment, and there may be thousands of files."""
+        # Whoever asks names them: they must be no way out of the folder.
+        if not (_STREAM.fullmatch(stream) and _NAME.fullmatch(name)):
+            return None
+        found = _file(self._folder / stream / name)
+        return found if found is not None or self.remote is None else self.remote.find(stream, name)
 
     def path(self, file: RecordedFile) -> Path:
         """Where it lies, or did before it went elsewhere."""
@@ -127,16 +132,15 @@ class Archive:
 
 
 def _files(folder: Path) -> Iterator[RecordedFile]:
-    for path in folder.iterdir():
-        if _NAME.fullmatch(path.name) is None:
-            continue
-        try:
-            stat = path.stat()
-        except FileNotFoundError:  # deleted meanwhile
-            continue
-        try:
-            starts = named_moment(path.stem)
-        except ValueError:
-            continue
-        ends = datetime.fromtimestamp(stat.st_mtime, UTC)
-        yield RecordedFile(stream=folder.name, name=path.name, starts=starts, ends=ends, size=stat.st_size)
+    named = (path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    return (file for path in named if (file := _file(path)) is not None)
+
+
+def _file(path: Path) -> RecordedFile | None:
+    """None where it has been deleted, or its name is no moment."""
+    try:
+        stat, starts = path.stat(), named_moment(path.stem)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    ends = datetime.fromtimestamp(stat.st_mtime, UTC)
+    return RecordedFile(stream=path.parent.name, name=path.name, starts=starts, ends=ends, size=stat.st_size)

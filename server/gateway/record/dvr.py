@@ -18,7 +18,8 @@ from server.wire.messages import VIDEO_CLOCK_HZ
 _EARLY_SHARE = 0.9
 MOST_S = 6 * 3600.0  # of a playlist: players load it again and again
 _MOST_REMEMBERED = 1024  # playlists
-_MOST_KEPT = 64  # files
+_MOST_KEPT = 4096  # files
+_MOST_SEGMENTS = 1 << 17  # of all of them, some 80 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,7 @@ class Dvr:
         # what is deleted at the front changes none of what follows.
         self._numbers: OrderedDict[tuple[str, datetime], dict[str, tuple[int, int]]] = OrderedDict()
         self._files: OrderedDict[tuple[str, str], _File] = OrderedDict()
+        self._segments = 0  # of those
         self._lock = threading.Lock()
 
     def window(self, stream: str, starts: datetime, ends: datetime) -> Window | None:
@@ -117,6 +119,7 @@ class Dvr:
         if file is None or file.made_of != made_of:
             runs = _grouped(indexed.runs, self._least, grows=indexed.grows)
             segments = [_segment(indexed, run) for run in runs]
+            self._segments += len(segments) - (len(file.segments) if file is not None else 0)
             file = self._files[key] = _File(
                 segments=segments,
                 starts=[segment.starts for segment in segments],
@@ -124,8 +127,9 @@ class Dvr:
                 made_of=made_of,
             )
         self._files.move_to_end(key)
-        if len(self._files) > _MOST_KEPT:
-            self._files.popitem(last=False)
+        while len(self._files) > _MOST_KEPT or (self._segments > _MOST_SEGMENTS and len(self._files) > 1):
+            _, gone = self._files.popitem(last=False)
+            self._segments -= len(gone.segments)
         return file
 
     def init(self, stream: str, file: str) -> bytes | None:

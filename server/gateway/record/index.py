@@ -16,7 +16,9 @@ from server.wire.messages import VIDEO_CLOCK_HZ
 
 log = get_logger(__name__)
 
-_MOST_KEPT = 64  # files; of one hour each takes some 200 kB
+# As many as a DVR of hours has, however short they are: who plays it asks for all of them again and again.
+_MOST_KEPT = 4096  # files
+_MOST_RUNS = 1 << 17  # of all of them, some 25 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class Index:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+        self._runs = 0  # of those
         self._lock = threading.Lock()
 
     def between(self, stream: str, starts: datetime, ends: datetime) -> list[Indexed]:
@@ -75,8 +78,6 @@ class Index:
         with self._lock:
             known = self._known.setdefault(key, _Known())
             self._known.move_to_end(key)
-            if len(self._known) > _MOST_KEPT:
-                self._known.popitem(last=False)
         with known.lock:
             # Asked before it is read: what grows no more then has its last fragment.
             grows = self._archive.is_growing(file)
@@ -85,10 +86,23 @@ class Index:
             except OSError as exc:
                 log.warning("recording not read", stream=file.stream, file=file.name, reason=str(exc))
                 return None
+            finally:
+                self._keep(key, known)
             runs = known.runs[:-1] if grows else list(known.runs)
         if not known.init or not runs:
             return None
         return Indexed(file=file, init=known.init, runs=runs, grows=grows)
+
+    def _keep(self, key: tuple[str, str], known: "_Known") -> None:
+        """What has been read of it counts; those that were asked for longest ago go."""
+        with self._lock:
+            if self._known.get(key) is known:
+                self._runs += len(known.runs) - known.counted
+                known.counted = len(known.runs)
+            while len(self._known) > _MOST_KEPT or self._runs > _MOST_RUNS:
+                _, gone = self._known.popitem(last=False)
+                self._runs -= gone.counted
+                gone.counted = 0
 
 
 class _Known:
@@ -98,6 +112,7 @@ class _Known:
         self.lock = threading.Lock()  # one that is elsewhere keeps nobody from the others
         self.init = b""
         self.runs: list[Run] = []
+        self.counted = 0  # of them, by `Index`
         self._read_bytes = 0
         self._whole = False
 

@@ -22,7 +22,6 @@ log = get_logger(__name__)
 _QUEUED = 1024  # packets, some ten seconds: a disk that is behind by more gets none of what comes meanwhile
 _WRITTEN_EVERY_S = 1.0  # and at key frames
 _AGAIN_S = 10.0  # after what couldn't be written
-_TIDY_S = 60.0
 
 
 class _Mark(Enum):
@@ -55,7 +54,7 @@ class Recorder:
         self._starts = datetime.now(UTC)  # that one
         self._size = 0  # of the file
         self._has_pictures = False  # that one
-        self._try_at_s = self._tidy_at_s = 0.0
+        self._try_at_s = 0.0
         self._thread.start()
 
     def opened(self, opened: Opened) -> None:
@@ -129,16 +128,13 @@ class Recorder:
             if now_s < self._try_at_s:
                 continue
             try:
-                self._write(fragment, now_s)
+                self._write(fragment)
             except OSError as exc:
                 self._finish()
                 self._try_at_s = now_s + _AGAIN_S
                 self._tell_loop(exc.strerror or str(exc))
 
-    def _write(self, fragment: Fragment, now_s: float) -> None:
-        if now_s >= self._tidy_at_s:
-            self._tidy_at_s = now_s + _TIDY_S
-            self._archive.make_room()
+    def _write(self, fragment: Fragment) -> None:
         if reason := self._archive.lack_of_room():
             raise OSError(None, reason)
         if self._first is not None and self._ends_before(fragment):

@@ -41,6 +41,12 @@ class Remote:
         with self._lock:
             return [file for file, _ in self._known.values() if stream in (None, file.stream)]
 
+    def find(self, stream: str, name: str) -> RecordedFile | None:
+        """Likewise."""
+        with self._lock:
+            known = self._known.get((stream, name))
+        return None if known is None else known[0]
+
     def look(self) -> None:
         """Lists what is there. Raises OSError."""
         known = {}

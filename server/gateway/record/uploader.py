@@ -10,6 +10,7 @@ from server.gateway.record.file import RecordedFile
 from server.gateway.record.index import Index
 from server.gateway.record.remote import Remote
 from server.wire.logs import get_logger
+from server.wire.urls import mask_credentials
 
 log = get_logger(__name__)
 
@@ -84,6 +85,7 @@ class Uploader:
         log.info("recording sent", stream=file.stream, file=file.name, target=self._remote.address)
 
     def _tell(self, reason: str) -> None:
+        reason = mask_credentials(reason)  # a driver's words may be an address, and the API shows them
         if reason == self.state.reason:
             return
         self._now(reason=reason)

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -29,6 +29,7 @@ From = Annotated[str, _FROM]
 MaybeFrom = Annotated[str | None, _FROM]
 To = Annotated[str | None, Query(description="Likewise; left out, it goes on into live")]
 _PLAYLIST = "dvr.m3u8"
+_LATE_S = 30.0  # by then a picture is recorded, and its segment whole
 
 
 class DvrFiles:
@@ -58,7 +59,7 @@ class DvrFiles:
         ) -> Response:
             """What has been recorded since then, and what comes, in segments as long as HLS's."""
             window, starts, ends = await self._window(stream, from_, to)
-            ended = ends is not None or not self._grows(stream)
+            ended = not self._grows(stream) or (ends is not None and _reaches(window, ends))
             # Hours of it take a while to write and to pack.
             return await asyncio.to_thread(
                 lambda: playlist_response(_media(window, starts, ended=ended), request, self._guard)
@@ -104,11 +105,12 @@ class DvrFiles:
         self, stream: str, from_: str, to: str | None
     ) -> tuple[Window, datetime, datetime | None]:
         """Raises InvalidRequest, RecordingNotFound, or NotReady where something is just being recorded."""
-        starts, ends = span(from_, to, datetime.now(UTC))
+        now = datetime.now(UTC)
+        starts, ends = span(from_, to, now)
         window = None
         if self._dvr is not None:
-            window = await self._threads.run(self._dvr.window, stream, starts, ends)
-        if window is None and to is None and self._grows(stream):
+            window = await self._threads.run(self._dvr.window, stream, starts, min(ends, now))
+        if window is None and ends >= now and self._grows(stream):
             raise NotReady(f"stream {stream!r} has no whole segment since from={from_!r} yet")
         if window is None:
             raise RecordingNotFound(f"stream {stream!r} has no recording of that time")
@@ -132,6 +134,13 @@ class DvrFiles:
             raise SegmentNotFound(f"there is no such segment of the recording {file!r}, or no more")
         cached = f"{'private' if self._guard.on else 'public'}, max-age=3600, immutable"
         return Response(data, media_type=MP4, headers={"Cache-Control": cached})
+
+
+def _reaches(window: Window, ends: datetime) -> bool:
+    """Whether nothing before `ends` is still to come."""
+    last = window.segments[-1]
+    there = last.starts + timedelta(seconds=last.duration_s)
+    return there >= ends or (datetime.now(UTC) - ends).total_seconds() > _LATE_S
 
 
 def _media(window: Window, starts: datetime, *, ended: bool) -> str:

@@ -5,16 +5,24 @@ import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import av
+import httpx
+from fastapi import FastAPI
 
 from loadtest.numbered_source import read
 from server.gateway.app import WEB
+from server.gateway.auth.guard import Guard
+from server.gateway.limits.refusals import Refusals
+from server.gateway.mp4 import reading
 from server.gateway.record.archive import Archive
 from server.gateway.record.dvr import Dvr
 from server.gateway.record.index import Index
-from server.settings import Hls, Recording
+from server.gateway.record.threads import RecordThreads
+from server.gateway.routes import hls
+from server.settings import Hls, Limits, Recording
 from tests.conftest import missing_peer
 from tests.peers import service as peers
 from tests.server.gateway.hls_media import Media
@@ -184,6 +192,28 @@ async def test_what_cannot_be_played_says_why(tmp_path):
         assert in_order(await asyncio.to_thread(numbers, url, 1.0)), "a player without a token plays it"
 
 
+async def test_it_ends_once_what_was_asked_for_is_recorded(tmp_path: Path):
+    archive, now = Archive(Recording(folder=str(tmp_path))), datetime.now(UTC)
+    write(archive, now - timedelta(seconds=12), seconds=8)
+    records = SimpleNamespace(outputs=SimpleNamespace(record=SimpleNamespace(state=object())))
+    streams, threads = SimpleNamespace(get=lambda stream: records), RecordThreads()
+    guard = Guard(None, Limits(), Refusals(lambda reason: None))
+    app = FastAPI()
+    app.include_router(hls.router(streams, Dvr(Index(archive), Hls()), threads, guard))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as http:
+
+        async def text(to: datetime) -> str:
+            times = {"from": (now - timedelta(minutes=1)).isoformat(), "to": to.isoformat()}
+            return (await http.get("/hls/demo/dvr.m3u8", params=times)).text
+
+        assert "#EXT-X-ENDLIST" in await text(now - timedelta(seconds=5))
+        for comes in (now + timedelta(seconds=60), now + timedelta(hours=9), now - timedelta(seconds=2)):
+            found = await text(comes)
+            assert "recorded/" in found
+            assert "#EXT-X-ENDLIST" not in found, "pictures of that time may still come"
+    threads.close()
+
+
 def test_numbers_stay_when_the_oldest_file_is_deleted(tmp_path: Path):
     archive = Archive(Recording(folder=str(tmp_path)))
     index, start = Index(archive), datetime.now(UTC) - timedelta(minutes=5)
@@ -219,6 +249,28 @@ def test_a_playlist_of_hours_loses_its_front_and_keeps_its_numbers(tmp_path: Pat
         assert shorter is not None
         assert (shorter.sequence, shorter.discontinuities) == (first, int(first > 4))
         assert [s.starts for s in shorter.segments] == [s.starts for s in whole.segments[first:]]
+
+
+def test_hours_of_short_files_are_read_once(tmp_path: Path, monkeypatch):
+    archive, start = Archive(Recording(folder=str(tmp_path))), datetime.now(UTC) - timedelta(hours=1)
+    first = write(archive, start, seconds=1)
+    for number in range(1, 80):
+        path = archive.begin("demo", start + timedelta(seconds=30 * number))
+        path.write_bytes(first.read_bytes())
+        archive.finish(path)
+    dvr, end, read_files = Dvr(Index(archive), Hls()), datetime.now(UTC), []
+    fragments = reading.fragments
+    monkeypatch.setattr(reading, "fragments", lambda *args: read_files.append(args) or fragments(*args))
+    once = dvr.window("demo", start, end)
+    assert once is not None
+    assert len(once.segments) == len(read_files) == 80
+    assert dvr.window("demo", start, end) == once
+    assert len(read_files) == 80, "players ask every few seconds"
+    monkeypatch.setattr("server.gateway.record.index._MOST_RUNS", 40)
+    monkeypatch.setattr("server.gateway.record.dvr._MOST_SEGMENTS", 40)
+    assert dvr.window("demo", start, end) == once
+    assert len(dvr._index._known) <= 40
+    assert len(dvr._files) <= 40
 
 
 def test_a_file_that_a_crash_has_cut_plays_up_to_its_last_whole_fragment(tmp_path: Path):

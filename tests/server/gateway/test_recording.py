@@ -17,6 +17,7 @@ from server.gateway.record.archive import Archive
 from server.gateway.record.recorder import Recorder
 from server.settings import Recording, Settings
 from tests.server.gateway.hls_media import video
+from tests.server.gateway.recorded_media import write
 from tests.server.gateway.scripted_gateway import Gateway, gateway, until
 from tests.server.gateway.scripted_media import FPS, FRAME_TICKS, Encoder, opened
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
@@ -173,7 +174,14 @@ async def test_a_write_that_fails_ends_the_file_and_not_the_recording(tmp_path, 
 async def test_a_slow_disk_loses_what_comes_meanwhile_and_goes_on_at_a_key_frame(tmp_path, monkeypatch):
     monkeypatch.setattr("server.gateway.record.recorder._QUEUED", 8)
     archive, turns, told = Archive(Recording(folder=str(tmp_path))), threading.Event(), []
-    monkeypatch.setattr(archive, "make_room", turns.wait)
+    hangs = threading.Event()
+
+    def hang() -> str:
+        hangs.set()
+        turns.wait()
+        return ""
+
+    monkeypatch.setattr(archive, "lack_of_room", hang)
     recorder = Recorder("demo", archive, on_trouble=told.append)
     encoder = Encoder(160, 120, 1.0)
     pictures = []
@@ -183,7 +191,7 @@ async def test_a_slow_disk_loses_what_comes_meanwhile_and_goes_on_at_a_key_frame
     recorder.opened(opened())
     for packet in pictures[: FPS + 2]:  # the disk hangs on the first second
         recorder.video(packet)
-        await asyncio.sleep(0.001)
+        await until(lambda: recorder._queue.empty() or hangs.is_set(), "it is taken")
     for packet in pictures[FPS + 2 : 2 * FPS - 2]:
         recorder.video(packet)
     assert told == ["the disk is too slow"]
@@ -216,6 +224,16 @@ async def test_what_is_old_or_too_much_is_deleted_the_oldest_first(tmp_path):
     archive.make_room()
     assert [path.exists() for path in paths] == [False, True, False, True], "what grows stays"
     assert (tmp_path / "demo" / "notes.txt").exists()
+
+
+async def test_what_is_old_is_deleted_where_nothing_is_recorded(tmp_path):
+    write(Archive(Recording(folder=str(tmp_path))), datetime.now(UTC) - timedelta(hours=1), seconds=1)
+    async with gateway(short(), streams=(), recording={"folder": str(tmp_path), "keep_s": 60.0}) as served:
+
+        async def gone() -> bool:
+            return (await served.http.get("/api/recordings")).json() == []
+
+        await until(gone, "it is deleted", 20)
 
 
 async def test_recording_is_switched_under_the_viewers(tmp_path):
@@ -276,6 +294,19 @@ def test_names_are_moments_and_nothing_else_is_listed(tmp_path):
     assert found.starts == datetime(2026, 11, 29, 14, 3, 20, 120_000, UTC)
     assert time.time() - found.ends.timestamp() < 60
     assert httpx.URL(f"/api/recordings/demo/{found.name}").path.endswith(found.name)
+
+
+def test_one_is_found_without_a_look_at_all_others(tmp_path, monkeypatch):
+    archive = Archive(Recording(folder=str(tmp_path)))
+    path = archive.begin("demo", datetime(2026, 11, 29, tzinfo=UTC))
+    path.write_bytes(b"x")
+    (listed,) = archive.files()
+    monkeypatch.delattr(Path, "iterdir")
+    assert archive.find("demo", path.name) == listed
+    for name in ("../demo/" + path.name, "20261399T000000.000Z.mp4", "20261129T000001.000Z.mp4", ""):
+        assert archive.find("demo", name) is None
+    (tmp_path / "file").touch()
+    assert archive.find("file", path.name) is None
 
 
 def test_no_stream_is_a_way_out_of_the_folder(tmp_path):

@@ -214,6 +214,21 @@ def test_what_is_deleted_while_it_is_sent_is_nowhere(tmp_path: Path, monkeypatch
     assert archive.files() == []
 
 
+def test_what_a_driver_says_shows_no_secret(tmp_path: Path, monkeypatch):
+    _, _, uploader = made(tmp_path, "memory://loud/recordings")
+
+    def refuse() -> None:
+        raise OSError(None, "403 of https://me:secret@there.example/bucket?signature=secret")
+
+    monkeypatch.setattr(uploader._remote, "look", refuse)
+    uploader.start()
+    try:
+        wait(lambda: uploader.state.reason)
+    finally:
+        uploader.close()
+    assert uploader.state.reason == "403 of https://***@there.example/bucket?***"
+
+
 def wait(condition) -> None:
     asyncio.run(until(condition, "it is so"))
 

@@ -2,8 +2,10 @@
 
 import http.server
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import av
@@ -24,6 +26,9 @@ def server() -> Iterator[tuple[str, Seen]]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/no-http":
+                self.wfile.write(b"220 here is a mail server\r\n")
+                return
             seen.append((self.path, self.headers["Authorization"]))
             self.send_response(409 if self.path == "/new" else 307)
             here = self.headers["Host"]
@@ -48,6 +53,7 @@ def server() -> Iterator[tuple[str, Seen]]:
         ("/old", "the server answers 409 Conflict", [("/old", True), ("/new", True)]),
         ("/away", "the server answers 409 Conflict", [("/away", True), ("/new", False)]),
         ("/round", "redirects too often", [("/round", True)] * 4),
+        ("/no-http", "the server's answer is no HTTP", []),
     ],
 )
 def test_a_refusal_is_named_and_no_other_host_gets_the_token(
@@ -58,3 +64,34 @@ def test_a_refusal_is_named_and_no_other_host_gets_the_token(
     with av.open(clip) as source, pytest.raises(OSError, match=answer):
         WhipSink(f"{where}{path}", cast(InputContainer, source), on_need_keyframe=lambda: None)
     assert seen == [(path, "Bearer t/ken" if told else None) for path, told in requests]
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "told"),
+    [
+        ("whips://t@host/live", "http://host/new", False),
+        ("whips://t@host/live", "https://host/new", True),
+        ("whip://t@host/live", "https://host/new", True),
+    ],
+)
+def test_no_redirect_has_the_token_sent_in_clear(
+    own: str, asked: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    class Opener:
+        def open(self, request: urllib.request.Request, timeout: float) -> None:
+            seen.append(request.has_header("Authorization"))
+            raise OSError("refused")
+
+    def post(sink: WhipSink, offer: bytes) -> str:
+        sink._request("POST", asked, offer)
+        return ""
+
+    monkeypatch.setattr("server.push.whip._opener", Opener())
+    monkeypatch.setattr(WhipSink, "_post", post)
+    source = SimpleNamespace(streams=SimpleNamespace(video=[None], audio=[]))
+    monkeypatch.setattr("server.push.whip.BitStreamFilterContext", lambda *_: None)
+    with pytest.raises(OSError, match="refused"):
+        WhipSink(own, cast(InputContainer, source), on_need_keyframe=lambda: None)
+    assert seen == [told]

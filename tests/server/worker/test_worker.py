@@ -70,7 +70,7 @@ def test_a_stream_from_start_to_stop(start):
     worker.send(Stop())
     status, log = worker.ended()
     assert status == 0
-    assert "[test]" in log
+    assert "stream=test" in log
 
 
 def test_a_requested_keyframe_comes_with_the_next_frames(start):
