@@ -32,7 +32,9 @@ RUN apt-get update \
 ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # What livesr needs changes less often than livesr: installed first, it stays in the build's cache.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN /opt/livesr/bin/pip install -c constraints.txt .
+# "cluster" for the machines of a Ray cluster (docs/cluster.md).
+ARG EXTRAS=
+RUN /opt/livesr/bin/pip install -c constraints.txt ".[${EXTRAS}]"
 COPY engine engine
 COPY server server
 COPY training training

@@ -10,7 +10,8 @@ DEPLOY_VENV ?= .venv-deploy
 # What builds images: docker or podman.
 DOCKER ?= docker
 TARGET ?= cpu
-IMAGE ?= livesr:local$(if $(filter-out cpu,$(TARGET)),-$(TARGET))
+EXTRAS ?=
+IMAGE ?= livesr:local$(if $(filter-out cpu,$(TARGET)),-$(TARGET))$(if $(EXTRAS),-$(EXTRAS))
 SBOM ?= spdx-json
 
 .PHONY: audit cluster-check docs generated licenses release-check run test fuzz lint types web tensorrt-check gpu gpu-check image sbom chart deploy-check
@@ -117,9 +118,9 @@ $(CLUSTER_VENV)/.ready: $(BIN)/.dev
 cluster-check: $(CLUSTER_VENV)/.ready
 	CLUSTER_CHECK=1 $(CLUSTER_VENV)/bin/python -m pytest -s -W default tests/cluster
 
-# The image for machines without a GPU; TARGET=gpu for those with one.
+# The image for machines without a GPU; TARGET=gpu for those with one, EXTRAS=cluster with Ray.
 image:
-	$(DOCKER) build --target $(TARGET) -t $(IMAGE) \
+	$(DOCKER) build --target $(TARGET) -t $(IMAGE) --build-arg EXTRAS=$(EXTRAS) \
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
 		--build-arg REVISION="$$(git rev-parse HEAD)" \
 		--build-arg CREATED="$$(git log -1 --format=%cI)" .

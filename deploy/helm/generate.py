@@ -16,8 +16,17 @@ import yaml
 DEPLOY = Path(__file__).parents[1]
 CHART = DEPLOY / "helm" / "livesr"
 BEGIN, END = "<!-- values -->", "<!-- /values -->"
+OPERATOR = {"name": "operator", "token_file": "/run/secrets/livesr/operator", "scopes": ["admin"]}
 # One folder each: kubectl apply -k deploy/kustomize/cpu
-VARIANTS: dict[str, dict[str, Any]] = {"cpu": {}, "gpu": {"gpu": {"enabled": True, "buildEngines": True}}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "gpu": {"gpu": {"enabled": True, "buildEngines": True}},
+    "cluster": {
+        "cluster": {"enabled": True, "drainToken": "operator"},
+        "secrets": {"existing": "livesr-tokens"},
+        "settings": {"auth": {"tokens": [OPERATOR]}},
+    },
+}
 
 
 def rows(schema: dict[str, Any], values: dict[str, Any], above: str = "") -> Iterator[str]:

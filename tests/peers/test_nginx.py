@@ -1,12 +1,18 @@
 """nginx before the service, by the configuration that ships: HTTP/2, low-latency HLS, events, the page."""
 
+import asyncio
+import itertools
 import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
+import httpx
 import pytest
 
 from tests.conftest import ROOT
@@ -162,6 +168,95 @@ def test_a_part_that_many_ask_for_is_fetched_once_and_makes_nobody_late(front: F
     kept = front.get(f"hls/live/{name}")
     assert "x-cache: hit" in kept.headers
     assert "immutable" in kept.headers
+
+
+@contextmanager
+def cached(nginx: str, folder: Path, service: str, token: str = "secret") -> Iterator[str]:
+    """The URL of the chart's cache before a service, with the places of a test in it."""
+    text, port = (ROOT / "deploy/helm/livesr/files/hls-cache.conf").read_text(), free_port()
+    for here, there in {
+        "${LIVESR_SERVICE}": service,
+        "${LIVESR_TOKEN}": token,
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "/tmp/": f"{folder}/",
+        "/var/cache/nginx/livesr": f"{folder}/kept",
+        "worker_processes auto": "worker_processes 1" + ("; user root" if folder.owner() == "root" else ""),
+    }.items():
+        assert here in text
+        text = text.replace(here, there)
+    config = folder / "hls-cache.conf"
+    config.write_text(text)
+    process = subprocess.Popen([nginx, "-e", str(folder / "cache.log"), "-c", str(config)])
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/") as http:
+            until(lambda: _is_there(http), "the cache answers")
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+def _is_there(http: httpx.Client) -> bool:
+    try:
+        return http.get("healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def test_an_audience_behind_the_cache_costs_as_much_as_a_player(
+    front: Front, program: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    service = front.service.url.removeprefix("http://").rstrip("/")
+    with cached(program("nginx", "nginx"), tmp_path, service) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+
+            async def all_ask(path: str) -> list[httpx.Response]:
+                """So many players, of two kinds, each with a query of its own."""
+                kinds = itertools.cycle([{"Accept-Encoding": "gzip"}, {"Origin": "https://site.example"}])
+                urls = [f"hls/live/{path}{'&' if '?' in path else '?'}player={n}" for n in range(20)]
+                calls = [http.get(url, headers=next(kinds)) for url in urls]
+                return await asyncio.gather(*calls)
+
+            msn, part = end_of((await http.get("hls/live/media.m3u8")).text)
+            before = front.fetched()
+            reloads = await all_ask(f"media.m3u8?_HLS_msn={msn}&_HLS_part={part}")
+            (text,) = {answer.text for answer in reloads}
+            newest = PART.findall(text)[-1]
+            segment = [line for line in text.splitlines() if line and not line.startswith("#")][-1]
+            answers = await asyncio.gather(*(all_ask(name) for name in (newest, segment, "seg-none.m4s")))
+            statuses = [{answer.status_code for answer in same} for same in (reloads, *answers)]
+            assert statuses == [{200}, {200}, {200}, {404}]
+            assert front.fetched() - before == 3, "the reload, the part and the segment, each once"
+            assert (await http.get("hls/live/index.m3u8?from=-60")).status_code == 404
+            assert (await http.get("api/streams")).status_code == 404
+
+
+def test_the_cache_asks_with_its_own_token_and_keeps_what_it_gets(
+    program: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    asked: list[str | None] = []
+
+    class Private(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.send_header("Cache-Control", "private, no-cache")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Private) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            upstream = f"127.0.0.1:{server.server_port}"
+            with cached(program("nginx", "nginx"), tmp_path, upstream) as url:
+                for _ in range(3):
+                    assert httpx.get(f"{url}hls/live/seg-1.m4s", headers={"Authorization": "x"}).is_success
+        finally:
+            server.shutdown()
+    assert asked == ["Bearer secret"]
 
 
 def test_playlists_are_compressed_and_whole(front: Front) -> None:

@@ -13,46 +13,12 @@ import yaml
 from server.settings.read import load
 from tests.conftest import ROOT, missing_peer
 from tests.deploy.check.conftest import Run
+from tests.deploy.check.manifests import CPUS, GPUS, MATRIX, Manifest, charts, one, pod, ray_pods
 
-Manifest = dict[str, Any]
 EXCEPTIONS = "deploy/.trivyignore.yaml"
 # Kinds of operators, which Kubernetes' own schemas don't know.
-FOREIGN = ("ServiceMonitor", "PrometheusRule", "ScaledObject")
-SCRAPED = {"serviceMonitor": True, "prometheusRule": True, "dashboards": True, "labels": {"release": "p"}}
-TURN = {"urls": ["turn:turn.example.com:3478?transport=udp"], "secret_file": "/run/secrets/livesr/turn"}
-ADMIN = {"name": "operator", "token_file": "/run/secrets/livesr/operator", "scopes": ["admin"]}
-GUARDED = {"auth": {"tokens": [ADMIN]}, "webrtc": {"ice_servers": [TURN]}, "server": {"drain_s": 30}}
-NODE_PORT = {"mode": "service", "firstPort": 30478, "lastPort": 30478, "service": {"type": "NodePort"}}
-PODS: list[Manifest] = [{"podSelector": {}}]
-MATRIX: dict[str, Manifest] = {
-    "defaults": {},
-    "gpu": {"gpu": {"enabled": True, "buildEngines": True}, "tolerations": [{"key": "nvidia.com/gpu"}]},
-    "mig": {"gpu": {"enabled": True, "resource": "nvidia.com/mig-3g.20gb", "runtimeClassName": ""}},
-    "host network": {"media": {"mode": "hostNetwork"}, "priorityClassName": "live"},
-    "range": {"media": {"firstPort": 40000, "lastPort": 40099, "announcedAddresses": ["203.0.113.7"]}},
-    "balancer": {"media": {"mode": "service", "announcedAddresses": ["203.0.113.7"]}},
-    "node port": {
-        "media": {"mode": "service", "firstPort": 30478, "lastPort": 30478, "service": {"type": "NodePort"}}
-    },
-    "relay": {"media": {"mode": "relay"}, "settings": GUARDED, "secrets": {"existing": "mine"}},
-    "secrets": {"settings": GUARDED, "secrets": {"data": {"operator": "token", "turn": "north"}}},
-    "ingress": {
-        "ingress": {"enabled": True, "host": "video.example.com", "tlsSecret": "tls", "className": "nginx"}
-    },
-    "metrics": {"metrics": SCRAPED},
-    "scaled": {"metrics": SCRAPED, "autoscaling": {"enabled": True, "maxReplicas": 3}},
-    "scaled gpus": {"gpu": {"enabled": True}, "metrics": SCRAPED, "autoscaling": {"enabled": True}},
-    "nothing kept": {"persistence": {"enabled": False}, "replicas": 3},
-    "open inside": {
-        "networkPolicy": {"privateSources": ["192.168.1.0/24"], "metricsFrom": [{"podSelector": {}}]}
-    },
-    "bare": {"networkPolicy": {"enabled": False}, "podDisruptionBudget": {"enabled": False}},
-}
+FOREIGN = ("ServiceMonitor", "PrometheusRule", "ScaledObject", "RayCluster")
 cases = pytest.mark.parametrize("case", MATRIX)
-
-
-def charts(tool: Run, values: list[Manifest]) -> list[dict[str, Any]]:
-    return json.loads(tool("python", "tests/deploy/check/charts.py", stdin=json.dumps(values)))
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +35,6 @@ def manifests(made: dict[str, dict[str, Any]]) -> Callable[[str], list[Manifest]
     return of
 
 
-def one(documents: list[Manifest], kind: str, name: str = "livesr") -> Manifest:
-    (found,) = [d for d in documents if d["kind"] == kind and d["metadata"]["name"] == name]
-    return found
-
-
-def pod(documents: list[Manifest]) -> Manifest:
-    return one(documents, "StatefulSet")["spec"]["template"]["spec"]
-
-
 @cases
 def test_helm_has_nothing_to_say_of_it(made: dict[str, dict[str, Any]], case: str) -> None:
     assert made[case]["error"] == ""
@@ -90,6 +47,13 @@ def test_kubernetes_takes_what_it_makes(
 ) -> None:
     own = [document for document in manifests(case) if document["kind"] not in FOREIGN]
     assert {"StatefulSet", "Service", "ConfigMap"} <= {document["kind"] for document in own}
+    # KubeRay makes pods of these, so they have to be some.
+    own += [
+        {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "ray"}, "template": template}
+        for document in manifests(case)
+        if document["kind"] == "RayCluster"
+        for template in ray_pods(document)
+    ]
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump_all(own))
     tool("kubernetes-validate", "--strict", file)
@@ -135,6 +99,19 @@ def test_the_service_takes_the_settings(
         ({"autoscaling": {"enabled": True}}, "needs metrics.serviceMonitor"),
         ({"ingress": {"enabled": True}}, "ingress.host: must name the host"),
         ({"networkPolicy": {"privateSources": ["cameras"]}}, "/networkPolicy/privateSources/0"),
+        ({"hlsCache": {"enabled": True}}, "a token of the scope view"),
+        ({"hlsCache": {"enabled": True, "token": "viewers"}}, "there is neither"),
+        ({"cluster": {"enabled": True}, "replicas": 2}, "takes one replica"),
+        ({"cluster": {"enabled": True}, "gpu": {"enabled": True}}, "GPUs are a group's"),
+        (
+            {"cluster": {"enabled": True}, "media": {"mode": "hostNetwork"}},
+            "needs networkPolicy.enabled=false",
+        ),
+        ({"cluster": {"enabled": True, "drainToken": "operator"}}, "there is neither"),
+        ({"cluster": {"groups": [CPUS | {"gpus": 1}]}}, "/cluster/groups/0"),
+        ({"cluster": {"enabled": True, "groups": [CPUS | {"min": 9}]}}, "cpu: min=9 must not be above max=8"),
+        ({"cluster": {"enabled": True, "groups": [GPUS | {"min": 0}]}}, "l4: min=0"),
+        ({"cluster": {"enabled": True, "groups": [GPUS | {"image": ""}]}}, "l4: has gpus, and no image"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(tool: Run, values: Manifest, said: str) -> None:
@@ -171,11 +148,12 @@ def test_readme_and_kustomize_say_what_the_chart_says(tool: Run) -> None:
     assert tool("python", "deploy/helm/generate.py", "--check") == ""
 
 
-@pytest.mark.parametrize("variant", ["cpu", "gpu"])
+@pytest.mark.parametrize("variant", ["cpu", "gpu", "cluster"])
 def test_kustomize_builds_what_kubernetes_takes(tool: Run, variant: str, tmp_path: Path) -> None:
     built = tool("kubectl", "kustomize", f"deploy/kustomize/{variant}")
     assert {document["kind"] for document in yaml.safe_load_all(built)} >= {"Namespace", "StatefulSet"}
-    (tmp_path / "built.yaml").write_text(built)
+    own = [document for document in yaml.safe_load_all(built) if document["kind"] not in FOREIGN]
+    (tmp_path / "built.yaml").write_text(yaml.safe_dump_all(own))
     tool("kubernetes-validate", "--strict", tmp_path / "built.yaml")
 
 
@@ -191,11 +169,62 @@ def test_the_gpu_is_asked_for_by_whoever_uses_it(manifests: Callable[[str], list
     assert "nvidia" not in json.dumps(pod(manifests("defaults")))
 
 
-def test_nothing_inside_is_reached_unless_it_is_named(manifests: Callable[[str], list[Manifest]]) -> None:
-    closed = one(manifests("defaults"), "NetworkPolicy")["spec"]["egress"]
-    everywhere = [peer["ipBlock"] for rule in closed for peer in rule["to"] if "ipBlock" in peer]
+def test_the_gateway_joins_the_cluster_and_a_pod_that_ends_has_its_streams_moved(
+    manifests: Callable[[str], list[Manifest]],
+) -> None:
+    documents = manifests("drained cluster")
+    cluster = one(documents, "RayCluster")
+    head = f"{cluster['metadata']['name']}-head-svc:6379"  # as KubeRay calls it
+    gateway = pod(documents)
+    (ray,) = gateway["initContainers"]
+    assert ray["restartPolicy"] == "Always"
+    assert f"--address={head}" in ray["args"]
+    assert f"--cluster={head}" in gateway["containers"][0]["args"]
+    assert gateway["shareProcessNamespace"], "by its process Ray finds the node that the gateway is on"
+    for container in (ray, gateway["containers"][0]):
+        (token,) = [variable for variable in container["env"] if variable["name"] == "RAY_AUTH_TOKEN"]
+        assert token["valueFrom"]["secretKeyRef"] == {"name": "livesr", "key": "auth_token"}
+    selector = one(documents, "Service")["spec"]["selector"].items()
+    secrets = []
+    for template in ray_pods(cluster):
+        assert not selector <= template["metadata"]["labels"].items(), "no viewer is sent to a worker"
+        secrets.append([v["secret"]["items"] for v in template["spec"]["volumes"] if "secret" in v])
+    operator = [{"key": "operator", "path": "drain"}]
+    assert secrets == [[], [operator], [operator]], "workers see no other secret"
+    for template in ray_pods(cluster)[1:]:
+        hook = template["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        *_, gateways, token_file, seconds = hook
+        assert gateways == one(documents, "StatefulSet")["spec"]["serviceName"] + ":8080"
+        assert token_file == "/run/secrets/livesr/drain"
+        assert float(seconds) < template["spec"]["terminationGracePeriodSeconds"]
+
+
+def closed(policy: Manifest) -> bool:
+    """Whether private addresses are out of reach."""
+    blocks = [p["ipBlock"] for rule in policy["spec"]["egress"] for p in rule["to"] if "ipBlock" in p]
     inside = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7"}
-    assert inside <= {cidr for block in everywhere for cidr in block.get("except", ())}
+    return inside <= {cidr for block in blocks for cidr in block.get("except", ())}
+
+
+def test_hosts_are_reached_by_gateways_and_each_other_only(
+    manifests: Callable[[str], list[Manifest]],
+) -> None:
+    documents = manifests("cluster")
+    ray, gateway = one(documents, "NetworkPolicy", "livesr-ray"), one(documents, "NetworkPolicy")
+    hosts = {"podSelector": {"matchLabels": {"ray.io/cluster": "livesr"}}}
+    gateways = {"podSelector": {"matchLabels": gateway["spec"]["podSelector"]["matchLabels"]}}
+    assert ray["spec"]["podSelector"] == hosts["podSelector"]
+    assert ray["spec"]["ingress"] == [{"from": [hosts, gateways]}]
+    assert {"to": [hosts]} in gateway["spec"]["egress"]
+    inside = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7"}
+    blocks = [peer["ipBlock"] for rule in ray["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    assert inside <= {cidr for block in blocks for cidr in block.get("except", ())}, (
+        "sources are opened there"
+    )
+
+
+def test_nothing_inside_is_reached_unless_it_is_named(manifests: Callable[[str], list[Manifest]]) -> None:
+    assert closed(one(manifests("defaults"), "NetworkPolicy"))
     opened = one(manifests("open inside"), "NetworkPolicy")["spec"]["egress"]
     assert {"ipBlock": {"cidr": "192.168.1.0/24"}} in [peer for rule in opened for peer in rule["to"]]
 
@@ -210,6 +239,26 @@ def test_prometheus_takes_the_rules_of_the_chart(
         yaml.safe_load((ROOT / f"deploy/prometheus/{name}.yml").read_text()) for name in ("rules", "alerts")
     ]
     assert rules["groups"] == [group for file in shipped for group in file["groups"]]
+
+
+def test_the_audience_of_hls_comes_to_the_cache_and_the_cache_to_the_service(
+    manifests: Callable[[str], list[Manifest]],
+) -> None:
+    documents = manifests("audience")
+    name = "livesr-hls-cache"
+    hls, rest = one(documents, "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    assert (hls["path"], hls["backend"]["service"]["name"]) == ("/hls/", name)
+    assert (rest["path"], rest["backend"]["service"]["name"]) == ("/", "livesr")
+    cache = one(documents, "Deployment", name)["spec"]["template"]
+    assert one(documents, "Service", name)["spec"]["selector"].items() <= cache["metadata"]["labels"].items()
+    assert not one(documents, "Service")["spec"]["selector"].items() <= cache["metadata"]["labels"].items()
+    (file,) = one(documents, "ConfigMap", name)["data"].items()
+    assert file == ("hls-cache.conf.template", (ROOT / "deploy/helm/livesr/files/hls-cache.conf").read_text())
+    env = {variable["name"]: variable for variable in cache["spec"]["containers"][0]["env"]}
+    assert env["LIVESR_SERVICE"]["value"] == "livesr:80"
+    assert env["LIVESR_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": "mine", "key": "viewers"}
+    allowed = one(documents, "NetworkPolicy")["spec"]["ingress"][0]["from"]
+    assert {"podSelector": {"matchLabels": cache["metadata"]["labels"]}} in allowed
 
 
 def test_dashboards_are_those_that_ship(manifests: Callable[[str], list[Manifest]]) -> None:

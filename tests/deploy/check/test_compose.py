@@ -56,6 +56,18 @@ def test_compose_takes_it_and_what_it_mounts_is_there(tool: Run, files: list[str
         assert service["cap_drop"] == ["ALL"], name
 
 
+def test_the_cache_is_told_where_the_service_is(tool: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIVESR_SERVICE", "10.0.0.5:8080")
+    monkeypatch.setenv("LIVESR_TOKEN", "north")
+    cache = services(tool, ["-f", "deploy/compose.cache.yaml"])["hls-cache"]
+    (template,) = cache["volumes"]
+    text = Path(template["source"]).read_text()
+    wanted = set(re.findall(r"\$\{(\w+)\}", text))
+    assert wanted == {"LIVESR_SERVICE", "LIVESR_TOKEN"} <= set(cache["environment"])
+    assert all(re.match(cache["environment"]["NGINX_ENVSUBST_FILTER"], name) for name in wanted)
+    assert cache["read_only"]
+
+
 def test_with_gpus_it_is_the_other_image_and_all_of_them(tool: Run) -> None:
     service = services(tool, GPU)["livesr"]
     assert service["build"]["target"] == "gpu"

@@ -8,7 +8,7 @@ import yaml
 
 from tests.deploy.check.conftest import Run
 from tests.deploy.check.images import IMAGE, Images
-from tests.deploy.check.test_chart import Manifest, charts, one, pod
+from tests.deploy.check.manifests import Manifest, charts, one, pod
 from tests.peers.service import until
 from tests.ports import free_port
 
