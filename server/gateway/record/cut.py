@@ -1,6 +1,6 @@
 """What was recorded in a time as one MP4 file, made while it is sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,7 +37,7 @@ class Cut:
         self.size = len(self._init) + sum(run.size for part in parts for run in part.runs)
         self.starts = parts[0].indexed.moment(parts[0].runs[0].starts)
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Generator[bytes, None, None]:
         """The file, piece by piece; blocks. Raises OSError where a recording has been deleted meanwhile."""
         yield self._init
         made = ends = moved_ticks = 0

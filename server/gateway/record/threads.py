@@ -1,7 +1,7 @@
 """Threads of those who ask for recordings: where `recording.remote` hangs they wait, and nobody else does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -19,11 +19,6 @@ class RecordThreads:
 
     async def run(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **options))
-
-    async def each(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """The chunks, each made in a thread."""
-        while (chunk := await self.run(next, chunks, None)) is not None:
-            yield chunk
 
     def close(self) -> None:
         """Nothing more begins; what hangs is not waited for."""

@@ -1,7 +1,8 @@
 """`/api/recordings`: what has been recorded, to be listed, fetched and deleted."""
 
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Generator, Iterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, BinaryIO
@@ -9,6 +10,7 @@ from typing import Annotated, BinaryIO
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.types import Receive, Scope, Send
 
 from server.gateway.auth.guard import Guard
 from server.gateway.auth.scopes import Caller
@@ -107,7 +109,7 @@ def router(
             "Content-Length": str(found.size),
             "Content-Disposition": f'attachment; filename="{name}"',
         }
-        return StreamingResponse(threads.each(found.chunks()), media_type="video/mp4", headers=headers)
+        return _Pieces(found.chunks(), threads, headers=headers)
 
     @routes.get(
         "/{stream}/{name}",
@@ -136,12 +138,8 @@ def router(
         part = last - first + 1 < file.size
         if part:
             headers["Content-Range"] = f"bytes {first}-{last}/{file.size}"
-        return StreamingResponse(
-            threads.each(_chunks(opened, first, last)),
-            status_code=HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK,
-            media_type="video/mp4",
-            headers=headers,
-        )
+        status = HTTPStatus.PARTIAL_CONTENT if part else HTTPStatus.OK
+        return _Pieces(_Part(opened, first, last), threads, status_code=status, headers=headers)
 
     @routes.delete(
         "/{stream}/{name}",
@@ -179,13 +177,70 @@ def _range(wanted: str, size: int) -> tuple[int, int]:
     return (first, last) if first <= last else (0, size - 1)
 
 
-def _chunks(file: BinaryIO, first: int, last: int) -> Iterator[bytes]:
-    left = last - first + 1
-    with file:
-        file.seek(first)
-        while left and (data := file.read(min(left, _CHUNK_BYTES))):
-            left -= len(data)
-            yield data
+class _Part:
+    """Bytes of a file, piece by piece."""
+
+    def __init__(self, file: BinaryIO, first: int, last: int) -> None:
+        self._file = file
+        self._at, self._end = first, last + 1
+
+    def __next__(self) -> bytes:
+        self._file.seek(self._at)
+        data = self._file.read(min(self._end - self._at, _CHUNK_BYTES))
+        if not data:
+            raise StopIteration
+        self._at += len(data)
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Pieces(StreamingResponse):
+    """MP4 that is made or read in threads, and closed however the answer ends."""
+
+    def __init__(
+        self,
+        pieces: _Part | Generator[bytes, None, None],
+        threads: RecordThreads,
+        *,
+        headers: dict[str, str],
+        status_code: int = HTTPStatus.OK,
+    ) -> None:
+        self._pieces = pieces
+        self._threads = threads
+        self._making = threading.Lock()
+        self._over = False
+        super().__init__(self._each(), status_code, headers, media_type="video/mp4")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._over = True
+            self._close()
+
+    async def _each(self) -> AsyncIterator[bytes]:
+        while (piece := await self._threads.run(self._next)) is not None:
+            yield piece
+
+    def _next(self) -> bytes | None:
+        with self._making:
+            piece = next(self._pieces, None)
+        if self._over:
+            self._close()
+        return piece
+
+    def _close(self) -> None:
+        """Now, or once the thread is done that makes a piece."""
+        if self._making.acquire(blocking=False):
+            try:
+                self._pieces.close()
+            finally:
+                self._making.release()
 
 
 def _view(archive: Archive, file: RecordedFile) -> RecordingView:

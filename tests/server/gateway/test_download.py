@@ -8,6 +8,7 @@ import tracemalloc
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import pytest
@@ -18,6 +19,7 @@ from server.gateway.auth.guard import Guard
 from server.gateway.limits.refusals import Refusals
 from server.gateway.record.archive import Archive
 from server.gateway.record.cut import FormatChanges, cut
+from server.gateway.record.file import RecordedFile
 from server.gateway.record.index import Index
 from server.gateway.record.threads import RecordThreads
 from server.gateway.routes import recordings
@@ -164,3 +166,39 @@ async def test_a_file_that_grows_while_it_is_fetched_is_sent_as_far_as_it_went(t
     scope = {"type": "http", "method": "GET", "path": url, "headers": [], "query_string": b"", "client": None}
     await app(scope, asyncio.Event().wait, send)
     assert b"".join(got) == data, "a byte more than was promised breaks the connection off"
+
+
+@pytest.mark.parametrize("what", ["/api/recordings/demo/{name}", "/api/recordings/demo.mp4"])
+async def test_a_file_is_closed_where_its_reader_goes_in_the_middle(tmp_path: Path, monkeypatch, what: str):
+    archive, opened = Archive(Recording(folder=str(tmp_path))), []
+    path = write(archive, datetime.now(UTC) - timedelta(seconds=9), seconds=2)
+    really = archive.open
+
+    def remembered(file: RecordedFile) -> BinaryIO:
+        opened.append(really(file))
+        return opened[-1]
+
+    monkeypatch.setattr(archive, "open", remembered)
+    monkeypatch.setattr(recordings, "_CHUNK_BYTES", 1000)
+    app, gone = FastAPI(), asyncio.Event()
+    guard, threads = Guard(None, Limits(), Refusals(lambda reason: None)), RecordThreads()
+    app.include_router(recordings.router(archive, Index(archive), None, threads, guard))
+    pieces = []
+
+    async def send(message) -> None:
+        pieces.append(message.get("body", b""))
+        if len(pieces) == 3:
+            gone.set()
+            await asyncio.sleep(30)
+
+    async def receive() -> dict:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    url = what.format(name=path.name)
+    scope = {"type": "http", "method": "GET", "path": url, "headers": [], "client": None}
+    await app(scope | {"query_string": b"from=-60"}, receive, send)
+    assert 0 < len(b"".join(pieces)) < path.stat().st_size
+    assert opened
+    assert all(file.closed for file in opened)
+    threads.close()
