@@ -30,6 +30,7 @@ class Fleet:
         self._asking = asyncio.Lock()
         self._view = View(epoch="", version=0, gateways={}, homes={})
         self._gone: set[str] = set()  # released, which the record has yet to hear
+        self._waits_for: dict[str, str] = {}  # streams of the settings, by the gateways that have them
         self._asked_s = 0.0
         self._released = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,16 +93,29 @@ class Fleet:
         )
 
     async def claim_of_settings(self, stream: StreamSettings, created: datetime) -> bool:
-        """Whether this gateway is home of that stream of its settings file; the log says why not."""
+        """Whether this gateway is home of that stream of its settings file; the log says why not. Then it is
+        `freed` once it can be."""
         given = stream.model_dump(mode="json", exclude_unset=True)
         try:
             await self._claim(
                 Home(stream=stream.id, gateway=self.id, given=given, created=created, of_settings=True)
             )
         except (StreamExists, HomesUnknown) as exc:
-            log.error("stream of the settings not started", stream=stream.id, reason=str(exc))
+            holder = self._view.homes.get(stream.id)
+            self._waits_for[stream.id] = holder.gateway if holder else ""
+            log.warning("stream of the settings not started", stream=stream.id, reason=str(exc))
             return False
+        self._waits_for.pop(stream.id, None)
         return True
+
+    def freed(self) -> set[str]:
+        """Streams of the settings that another gateway was home to and is lost with. One that was deleted
+        there stays so."""
+        free = {name for name in self._waits_for if name not in self._view.homes}
+        lost = {name for name in free if self._waits_for[name] not in self._view.gateways}
+        for name in free:
+            del self._waits_for[name]
+        return lost
 
     def release(self, stream: str) -> None:
         """There is no such stream any more."""

@@ -126,7 +126,8 @@ class Strangers:
 
     async def follow_homes(self) -> None:
         """Makes what runs here what this gateway is home to: takes over what a lost gateway had, ends what
-        another has taken over while this one was not heard, and has new streams of the settings known."""
+        another has taken over while this one was not heard, and has new streams of the settings known.
+        Those that a lost gateway had start where they are in the settings, too."""
         if self._fleet is None:
             return
         async with self._changing:
@@ -149,6 +150,11 @@ class Strangers:
                 claimed = await self._fleet.claim_of_settings(found.settings, found.created)
                 if not claimed and self._fleet.elsewhere(found.id):
                     await self._streams.delete(found.id)
+            freed = self._fleet.freed()
+            for wanted in [wanted for wanted in self._settings.streams if wanted.id in freed]:
+                if await self._fleet.claim_of_settings(wanted, datetime.now(UTC)):
+                    with _logged(wanted.id):
+                        self._streams.create(wanted)
 
     async def _take_over(self, home: Home) -> None:
         log.warning("stream taken over", stream=home.stream, reason="its gateway is lost")

@@ -169,6 +169,10 @@ async def test_any_gateway_answers_for_all():
         assert "does not answer" in unreached["fixed"]["reason"]
 
 
+async def _lists(served: Gateway, streams: set[str]) -> bool:
+    return await listed(served) == streams
+
+
 async def _is(served: Gateway, made: dict) -> bool:
     return (await served.http.post("/api/streams", json=made)).status_code == 201
 
@@ -189,14 +193,18 @@ async def test_strangers_are_not_told_where_a_stream_is():
 async def test_a_lost_gateways_streams_run_at_another(tmp_path):
     record = Record()
     kept = KeptStreams(tmp_path / "a.db")
-    async with member(record, kept=kept) as a:
+    both = ("fixed", "deleted")
+    async with member(record, both, kept=kept) as a:
         assert (await a.http.post("/api/streams", json={"id": "s", "source": SOURCE})).status_code == 201
         created = (await a.stream("s"))["created"]
-        async with member(record) as b, member(record) as c:
+        async with member(record, both) as b, member(record) as c:
+            assert (await a.http.delete("/api/streams/deleted")).status_code == 204
+            waiting = [served.app._fleet._waits_for for served in (b, c)]
+            await until(lambda: all("deleted" not in names for names in waiting), "they have seen that")
             await lose(a, record)
 
             async def taken() -> list[Gateway]:
-                return [served for served in (b, c) if not await _runs_nothing(served)]
+                return [served for served in (b, c) if "s" in await _here(served)]
 
             await until(taken, "another has it")
             (home,) = await taken()
@@ -211,11 +219,16 @@ async def test_a_lost_gateways_streams_run_at_another(tmp_path):
             # The lost one comes back: it has it no more, nor after a restart.
             a.app._fleet.start(lambda: a.app._reloader._strangers.follow_homes())
             await until(lambda: _runs_nothing(a), "the one that was lost has ended it")
+            await until(lambda: _lists(c, {"s", "fixed"}), "what is in the settings of others, too, goes on")
     assert not KeptStreams(tmp_path / "a.db").at_start
 
 
 async def _runs_nothing(served: Gateway) -> bool:
-    return (await served.http.get("/api/streams?here=true")).json() == []
+    return not await _here(served)
+
+
+async def _here(served: Gateway) -> set[str]:
+    return {stream["id"] for stream in (await served.http.get("/api/streams?here=true")).json()}
 
 
 async def test_without_the_record_streams_go_on():
