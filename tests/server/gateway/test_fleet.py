@@ -1,9 +1,13 @@
 """Several gateways that share a cluster's streams: who is home of which, and what the others answer."""
 
+import asyncio
 import contextlib
 import hashlib
 from datetime import UTC, datetime
 
+import pytest
+
+from server.__main__ import main
 from server.gateway.placement.homes import LEASE_S, RENEW_S, Home, Homes, View
 from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import KeptStreams
@@ -133,7 +137,7 @@ async def listed(served: Gateway) -> set[str]:
     return {stream["id"] for stream in (await served.http.get("/api/streams")).json()}
 
 
-async def test_any_gateway_answers_for_all():
+async def test_any_gateway_answers_for_all(capsys: pytest.CaptureFixture[str]):
     record = Record()
     async with member(record, ("fixed",)) as a, member(record, ("fixed",)) as b:
         assert len(a.placement.workers) == 1
@@ -156,6 +160,8 @@ async def test_any_gateway_answers_for_all():
             assert sent_on.status_code == 307
             assert sent_on.headers["Location"] == f"{a.base}{path}"
         assert (await b.http.get("/api/streams/none")).status_code == 404
+        assert await asyncio.to_thread(main, ["streams", "remove", "s", "--url", b.base]) == 2
+        assert f"at home at another gateway (--url {a.base}/)" in capsys.readouterr().err
         followed = await b.http.delete("/api/streams/s", follow_redirects=True)
         assert followed.status_code == 204
         assert (await b.http.get("/api/streams/s")).status_code in (307, 404)
