@@ -1,6 +1,7 @@
 """What the other gateways of the cluster tell of their streams, in the name of whoever asks."""
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 
 import httpx
@@ -25,7 +26,9 @@ class Others:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._http = httpx.AsyncClient(timeout=_ANSWER_S, trust_env=False)
+        self._http = httpx.AsyncClient(
+            timeout=_ANSWER_S, verify=ssl.create_default_context(), trust_env=False
+        )
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -69,9 +69,12 @@ class Fleet:
             await asyncio.wait(self._tasks)
 
     async def join(self) -> None:
-        """Raises HomesUnknown."""
+        """Lets the others know of this gateway; its lease does so later where the record can't be asked."""
         async with self._asking:
-            await self._join()
+            try:
+                await self._join()
+            except HomesUnknown as exc:
+                log.warning("homes unknown", reason=str(exc))
 
     async def find(self, stream: str) -> str | None:
         """As `elsewhere`; the record is asked for a stream that isn't known."""

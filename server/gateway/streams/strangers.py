@@ -68,7 +68,6 @@ class Strangers:
             stream = KeptStream(id=given["id"], created=datetime.now(UTC), given=given)
             if self._runs(stream.id):
                 return self._start(stream.id, given)  # which says why not
-            self._checked(given)
             await self._claim(stream)
             try:
                 started = self._start(stream.id, given, stream.created)
@@ -149,7 +148,8 @@ class Strangers:
                     continue
                 claimed = await self._fleet.claim_of_settings(found.settings, found.created)
                 if not claimed and self._fleet.elsewhere(found.id):
-                    await self._streams.delete(found.id)
+                    with _logged(found.id):
+                        await self._streams.delete(found.id)
             freed = self._fleet.freed()
             for wanted in [wanted for wanted in self._settings.streams if wanted.id in freed]:
                 if await self._fleet.claim_of_settings(wanted, datetime.now(UTC)):
@@ -172,7 +172,8 @@ class Strangers:
             await self._forget(stream)
         if self.made(stream):
             self._running.remove(stream)
-            await self._streams.delete(stream)
+            with _logged(stream):
+                await self._streams.delete(stream)
 
     async def _claim(self, stream: KeptStream) -> None:
         """Raises StreamExists or HomesUnknown."""
