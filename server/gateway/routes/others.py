@@ -54,7 +54,8 @@ class Others:
             answer.raise_for_status()
             return _Streams.validate_json(answer.content)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValidationError) as exc:
-            log.warning("gateway not reached", url=url, reason=str(exc).split("\n")[0] or type(exc).__name__)
+            why = str(exc).split("\n")[0] or type(exc).__name__
+            log.warning("gateway not reached", gateway=url, reason=why)
             return None
 
 

@@ -34,6 +34,7 @@ class Fleet:
         self._asked_s = 0.0
         self._released = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
 
     def mine(self) -> dict[str, Home]:
         """What this gateway is home to."""
@@ -59,10 +60,12 @@ class Fleet:
 
     def start(self, follow: Callable[[], Awaitable[None]]) -> None:
         """Renews the lease from now on; `follow` makes what runs here what this gateway is home to."""
+        self._closing = False
         self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._follow(follow))]
 
     async def close(self) -> None:
         """Leaves its streams to the others, once the lease has ended."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -84,7 +87,7 @@ class Fleet:
 
     async def look(self) -> None:
         """Knows what the record says now, give or take a tenth of a second, if it can be asked."""
-        if time.monotonic() > self._asked_s + _LOOK_EVERY_S:
+        if not self._closing and time.monotonic() > self._asked_s + _LOOK_EVERY_S:
             with contextlib.suppress(HomesUnknown):
                 await self._renew()
 
@@ -127,6 +130,8 @@ class Fleet:
             self._released.set()
 
     async def _claim(self, home: Home) -> None:
+        if self._closing:
+            raise HomesUnknown(f"id={home.stream!r}: the service is shutting down")
         async with self._asking:
             try:
                 holder = await self._registry.claim(home)
@@ -134,6 +139,8 @@ class Fleet:
                     await self._join()
                     holder = await self._registry.claim(home)
             except OSError as exc:
+                if home.stream not in self._view.homes:
+                    self._gone.add(home.stream)  # the record may have heard it
                 raise HomesUnknown(f"id={home.stream!r}: {exc}") from exc
             if holder == "unknown":
                 raise HomesUnknown(f"id={home.stream!r}: the record of homes forgets this gateway")

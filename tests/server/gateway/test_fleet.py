@@ -128,7 +128,7 @@ async def member(record: Record, streams: tuple[str, ...] = (), **more):
 
 
 async def lose(served: Gateway, record: Record) -> None:
-    """As if its process were lost: nothing is heard of it any more, but what runs in it goes on."""
+    """As a stop begins: nothing is heard of it any more, but what runs in it goes on."""
     await served.app._fleet.close()
     record.homes._until_s[served.app._fleet.id] = 0.0  # sooner than by waiting
 
@@ -208,6 +208,7 @@ async def test_a_lost_gateways_streams_run_at_another(tmp_path):
             waiting = [served.app._fleet._waits_for for served in (b, c)]
             await until(lambda: all("deleted" not in names for names in waiting), "they have seen that")
             await lose(a, record)
+            assert await listed(a) >= {"s"}, "nor does a request bring the lease back"
 
             async def taken() -> list[Gateway]:
                 return [served for served in (b, c) if "s" in await _here(served)]
