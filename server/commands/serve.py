@@ -32,6 +32,7 @@ from server.gateway.placement.capacity import Capacity, bicubic_megapixels
 from server.gateway.placement.local import LocalPlacement
 from server.gateway.placement.slots import usual_slots
 from server.gateway.routes.health import metrics_app
+from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import CantBeKept, KeptStreams
 from server.settings import Server as ServerSettings
 from server.settings import Settings, split_address
@@ -90,9 +91,10 @@ def run(args: argparse.Namespace) -> int:
         page += f"#token={token}" if token else ""
     kept = _kept(server.state, args.config)
     metrics = Metrics()
-    app = (
-        _elsewhere(args.cluster, settings, metrics, kept) if args.cluster else _here(settings, metrics, kept)
-    )
+    if args.cluster:
+        app = _elsewhere(args.cluster, listener, settings, metrics, kept)
+    else:
+        app = _here(settings, metrics, kept)
     refusals = Refusals(metrics.count_refusal)
     protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
 
@@ -126,11 +128,14 @@ def _here(settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gat
     return create_app(settings, placement, metrics, capacity, kept)
 
 
-def _elsewhere(cluster: str, settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gateway:
+def _elsewhere(
+    cluster: str, listener: socket.socket, settings: Settings, metrics: Metrics, kept: KeptStreams | None
+) -> Gateway:
     """Its workers are on the cluster's machines. Raises ValueError where there is no cluster."""
     try:
         # Ray is large, and of the extra `cluster`.
-        from server.gateway.placement.ray import RayPlacement, connect_to_cluster
+        from server.gateway.placement.ray import RayPlacement, address_here, connect_to_cluster
+        from server.gateway.placement.ray_homes import RayHomes
     except ModuleNotFoundError as exc:
         raise ValueError(f"--cluster={cluster!r}: needs {exc.name}: pip install 'livesr[cluster]'") from exc
     from server.node.actor import HostActor
@@ -150,7 +155,9 @@ def _elsewhere(cluster: str, settings: Settings, metrics: Metrics, kept: KeptStr
         demand=lambda job: bicubic_megapixels(job, costs, limits.assumed_pixels_per_s),
         standby=settings.workers.standby,
     )
-    return create_app(settings, placement, metrics, None, kept, placement)
+    url = settings.server.advertise or _address(listener, everywhere=address_here())
+    fleet = Fleet(RayHomes(), url)
+    return create_app(settings, placement, metrics, None, kept, placement, fleet)
 
 
 def _config(app: ASGIApp, protocol: type[asyncio.Protocol], server: ServerSettings) -> uvicorn.Config:
@@ -252,10 +259,10 @@ def _listen(address: _Address) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket) -> str:
-    """The page's address, as a browser on this machine reaches it."""
+def _address(listener: socket.socket, everywhere: str = "") -> str:
+    """The page's address, as a browser on this machine reaches it; `everywhere` stands for every address."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = {"0.0.0.0": everywhere or "127.0.0.1", "::": everywhere or "::1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 

@@ -7,6 +7,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, cast
@@ -16,8 +17,16 @@ TIMEOUT_S = 15.0
 SILENT_S = 60.0  # /api/events says something every fifteen seconds
 _MOST_BYTES = 16 << 20
 
+
+class _NotSentOn(urllib.request.HTTPRedirectHandler):
+    """To a stream's home at another gateway: the token is for the one that was named."""
+
+    def http_error_307(self, *args: Any) -> None:
+        return None
+
+
 # The service is named by the operator and reached directly, whatever proxy the environment is set up for.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NotSentOn())
 
 _HINTS = {
     401: "set LIVESR_TOKEN, or --token-file",
@@ -109,6 +118,9 @@ class Service:
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
+    if error.code == HTTPStatus.TEMPORARY_REDIRECT:
+        home = urlsplit(error.headers.get("Location", ""))
+        return f"the stream is at home at another gateway (--url {home.scheme}://{home.netloc}/)"
     try:
         detail = json.loads(error.read(_MOST_BYTES))["detail"]
     except (ValueError, KeyError, TypeError, OSError):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ from server.gateway.routes import (
     whip,
 )
 from server.gateway.routes import events as event_routes
+from server.gateway.routes.elsewhere import AtHomeElsewhere
+from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.streams.room import Room
 from server.gateway.streams.strangers import Strangers
@@ -55,6 +58,7 @@ from server.settings import Tracing as TracingSettings
 
 if TYPE_CHECKING:
     from server.gateway.figures.tracing import Tracing
+    from server.gateway.routes.others import Others
 
 WEB = Path(__file__).parent / "web"
 # Asked for anew each time, or a browser would mix modules of two versions.
@@ -64,11 +68,19 @@ _PAGE_HEADERS = {"Cache-Control": "no-cache"}
 class Gateway:
     """The application, and what whoever runs it says to it beside requests."""
 
-    def __init__(self, app: ASGIApp, streams: Streams, sessions: whep.Sessions, reloader: Reloader) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        streams: Streams,
+        sessions: whep.Sessions,
+        reloader: Reloader,
+        fleet: Fleet | None,
+    ) -> None:
         self._app = app
         self._reloader = reloader
         self._streams = streams
         self._sessions = sessions
+        self._fleet = fleet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -79,7 +91,10 @@ class Gateway:
         await self._reloader.reload(settings)
 
     async def drain(self) -> None:
-        """Lets nobody in any more and tells everyone that it is over; returns once all have been told."""
+        """Lets nobody in any more and tells everyone that it is over; returns once all have been told. Other
+        gateways of the cluster take the streams over meanwhile."""
+        if self._fleet is not None:
+            await self._fleet.close()
         await asyncio.gather(self._streams.drain(), self._sessions.end())
 
 
@@ -90,13 +105,14 @@ def create_app(
     capacity: Capacity | None = None,
     kept: KeptStreams | None = None,
     cluster: Cluster | None = None,
+    fleet: Fleet | None = None,
 ) -> Gateway:
     """An application whose lifespan starts the settings' streams and ends every stream and viewer.
 
     `metrics` are given where somebody else serves them, too. Without `capacity` no stream is refused for want
     of CPU time; `kept` streams of the API are started as well. `cluster`: whose
-    machines the workers are on, where it isn't this one. Raises ValueError where something that the
-    settings ask for isn't installed or can't be had.
+    machines the workers are on, where it isn't this one; `fleet`: this gateway among those of the cluster.
+    Raises ValueError where something that the settings ask for isn't installed or can't be had.
     """
     metrics = metrics or Metrics()
     metrics.watch_gpus(placement.gpu_slots)
@@ -114,19 +130,25 @@ def create_app(
         metrics.watch_disk(lambda: archive.free_bytes, settings.recording.free_bytes)
     tracing = _tracing(settings.tracing)
     streams = Streams(settings, placement, doors, metrics, events, capacity, archive, tracing, cluster)
-    strangers = Strangers(settings, streams, kept)
+    strangers = Strangers(settings, streams, kept, fleet)
     network = Network(settings.webrtc)
     sessions = whep.Sessions(settings, streams, network, refusals)
     publishers = whip.Publishers(settings, streams, network, refusals)
     guard = Guard(settings.auth, settings.limits, refusals)
+    others = _others(fleet)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if fleet is not None:
+            await fleet.join()
         for stream in settings.streams:
-            streams.create(stream)
-        strangers.restore()
+            if fleet is None or await fleet.claim_of_settings(stream, datetime.now(UTC)):
+                streams.create(stream)
+        await strangers.restore()
         if tidier is not None:
             tidier.start()
+        if fleet is not None:
+            fleet.start(strangers.follow_homes)
         if uploader is not None:
             uploader.start()
         tasks = [asyncio.create_task(streams.govern(Room(IdleCores())))]
@@ -140,6 +162,8 @@ def create_app(
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            if fleet is not None:
+                await fleet.close()
             await streams.close()
             if tidier is not None:
                 await asyncio.to_thread(tidier.close)
@@ -149,6 +173,8 @@ def create_app(
             await asyncio.gather(sessions.end(), publishers.end())
             network.close()
             await placement.close()
+            if others is not None:
+                await others.close()
             if kept is not None:
                 kept.close()
             if tracing is not None:
@@ -166,12 +192,14 @@ def create_app(
         telemetry=tracing.of_calls() if tracing else {"tracing": False, "metrics": False, "logs": False},
     )
     # The last one comes first.
+    if fleet is not None:
+        app.add_middleware(AtHomeElsewhere, fleet=fleet, guard=guard)
     app.add_middleware(PlayerCors, server=settings.server)
     app.add_middleware(BodyLimit, max_bytes=settings.limits.max_body_bytes)
     app.add_middleware(RequestLimits, limits=settings.limits, refusals=refusals)
     app.add_middleware(KnownHosts, server=settings.server, refusals=refusals)
     errors.install(app)
-    app.include_router(api.router(streams, strangers, guard))
+    app.include_router(api.router(streams, strangers, guard, others))
     app.include_router(snapshots.router(streams, guard))
     app.include_router(recordings.router(archive, index, uploader, record_threads, guard))
     app.include_router(nodes.router(cluster, guard))
@@ -199,7 +227,16 @@ def create_app(
         events=events,
         guard=guard,
     )
-    return Gateway(SafeHeaders(app, server=settings.server), streams, sessions, reloader)
+    return Gateway(SafeHeaders(app, server=settings.server), streams, sessions, reloader, fleet)
+
+
+def _others(fleet: Fleet | None) -> "Others | None":
+    """Imported where there is a cluster: httpx is of that extra."""
+    if fleet is None:
+        return None
+    from server.gateway.routes.others import Others
+
+    return Others(fleet)
 
 
 def _tracing(settings: TracingSettings) -> "Tracing | None":

@@ -221,6 +221,13 @@ class AddressLimitReached(GatewayError):
     retry_after_s = 5
 
 
+class HomesUnknown(GatewayError):
+    """Which gateway of the cluster is home of which stream can't be known now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 1
+
+
 class NotReady(GatewayError):
     """There, but without a picture yet."""
 

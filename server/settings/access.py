@@ -13,6 +13,8 @@ from server.settings.table import Table
 class Server(Table):
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8080, ge=0, le=65535)
+    # Base URL where other gateways of a cluster and their players find this one; empty: where it listens.
+    advertise: str = ""
     drain_s: float = Field(default=10.0, ge=0, le=3600)  # at the end, for viewers to be told
     # File of the streams that the API makes; None: beside the settings, empty: none.
     state: str | None = None
@@ -26,6 +28,13 @@ class Server(Table):
     cors_origins: tuple[str, ...] = ()
     # Names by which browsers reach this service, beside localhost, `host` and every address; "*": any.
     hosts: tuple[str, ...] = ()
+
+    @field_validator("advertise")
+    @classmethod
+    def _base_url(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[^/\s?#@]+/?", url):
+            raise ValueError(f"{url!r} must look like https://gateway-1.example.com, without a path")
+        return url
 
     @field_validator("trusted_proxies")
     @classmethod

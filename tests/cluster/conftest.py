@@ -56,6 +56,18 @@ class Nodes:
             except ProcessLookupError:
                 continue
 
+    def kill_actor(self, name: str) -> None:
+        """The process of the actor of that class."""
+        raylets = [info.process.pid for info in self.cluster.head_node.all_processes["raylet"]]
+        title = f"ray::{name}".encode()
+        (actor,) = [
+            child
+            for raylet in raylets
+            for child in _children(raylet)
+            if Path(f"/proc/{child}/cmdline").read_bytes().startswith(title)
+        ]
+        os.kill(actor, signal.SIGKILL)
+
     def close(self) -> None:
         self.cluster.shutdown()
 

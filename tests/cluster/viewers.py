@@ -29,7 +29,7 @@ async def _view(http: httpx.AsyncClient, stream: str) -> None:
 
 async def _main(url: str, streams: list[str]) -> None:
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=60, follow_redirects=True) as http:
         await asyncio.gather(*(_view(http, stream) for stream in streams))
 
 

@@ -1,6 +1,7 @@
 """Workers on the machines of a Ray cluster: each host is an actor, which Ray puts where there is room.
 
-The only file that imports ray. Packets go between gateway and host (`remote.py`), never through Ray.
+Only this file and `ray_homes.py` import ray. Packets go between gateway and host (`remote.py`), never
+through Ray.
 """
 
 import asyncio
@@ -43,6 +44,12 @@ def connect_to_cluster(address: str) -> None:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError, RayError) as exc:
         raise ValueError(f"{named}: no Ray cluster there: {str(exc).splitlines()[0]}") from exc
+
+
+def address_here() -> str:
+    """Of this machine, as the cluster knows it."""
+    address: str = ray.util.get_node_ip_address()
+    return address
 
 
 def where() -> tuple[str, str, str]:

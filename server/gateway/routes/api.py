@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
@@ -12,6 +12,7 @@ from server.gateway.auth.guard import Guard
 from server.gateway.auth.scopes import Caller
 from server.gateway.errors import (
     Forbidden,
+    HomesUnknown,
     InvalidStream,
     LimitReached,
     NotKept,
@@ -28,6 +29,11 @@ from server.gateway.streams.show import show
 from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
 from server.settings import StreamChanges, StreamSettings
+
+if TYPE_CHECKING:
+    from server.gateway.routes.others import Others
+
+Here = Annotated[bool, Query(description="Only those that are at home at the gateway that is asked")]
 
 
 class HlsPath(BaseModel):
@@ -48,20 +54,26 @@ class StreamMoved(BaseModel):
     )
 
 
-def router(streams: Streams, strangers: Strangers, guard: Guard) -> APIRouter:
+def router(streams: Streams, strangers: Strangers, guard: Guard, others: "Others | None" = None) -> APIRouter:
+    """`others`: the gateways of the cluster that have streams, too."""
     routes = APIRouter(prefix="/api/streams", tags=["Streams"], responses=responses(Unauthorized, Forbidden))
     Known = Annotated[Caller, Depends(guard.known)]
     needs_view, needs_publish = Depends(guard.needs("view")), Depends(guard.needs("publish"))
 
     @routes.get("")
-    async def list_streams(caller: Known) -> list[StreamView]:
-        """Every stream that the caller may view, as it is now."""
-        return [show(stream) for stream in streams.all() if caller.may("view", stream.id)]
+    async def list_streams(request: Request, caller: Known, here: Here = False) -> list[StreamView]:
+        """Every stream that the caller may view, as it is now, of all gateways of a cluster."""
+        views = [show(stream) for stream in streams.all() if caller.may("view", stream.id)]
+        if others is None or here:
+            return views
+        token, own = request.headers.get("Authorization"), {view.id for view in views}
+        beside = await others.streams(caller, token, streams.settings.defaults)
+        return [*views, *(view for view in beside if view.id not in own)]
 
     @routes.post(
         "",
         status_code=HTTPStatus.CREATED,
-        responses=responses(UnreadableBody, StreamExists, InvalidStream, LimitReached, NotKept),
+        responses=responses(UnreadableBody, StreamExists, InvalidStream, LimitReached, HomesUnknown, NotKept),
     )
     async def create_stream(wanted: StreamSettings, response: Response, caller: Known) -> StreamView:
         """Starts a stream; fields that are left out take the operator's defaults. It survives a restart of

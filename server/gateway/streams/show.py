@@ -1,17 +1,23 @@
 """What the API tells of a stream, as it is now."""
 
 import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 from server.gateway.figures.views import (
     EngineLoadView,
     EngineView,
+    FramesView,
     OutputView,
     RenditionView,
     SourceView,
     StreamView,
     ViewersView,
+    WorkerView,
 )
 from server.gateway.streams.stream import Stream
+from server.settings import PipelineOptions
 from server.wire.messages import EngineLoad
 from server.wire.urls import mask_credentials
 
@@ -52,6 +58,40 @@ def show(stream: Stream) -> StreamView:
         worker=figures.worker_view(),
         whep_url=f"/whep/{stream.id}",
         hls_url=f"/hls/{stream.id}/index.m3u8",
+    )
+
+
+def show_unreached(
+    stream: str, given: Mapping[str, Any], created: datetime, reason: str, defaults: PipelineOptions
+) -> StreamView:
+    """A stream of another gateway that can't be asked: what was given is known, the rest is null or 0."""
+    return StreamView(
+        id=stream,
+        source=mask_credentials(given["source"]),
+        model=given.get("model", defaults.model),
+        state="reconnecting",
+        reason=reason,
+        created=created,
+        started=created,
+        input=None,
+        output=None,
+        renditions=[],
+        engine=None,
+        engine_load=None,
+        level=0,
+        stepped=None,
+        fps=0.0,
+        latency_s=None,
+        hls_latency_s=None,
+        stages_s={},
+        frames=FramesView(total=0, dropped={}),
+        viewers=ViewersView(whep=0, hls=0),
+        source_reconnects=0,
+        recording=None,
+        push=[],
+        worker=WorkerView(restarts=0, isolated=False, pid=None, rss_bytes=0, cpu_s=0.0, queues={}),
+        whep_url=f"/whep/{stream}",
+        hls_url=f"/hls/{stream}/index.m3u8",
     )
 
 

@@ -3,12 +3,21 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
-from server.gateway.errors import GatewayError, InvalidStream, NotKept, StreamOfSettings
+from server.gateway.errors import (
+    GatewayError,
+    HomesUnknown,
+    InvalidStream,
+    NotKept,
+    StreamExists,
+    StreamOfSettings,
+)
+from server.gateway.placement.homes import Home
+from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import CantBeKept, KeptStream, KeptStreams
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
@@ -21,7 +30,11 @@ log = get_logger(__name__)
 class Strangers:
     """One change at a time, so that the file never says something else than what runs."""
 
-    def __init__(self, settings: Settings, streams: Streams, kept: KeptStreams | None) -> None:
+    def __init__(
+        self, settings: Settings, streams: Streams, kept: KeptStreams | None, fleet: Fleet | None = None
+    ) -> None:
+        """`fleet`: the cluster's gateways, each of which has streams of its own."""
+        self._fleet = fleet
         self._settings = settings
         self._streams = streams
         self._kept = kept
@@ -33,31 +46,50 @@ class Strangers:
         """Whether the running stream of that name is one of these."""
         return stream in self._running
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Starts what was kept. What can't be started stays in the file, for a time when it can, or until it
-        is deleted."""
-        for stream in self._known.values():
+        is deleted; what another gateway has taken over leaves it."""
+        for stream in list(self._known.values()):
+            try:
+                if not self._runs(stream.id):
+                    await self._claim(stream)
+            except StreamExists as exc:
+                await self._lose(stream.id, str(exc))
+                continue
+            except HomesUnknown as exc:
+                log.warning("stream not claimed", stream=stream.id, reason=str(exc))
             with _logged(stream.id):
                 self._start(stream.id, stream.given, stream.created)
 
     async def create(self, given: dict[str, Any]) -> Stream:
-        """Raises pydantic.ValidationError, InvalidStream, StreamExists, LimitReached or NotKept."""
+        """Raises pydantic.ValidationError, InvalidStream, StreamExists, LimitReached, HomesUnknown or
+        NotKept."""
         async with self._changing:
-            stream = self._start(given["id"], given)
-            kept = KeptStream(id=stream.id, created=stream.created, given=given)
+            stream = KeptStream(id=given["id"], created=datetime.now(UTC), given=given)
+            if self._runs(stream.id):
+                return self._start(stream.id, given)  # which says why not
+            await self._claim(stream)
             try:
-                await self._keep(kept)
-            except NotKept:
-                self._running.remove(stream.id)
-                await self._streams.delete(stream.id)
+                started = self._start(stream.id, given, stream.created)
+                await self._keep_started(stream)
+            except BaseException:
+                await self._claim_back(stream.id)
                 raise
-            self._known[stream.id] = kept
-            return stream
+            self._known[stream.id] = stream
+            return started
+
+    async def _keep_started(self, stream: KeptStream) -> None:
+        try:
+            await self._keep(stream)
+        except NotKept:
+            self._running.remove(stream.id)
+            await self._streams.delete(stream.id)
+            raise
 
     async def change(self, stream: str, changes: dict[str, Any]) -> tuple[Stream, bool]:
         """The stream with these fields in the place of those that it has, and whether its worker is another.
-        Raises pydantic.ValidationError, InvalidStream, StreamNotFound, StreamOfSettings, LimitReached or
-        NotKept: then it is as it was."""
+        Raises pydantic.ValidationError, InvalidStream, StreamNotFound, StreamOfSettings, LimitReached,
+        HomesUnknown or NotKept: then it is as it was."""
         async with self._changing:
             self._streams.check_open()
             found = self._streams.get(stream)
@@ -66,7 +98,12 @@ class Strangers:
             given = self._known[stream].given | changes
             settings = self._checked(given)
             kept = KeptStream(id=stream, created=found.created, given=given)
-            await self._keep(kept)
+            await self._claim(kept)
+            try:
+                await self._keep(kept)
+            except NotKept:
+                await self._claim_back(stream)
+                raise
             self._known[stream] = kept
             new_worker = await self._streams.change(settings, self._settings.sources.policy(), anew=True)
             return self._streams.get(stream), new_worker
@@ -79,10 +116,82 @@ class Strangers:
                 await self._forget(stream)
                 del self._known[stream]
                 self._running.discard(stream)
-            if known and not any(stream == other.id for other in self._streams.all()):
+            if self._fleet is not None:
+                self._fleet.release(stream)
+            if known and not self._runs(stream):
                 return
             ending = self._streams.delete(stream)
         await ending
+
+    async def follow_homes(self) -> None:
+        """Makes what runs here what this gateway is home to: takes over what a lost gateway had, ends what
+        another has taken over while this one was not heard, and has new streams of the settings known.
+        Those that a lost gateway had start where they are in the settings, too."""
+        if self._fleet is None:
+            return
+        async with self._changing:
+            mine = self._fleet.mine()
+            for home in mine.values():
+                if home.of_settings and not self._runs(home.stream):
+                    self._fleet.release(home.stream)
+                elif not home.of_settings and home.stream not in self._known:
+                    await self._take_over(home)
+            for stream in [stream for stream in self._known.values() if stream.id not in mine]:
+                try:
+                    await self._claim(stream)
+                except StreamExists as exc:
+                    await self._lose(stream.id, str(exc))
+                except HomesUnknown:
+                    return  # its lease says so in the log
+            for found in self._streams.all():
+                if found.id in mine or self.made(found.id):
+                    continue
+                claimed = await self._fleet.claim_of_settings(found.settings, found.created)
+                if not claimed and self._fleet.elsewhere(found.id):
+                    with _logged(found.id):
+                        await self._streams.delete(found.id)
+            freed = self._fleet.freed()
+            for wanted in [wanted for wanted in self._settings.streams if wanted.id in freed]:
+                if await self._fleet.claim_of_settings(wanted, datetime.now(UTC)):
+                    with _logged(wanted.id):
+                        self._streams.create(wanted)
+
+    async def _take_over(self, home: Home) -> None:
+        log.warning("stream taken over", stream=home.stream, reason="its gateway is lost")
+        stream = KeptStream(id=home.stream, created=home.created, given=dict(home.given))
+        self._known[stream.id] = stream
+        with _logged(stream.id):
+            self._start(stream.id, stream.given, stream.created, may_wait=True)
+        with _logged(stream.id):
+            await self._keep(stream)
+
+    async def _lose(self, stream: str, reason: str) -> None:
+        log.warning("stream at home elsewhere", stream=stream, reason=reason)
+        del self._known[stream]
+        with _logged(stream):
+            await self._forget(stream)
+        if self.made(stream):
+            self._running.remove(stream)
+            with _logged(stream):
+                await self._streams.delete(stream)
+
+    async def _claim(self, stream: KeptStream) -> None:
+        """Raises StreamExists or HomesUnknown."""
+        if self._fleet is not None:
+            await self._fleet.claim(stream.id, stream.given, stream.created)
+
+    async def _claim_back(self, stream: str) -> None:
+        """Undoes a claim: what was known before is again."""
+        if self._fleet is None:
+            return
+        if stream not in self._known:
+            self._fleet.release(stream)
+            return
+        with _logged(stream):
+            await self._claim(self._known[stream])
+
+    def _runs(self, stream: str) -> bool:
+        return any(stream == other.id for other in self._streams.all())
 
     async def reload(self, settings: Settings) -> None:
         """New defaults, limits and `[sources]` count for these, too: what may not be any more ends, but stays
@@ -105,8 +214,12 @@ class Strangers:
             raise
         await self._streams.change(checked, self._settings.sources.policy())
 
-    def _start(self, stream: str, given: dict[str, Any], created: datetime | None = None) -> Stream:
-        started = self._streams.create(self._checked(given), self._settings.sources.policy(), created)
+    def _start(
+        self, stream: str, given: dict[str, Any], created: datetime | None = None, *, may_wait: bool = False
+    ) -> Stream:
+        started = self._streams.create(
+            self._checked(given), self._settings.sources.policy(), created, may_wait=may_wait
+        )
         self._running.add(stream)
         return started
 

@@ -64,10 +64,15 @@ class Streams:
         return list(self._streams.values())
 
     def create(
-        self, settings: StreamSettings, policy: SourcePolicy | None = None, created: datetime | None = None
+        self,
+        settings: StreamSettings,
+        policy: SourcePolicy | None = None,
+        created: datetime | None = None,
+        *,
+        may_wait: bool = False,
     ) -> Stream:
         """`policy` binds the source, except that of the settings' own stream; `created`: long ago, by another
-        run of the service. Raises StreamExists, or LimitReached."""
+        run of the service; `may_wait`: for room in the cluster. Raises StreamExists, or LimitReached."""
         limits = self.settings.limits
         if settings.id in self._streams:
             raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
@@ -79,7 +84,10 @@ class Streams:
             raise LimitReached(f"{len(self._streams)} streams run; limits.max_streams={limits.max_streams}")
         if policy is not None:
             self._check_capacity(settings)
-            if self._cluster is not None and (missing := self._cluster.missing_for(settings.job(limits))):
+            missing = ""
+            if self._cluster is not None and not may_wait:
+                missing = self._cluster.missing_for(settings.job(limits))
+            if missing:
                 raise LimitReached(f"full: {missing}")
         stream = Stream(
             settings,

@@ -20,6 +20,7 @@ from server.gateway.limits.connections import Connections, guarded
 from server.gateway.limits.refusals import Refusals
 from server.gateway.placement import Cluster
 from server.gateway.placement.capacity import Capacity
+from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import KeptStreams
 from server.gateway.webrtc.peer import Peer
 from server.settings import Settings
@@ -83,6 +84,8 @@ async def gateway(
     capacity: Capacity | None = None,
     kept: KeptStreams | None = None,
     cluster: Cluster | None = None,
+    fleet: Fleet | None = None,
+    port: int = 0,
     **tables,
 ) -> AsyncIterator[Gateway]:
     """Serves until the block ends; `tables` are settings. Streams run unwatched unless told otherwise."""
@@ -96,14 +99,14 @@ async def gateway(
         }
     )
     connections = Connections(settings.limits, Refusals(lambda reason: None), proxies=())
-    app = create_app(settings, placement, capacity=capacity, kept=kept, cluster=cluster)
-    async with serving(app, guarded(connections)) as base, httpx.AsyncClient(base_url=base) as http:
+    app = create_app(settings, placement, capacity=capacity, kept=kept, cluster=cluster, fleet=fleet)
+    async with serving(app, guarded(connections), port) as base, httpx.AsyncClient(base_url=base) as http:
         yield Gateway(base, http, placement, app)
 
 
 @contextlib.asynccontextmanager
-async def serving(app, protocol="auto") -> AsyncIterator[str]:
-    listener = socket.create_server(("127.0.0.1", 0))
+async def serving(app, protocol="auto", port=0) -> AsyncIterator[str]:
+    listener = socket.create_server(("127.0.0.1", port))
     config = uvicorn.Config(app, http=protocol, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
