@@ -16,7 +16,7 @@ import av
 from loadtest.http import ServerError, base_url, request, stream_state
 from loadtest.latency import own_stream, parse_size
 from loadtest.swarm import is_loopback
-from loadtest.viewer import Viewer, stay_on_loopback
+from loadtest.viewer import Viewer, gather_loopback_too
 from loadtest.viewers import Spread
 
 POLL_S = 0.01
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name} {getattr(args, name)}: must be above 0, at most {most}")
     if not is_loopback(base):
         raise ValueError(f"--url {args.url}: must be this machine, whose processes are hurt")
-    stay_on_loopback()
+    gather_loopback_too()
     stream = f"loadtest-{secrets.token_hex(3)}"
     with own_stream(base, stream, f"synthetic:?size={width}x{height}&fps={args.fps}"):
         rows = asyncio.run(measure(base, stream, args.fault or list(FAULTS), args.tries, args.pause))

@@ -28,7 +28,7 @@ from loadtest.numbered_source import Luma, NumberedSource, OnSent, Way, read
 from loadtest.srt import LATENCY_MS, Srt
 from loadtest.srt import ffmpeg as ffmpeg_with_srt
 from loadtest.swarm import is_loopback, sleep_until
-from loadtest.viewer import Viewer, stay_on_loopback
+from loadtest.viewer import Viewer, gather_loopback_too
 from loadtest.viewers import Spread
 from loadtest.ways import WAYS_IN, HlsOrigin, Published, Udp, WayIn
 from loadtest.whip import Whip
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         ffmpeg_with_srt()  # before anything is measured
     ways_out = cast(list[WayOut], _ways("out", args.ways_out, WAYS_OUT))
     if is_loopback(base):
-        stay_on_loopback()
+        gather_loopback_too()
     pairs: list[Pair] = []
     for way_in in ways_in:
         stream = f"loadtest-{secrets.token_hex(3)}"

@@ -16,7 +16,7 @@ import av
 from loadtest.http import base_url, stream_state
 from loadtest.relay import Relay
 from loadtest.swarm import is_loopback
-from loadtest.viewer import Viewer, stay_on_loopback
+from loadtest.viewer import Viewer, gather_loopback_too
 
 _RTP_HZ = 90_000
 # As WebRTC's statistics have it: a gap of three usual intervals, or 150 ms more than one.
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         if not 0 <= getattr(args, name) <= most:
             raise ValueError(f"--{name} {getattr(args, name):g}: must be 0 to {most}")
     if is_loopback(base):
-        stay_on_loopback()
+        gather_loopback_too()
     stream_state(base, args.stream)
     relay = Relay(loss=args.loss / 100, rtt_s=args.rtt / 1000, rate_bps=args.rate, seed=args.seed)
     with relay:

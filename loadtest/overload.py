@@ -15,7 +15,7 @@ from itertools import pairwise
 from loadtest.http import ServerError, base_url, stream_state
 from loadtest.metrics import StreamCounts, count_stream
 from loadtest.swarm import is_loopback, watch
-from loadtest.viewer import ViewerReport, stay_on_loopback
+from loadtest.viewer import ViewerReport, gather_loopback_too
 
 # Viewers join, engines load and the machine is calm again before anything is counted.
 CALM_S = 10.0
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         stream_state(base, stream)
     if not is_loopback(base):
         raise ValueError(f"--url {args.url}: must be on this machine, which is made busy")
-    stay_on_loopback()
+    gather_loopback_too()
     courses, errors = asyncio.run(overload(base, args.streams, args.busy, args.duration, args.patience))
     if args.json:
         print(json.dumps({"streams": [asdict(course) for course in courses], "errors": errors}))

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from loadtest.http import ServerError, base_url, stream_state
 from loadtest.metrics import GATEWAY_RSS, WORKER_RSS, scrape
 from loadtest.swarm import is_loopback, watch
-from loadtest.viewer import ViewerReport, stay_on_loopback
+from loadtest.viewer import ViewerReport, gather_loopback_too
 from loadtest.viewers import Spread
 
 SAMPLE_S = 2.0
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     base = base_url(args.url)
     stream_state(base, args.stream)
     if is_loopback(base):
-        stay_on_loopback()
+        gather_loopback_too()
     rss, sessions = asyncio.run(soak(base, args.stream, args.viewers, args.minutes * 60))
     growth = {process: Growth.of(samples) for process, samples in rss.items()}
     joins = [r.join_s for r in sessions if r.error is None and r.join_s is not None]

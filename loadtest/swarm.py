@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from loadtest.http import ServerError, use_token, used_token
-from loadtest.viewer import Viewer, ViewerReport, stay_on_loopback
+from loadtest.viewer import Viewer, ViewerReport, gather_loopback_too
 
 VIEWERS_PER_PROCESS = 25
 START_S = 3.0  # what a spawned process takes to import aiortc on a busy machine
@@ -69,7 +69,7 @@ def run_viewers(
 ) -> list[ViewerReport]:
     """Runs this process's share of the viewers to the end of the timetable."""
     if is_loopback(base):
-        stay_on_loopback()
+        gather_loopback_too()
 
     async def run() -> list[ViewerReport]:
         # Joins must wait for the server, not for each other.

@@ -202,10 +202,12 @@ def is_key_frame(annex_b: bytes) -> bool:
     return False
 
 
-def stay_on_loopback() -> None:
-    """From now on this process's viewers gather 127.0.0.1, which aioice leaves out, and nothing else."""
+def gather_loopback_too() -> None:
+    """From now on this process's viewers gather 127.0.0.1 as well, which aioice leaves out: a service on this
+    machine may offer that, or the machine's other addresses, and none of it leaves the machine."""
+    usual = aioice.ice.get_host_addresses
 
-    def loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-        return ["127.0.0.1"]
+    def with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        return ["127.0.0.1", *usual(use_ipv4, use_ipv6)]
 
-    aioice.ice.get_host_addresses = loopback
+    aioice.ice.get_host_addresses = with_loopback

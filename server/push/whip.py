@@ -33,6 +33,7 @@ _OPUS_BPS = 128_000
 _MOST_WAITING = 256  # packets of a track: with so many pictures the connection is of no more use
 _MOST_REDIRECTS = 3
 _LARGEST_ANSWER = 1 << 16
+_LARGEST_DATAGRAM = 1500
 _END_S = 2.0
 _OVER = ("failed", "closed")
 
@@ -92,6 +93,12 @@ class WhipSink:
         transceiver.setCodecPreferences([codec for codec in codecs if codec.name in ("H264", "rtx")])
         # An encoder of aiortc's own would hear of it; ours is the stream's.
         transceiver.sender._send_keyframe = self._on_need_keyframe  # type: ignore[method-assign]
+        connection = transceiver.sender.transport.transport._connection
+        take = connection.data_received
+        # libsrtp's binding raises for anybody's longer datagram, which would end the connection.
+        vars(connection)["data_received"] = lambda data, component: (
+            take(data, component) if len(data) <= _LARGEST_DATAGRAM else None
+        )
         if self._sound is not None:
             peer.addTransceiver(self._sound, direction="sendonly")
         await peer.setLocalDescription(await peer.createOffer())

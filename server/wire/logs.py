@@ -6,6 +6,7 @@ which log through `logging`, come along. A worker logs as its gateway does, whic
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ _TO_CHILDREN = "LIVESR_LOG_AS"
 _TALKATIVE = ("aiortc", "aioice", "asyncio", "uvicorn.error")
 _WINDOW_S = 60.0
 _MOST_KEYS = 4096
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _time = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _as: tuple[Format, int] = ("text", 10)
@@ -103,7 +105,9 @@ def log_as_parent() -> None:
 
 def _formatter(form: Format) -> ProcessorFormatter:
     renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+    shown = _mask
     if form == "text":
+        shown = _plain
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=32, sort_keys=False)
     return ProcessorFormatter(
         foreign_pre_chain=[
@@ -116,7 +120,7 @@ def _formatter(form: Format) -> ProcessorFormatter:
             ProcessorFormatter.remove_processors_meta,
             # Not left to the renderer, whose way shows the variables of each frame, and the secrets in them.
             structlog.processors.format_exc_info,
-            _mask,
+            shown,
             renderer,
         ],
     )
@@ -128,6 +132,15 @@ def _mask(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableM
         if isinstance(value, str):
             event[key] = mask_credentials(value)
     return event
+
+
+def _plain(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """And nobody whose words are logged begins a line or tells a terminal anything. Tracebacks have lines."""
+    masked = _mask(logger, method, event)
+    for key, value in masked.items():
+        if isinstance(value, str) and key != "exception":
+            masked[key] = _CONTROL.sub(lambda found: repr(found[0])[1:-1], value)
+    return masked
 
 
 class Repeats(logging.Filter):

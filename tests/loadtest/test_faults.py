@@ -7,7 +7,7 @@ from tests.peers.service import running
 
 
 def test_a_table_of_each_fault(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("aioice.ice.get_host_addresses", None)  # put back afterwards
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: [])  # put back afterwards
     with running(tmp_path) as service:
         options = ["--tries", "1", "--size", "128x96", "--fps", "15", "--pause", "1"]
 

@@ -29,7 +29,7 @@ def test_a_picture_without_a_number_is_told():
 
 @pytest.mark.parametrize("way_in", WAYS_IN)
 def test_the_services_figure_is_the_true_one(way_in, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("aioice.ice.get_host_addresses", None)  # put back afterwards
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: [])  # put back afterwards
     with running(tmp_path) as service:
         options = ["--size", "128x96", "--fps", "15", "--duration", "5", "--port", str(free_port())]
 

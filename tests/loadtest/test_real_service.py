@@ -40,7 +40,7 @@ def test_viewers(stream, capsys, monkeypatch):
 
 def test_soak(stream, capsys, monkeypatch):
     monkeypatch.setattr("loadtest.soak.STAY_S", (1.0, 2.0))
-    monkeypatch.setattr("aioice.ice.get_host_addresses", None)  # put back afterwards
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: [])  # put back afterwards
     options = ["--minutes", "0.1", "--viewers", "2", "--max-growth", "1"]
 
     status = main(["soak", "--url", stream, "--stream", "pattern", *options, "--json"])
@@ -54,7 +54,7 @@ def test_soak(stream, capsys, monkeypatch):
 
 def test_overload(stream, capsys, monkeypatch):
     monkeypatch.setattr("loadtest.overload.CALM_S", 3.0)
-    monkeypatch.setattr("aioice.ice.get_host_addresses", None)  # put back afterwards
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: [])  # put back afterwards
     options = ["--stream", "pattern", "--busy", "1", "--duration", "3", "--patience", "1"]
 
     status = main(["overload", "--url", stream, *options, "--json"])

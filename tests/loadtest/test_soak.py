@@ -13,7 +13,7 @@ from tests.loadtest.conftest import known
 def test_viewers_come_and_go(whep_server, capsys, monkeypatch):
     monkeypatch.setattr(soak, "STAY_S", (1.0, 2.0))
     monkeypatch.setattr(soak, "SAMPLE_S", 0.5)
-    monkeypatch.setattr("aioice.ice.get_host_addresses", None)  # put back afterwards
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: [])  # put back afterwards
     url = whep_server()
 
     options = ["--stream", "pattern", "--minutes", "0.1", "--viewers", "2", "--json"]

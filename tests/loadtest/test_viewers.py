@@ -2,11 +2,12 @@
 
 import json
 
+import aioice.ice
 import pytest
 
 from loadtest.__main__ import main
 from loadtest.swarm import failed, run_viewers
-from loadtest.viewer import ViewerReport, is_key_frame
+from loadtest.viewer import ViewerReport, gather_loopback_too, is_key_frame
 from loadtest.viewers import Spread, render, summarise
 from tests.loadtest.conftest import known
 
@@ -73,7 +74,7 @@ def test_who_is_refused_has_not_joined(whep_server, capsys):
 
 def test_who_gets_no_picture_says_so_and_leaves(whep_server, monkeypatch):
     monkeypatch.setattr("loadtest.viewer.JOIN_TIMEOUT_S", 1.5)
-    monkeypatch.setattr("aioice.ice.get_host_addresses", None)  # put back afterwards
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: [])  # put back afterwards
     url = whep_server("--no-media")
 
     [report] = run_viewers(url, "pattern", joins_at_s=[0], from_s=0, until_s=0)
@@ -158,3 +159,11 @@ def test_spread():
 )
 def test_key_frames_are_told_by_their_slices(annex_b, key):
     assert is_key_frame(annex_b) is key
+
+
+def test_a_service_on_this_machine_may_offer_any_of_its_addresses(monkeypatch):
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: ["192.0.2.7"])
+
+    gather_loopback_too()
+
+    assert aioice.ice.get_host_addresses(True, True) == ["127.0.0.1", "192.0.2.7"]

@@ -25,10 +25,11 @@ _MODELS = r"version=vmaf_v0.6.1|version=vmaf_v0.6.1neg\:name=neg"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perceived:
-    """Of all frames, of luma: VMAF and VMAF-NEG, 0-100, and XPSNR in dB, infinite where nothing differs."""
+    """Of all frames, of luma: VMAF and VMAF-NEG, 0-100, and XPSNR in dB, infinite where nothing differs.
+    ffmpeg has no VMAF-NEG of pictures without any contrast."""
 
     vmaf: float
-    vmaf_neg: float
+    vmaf_neg: float | None
     xpsnr_db: float
 
 
@@ -74,10 +75,10 @@ class Perception:
         _, log = self._process.communicate()
         of_models = re.findall(rb"VMAF score: ([\d.]+)", log)
         xpsnr = re.search(rb"XPSNR +y: ([\d.]+|inf)", log)
-        if len(of_models) != 2 or xpsnr is None:
+        if not of_models or xpsnr is None:
             said = log.decode(errors="replace")[-300:].strip()
             raise ValueError(f"ffmpeg gave no VMAF, VMAF-NEG and XPSNR: {said}")
-        vmaf, vmaf_neg = map(float, of_models)
+        vmaf, vmaf_neg, *_ = [*map(float, of_models), None]
         return Perceived(vmaf=vmaf, vmaf_neg=vmaf_neg, xpsnr_db=float(xpsnr[1]))
 
     def __enter__(self) -> Self:

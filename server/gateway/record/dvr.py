@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import NamedTuple
 
 from server.gateway.hls.playlist import date as playlist_date
 from server.gateway.record.file import Run
@@ -17,7 +19,7 @@ from server.wire.messages import VIDEO_CLOCK_HZ
 # A key frame this close to the wanted end of a segment ends it.
 _EARLY_SHARE = 0.9
 MOST_S = 6 * 3600.0  # of a playlist: players load it again and again
-_MOST_REMEMBERED = 1024  # playlists
+_MOST_REMEMBERED = 1024  # streams
 _MOST_KEPT = 4096  # files
 _MOST_SEGMENTS = 1 << 17  # of all of them, some 80 MB
 
@@ -56,6 +58,16 @@ class _File:
     made_of: tuple[int, bool]  # so many runs, and whether more come
 
 
+class _Numbers(NamedTuple):
+    """Of a file: its first segment's, and the discontinuities until then."""
+
+    sequence: int
+    discontinuities: int
+
+
+_FIRST = _Numbers(10_000_000, 100_000)  # of the file that is played first: older ones are asked for later
+
+
 class Dvr:
     """For any thread, but not for the event loop."""
 
@@ -63,9 +75,9 @@ class Dvr:
         self._index = index
         self._least = _EARLY_SHARE * settings.segment_s * VIDEO_CLOCK_HZ
         self._target_duration_s = math.ceil(settings.segment_s)
-        # The number of each file's first segment, and of the discontinuities until then, by stream and start:
-        # what is deleted at the front changes none of what follows.
-        self._numbers: OrderedDict[tuple[str, datetime], dict[str, tuple[int, int]]] = OrderedDict()
+        # By stream and file. The same for all who play, wherever theirs begins: what is deleted at the front,
+        # or left behind by a playlist that begins some time ago, changes none of what follows.
+        self._numbers: OrderedDict[str, dict[str, _Numbers]] = OrderedDict()
         self._files: OrderedDict[tuple[str, str], _File] = OrderedDict()
         self._segments = 0  # of those
         self._lock = threading.Lock()
@@ -74,44 +86,63 @@ class Dvr:
         """What there is of that time, or of the last `MOST_S` of it, in whole segments; None: nothing."""
         listed = max(starts, ends - timedelta(seconds=MOST_S))
         found = self._index.between(stream, listed, ends)
+        if not found:
+            return None
         with self._lock:
-            numbers = self._numbers.setdefault((stream, starts), {})
-            self._numbers.move_to_end((stream, starts))
-            if len(self._numbers) > _MOST_REMEMBERED:
-                self._numbers.popitem(last=False)
-            first, following, longest_s = (0, 0), (0, 0), 0.0
-            before: Indexed | None = None
-            init = b""
-            segments: list[DvrSegment] = []
-            for indexed in found:
-                discontinuity = before is not None and not indexed.follows(before)
-                before = indexed
-                file = self._file(indexed)
-                at = _first(file, listed)
-                own = file.segments[at : bisect_left(file.starts, ends)]
-                if not own:
-                    continue
-                sequence, discontinuities = following[0] - at, following[1] + discontinuity
-                if not segments:
-                    discontinuity = False
-                    sequence, discontinuities = numbers.get(indexed.file.name, (sequence, discontinuities))
-                    first = sequence + at, discontinuities
-                new_init = indexed.init != init
-                init = indexed.init
-                if discontinuity or new_init:
-                    own = [replace(own[0], discontinuity=discontinuity, new_init=new_init), *own[1:]]
-                numbers[indexed.file.name] = sequence, discontinuities
-                following = sequence + at + len(own), discontinuities
-                longest_s = max(longest_s, file.longest_s)
-                segments += own
+            files = [self._file(indexed) for indexed in found]
+            gaps = [not later.follows(sooner) for sooner, later in pairwise(found)]
+            numbers = self._numbered(stream, found, files, gaps)
+        segments: list[DvrSegment] = []
+        first, longest_s = _Numbers(0, 0), 0.0
+        init = b""
+        for indexed, file, number, gap in zip(found, files, numbers, (False, *gaps), strict=True):
+            at = _first(file, listed)
+            own = file.segments[at : bisect_left(file.starts, ends)]
+            if not own:
+                continue
+            if not segments:
+                first = number._replace(sequence=number.sequence + at)
+            discontinuity, new_init = gap and bool(segments), indexed.init != init
+            init = indexed.init
+            if discontinuity or new_init:
+                own = [replace(own[0], discontinuity=discontinuity, new_init=new_init), *own[1:]]
+            longest_s = max(longest_s, file.longest_s)
+            segments += own
         if not segments:
             return None
         return Window(
             segments=segments,
-            sequence=first[0],
-            discontinuities=first[1],
+            sequence=first.sequence,
+            discontinuities=first.discontinuities,
             target_duration_s=max(self._target_duration_s, round(longest_s)),
         )
+
+    def _numbered(
+        self, stream: str, found: Sequence[Indexed], files: Sequence[_File], gaps: Sequence[bool]
+    ) -> list[_Numbers]:
+        """The files' numbers, of one at least; `gaps`: between each and the next."""
+        known = self._numbers.setdefault(stream, {})
+        self._numbers.move_to_end(stream)
+        if len(self._numbers) > _MOST_REMEMBERED:
+            self._numbers.popitem(last=False)
+        names = [indexed.file.name for indexed in found]
+        # The newest that is known decides, as every playlist that is loaded again has it.
+        start = max((n for n, name in enumerate(names) if name in known), default=0)
+        known.setdefault(names[start], _FIRST)
+        for n in range(start, 0, -1):
+            after = known[names[n]]
+            known[names[n - 1]] = _Numbers(
+                after.sequence - len(files[n - 1].segments), after.discontinuities - gaps[n - 1]
+            )
+        for n in range(start + 1, len(names)):
+            before = known[names[n - 1]]
+            known[names[n]] = _Numbers(
+                before.sequence + len(files[n - 1].segments), before.discontinuities + gaps[n - 1]
+            )
+        numbers = [known[name] for name in names]
+        while len(known) > _MOST_KEPT:
+            del known[next(iter(known))]
+        return numbers
 
     def _file(self, indexed: Indexed) -> _File:
         key, made_of = (indexed.file.stream, indexed.file.name), (len(indexed.runs), indexed.grows)

@@ -73,7 +73,15 @@ class Index:
         return self._archive.open(file)
 
     def of(self, file: RecordedFile) -> Indexed | None:
-        """None where it has no picture yet, or is gone."""
+        """None where it has no picture yet, or can't be read: the log says why."""
+        try:
+            return self.read(file)
+        except OSError as exc:
+            log.warning("recording not read", stream=file.stream, file=file.name, reason=str(exc))
+            return None
+
+    def read(self, file: RecordedFile) -> Indexed | None:
+        """None where it has no picture yet. Raises OSError."""
         key = file.stream, file.name
         with self._lock:
             known = self._known.setdefault(key, _Known())
@@ -83,9 +91,6 @@ class Index:
             grows = self._archive.is_growing(file)
             try:
                 known.read(self._archive, file, grows=grows)
-            except OSError as exc:
-                log.warning("recording not read", stream=file.stream, file=file.name, reason=str(exc))
-                return None
             finally:
                 self._keep(key, known)
             runs = known.runs[:-1] if grows else list(known.runs)

@@ -56,6 +56,7 @@ class Uploader:
                     list_at_s = time.monotonic() + _LIST_S
                 while (waiting := self._waiting()) and not self._stop.is_set():
                     self._send(waiting[0])
+                    self._tell("")
                 self._archive.make_room(remote=True)
             except OSError as exc:
                 self._tell(exc.strerror or str(exc))
@@ -66,12 +67,12 @@ class Uploader:
                 self._tell("the upload failed; the gateway's log says why")
                 wait_s = _LAST_RETRY_S
             else:
-                self._tell("")
+                self._tell("")  # where nothing waited, too
                 wait_s, retry_s = _LOOK_S, _FIRST_RETRY_S
 
     def _send(self, file: RecordedFile) -> None:
-        indexed = self._index.of(file)
         try:
+            indexed = self._index.read(file)
             self._remote.upload(file, str(self._archive.path(file)), list(indexed.runs) if indexed else [])
         except OSError:
             if not self._archive.path(file).exists():

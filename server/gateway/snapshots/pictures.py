@@ -46,9 +46,11 @@ class LatestPictures:
         await self._changed.wait()
 
     def opened(self, opened: Opened) -> None:
+        before = {name: self.size(name) for name in self._packets}
         self._opened = opened
-        for name in self._packets.keys() - {form.name for form in opened.renditions}:
-            del self._packets[name]
+        for name, size in before.items():  # of another shape it is of another source
+            if self.size(name) != size:
+                del self._packets[name]
 
     def video(self, packet: VideoPacket) -> None:
         if packet.keyframe:

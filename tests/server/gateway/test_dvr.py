@@ -92,7 +92,7 @@ async def test_it_plays_from_the_past_on_into_live(tmp_path):
         again = Media.parse((await served.http.get(f"/hls/demo/{variant}")).text)
         names = [entry.name for entry in media.entries]
         assert [entry.name for entry in again.entries][: len(names)] == names
-        assert again.sequence == media.sequence == 0
+        assert again.sequence == media.sequence
 
 
 PLAY = """
@@ -223,13 +223,15 @@ def test_numbers_stay_when_the_oldest_file_is_deleted(tmp_path: Path):
     now = datetime.now(UTC)
     window = dvr.window("demo", start, now)
     assert window is not None
-    assert (window.sequence, window.discontinuities, len(window.segments)) == (0, 0, 15)
+    assert len(window.segments) == 15
     assert [segment.discontinuity for segment in window.segments].count(True) == 2
     oldest = archive.files("demo")[0]
     archive.delete(oldest)
     after = dvr.window("demo", start, now)
     assert after is not None
-    assert (after.sequence, after.discontinuities, len(after.segments)) == (5, 1, 10)
+    assert after.sequence - window.sequence == 5
+    assert after.discontinuities - window.discontinuities == 1
+    assert len(after.segments) == 10
     assert after.segments[0].file == window.segments[5].file
     assert dvr.read("demo", oldest.name, window.segments[0].offset) is None
 
@@ -247,8 +249,29 @@ def test_a_playlist_of_hours_loses_its_front_and_keeps_its_numbers(tmp_path: Pat
         monkeypatch.setattr("server.gateway.record.dvr.MOST_S", most_s)
         shorter = dvr.window("demo", start, end)
         assert shorter is not None
-        assert (shorter.sequence, shorter.discontinuities) == (first, int(first > 4))
+        assert shorter.sequence - whole.sequence == first
+        assert shorter.discontinuities - whole.discontinuities == int(first > 4)
         assert [s.starts for s in shorter.segments] == [s.starts for s in whole.segments[first:]]
+
+
+def test_a_segment_has_one_number_wherever_its_playlist_begins(tmp_path: Path):
+    archive = Archive(Recording(folder=str(tmp_path)))
+    start = datetime.now(UTC) - timedelta(minutes=5)
+    for number in range(3):
+        write(archive, start + timedelta(seconds=11 * number), seconds=10)
+    dvr, end = Dvr(Index(archive), Hls()), start + timedelta(seconds=33)
+    numbers: dict[tuple[str, int], set[int]] = {}
+    discontinuities: dict[str, set[int]] = {}
+    for begins_s in (25, 15, 1, 5, 13, 29):  # as of "the last so many seconds", or of another player
+        window = dvr.window("demo", start + timedelta(seconds=begins_s), end)
+        assert window is not None
+        assert dvr.window("demo", start, start + timedelta(seconds=9)) is not None, "one that has ended"
+        for sequence, segment in enumerate(window.segments, window.sequence):
+            numbers.setdefault((segment.file, segment.offset), set()).add(sequence)
+        discontinuities.setdefault(window.segments[0].file, set()).add(window.discontinuities)
+    assert len(numbers) == 15
+    assert {len(found) for found in (*numbers.values(), *discontinuities.values())} == {1}
+    assert len(set.union(*discontinuities.values())) == 3
 
 
 def test_hours_of_short_files_are_read_once(tmp_path: Path, monkeypatch):

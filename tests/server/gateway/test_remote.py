@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from server.gateway import errors
 from server.gateway.auth.guard import Guard
 from server.gateway.limits.refusals import Refusals
+from server.gateway.mp4 import reading
 from server.gateway.record.archive import Archive
 from server.gateway.record.cut import cut
 from server.gateway.record.dvr import Dvr
@@ -227,6 +228,48 @@ def test_what_a_driver_says_shows_no_secret(tmp_path: Path, monkeypatch):
     finally:
         uploader.close()
     assert uploader.state.reason == "403 of https://***@there.example/bucket?***"
+
+
+def test_once_one_is_sent_nothing_fails_any_more_however_many_wait(tmp_path: Path, monkeypatch):
+    archive, _, uploader = made(tmp_path, "memory://many/recordings")
+    for hours in range(3):
+        write(archive, START + timedelta(hours=hours), seconds=1)
+    assert archive.remote is not None
+    upload, reasons = archive.remote.upload, []
+
+    def at_the_second_try(*args) -> None:
+        reasons.append(uploader.state.reason)
+        if len(reasons) == 1:
+            raise OSError(None, "it is away")
+        upload(*args)
+
+    monkeypatch.setattr(archive.remote, "upload", at_the_second_try)
+    uploader.start()
+    try:
+        wait(lambda: not archive.local())
+    finally:
+        uploader.close()
+    assert reasons == ["", "it is away", "", ""]
+
+
+def test_what_cannot_be_read_now_is_not_sent_as_empty(tmp_path: Path, monkeypatch):
+    archive, _, uploader = made(tmp_path, "memory://unread/recordings")
+    write(archive, START, seconds=1)
+    read, failures = reading.read_init, iter([OSError(24, "Too many open files")])
+
+    def fails_once(*args) -> bytes:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return read(*args)
+
+    monkeypatch.setattr(reading, "read_init", fails_once)
+    uploader.start()
+    try:
+        wait(lambda: not archive.local())
+    finally:
+        uploader.close()
+    assert archive.remote is not None
+    assert archive.remote.runs(archive.files()[0])
 
 
 def wait(condition) -> None:

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from loadtest.numbered_source import read
-from server.gateway.snapshots import jpeg, snapshots
+from server.gateway.snapshots import jpeg, pictures, snapshots
+from tests.server.gateway.hls_media import video
 from tests.server.gateway.scripted_gateway import gateway, until
-from tests.server.gateway.scripted_media import FPS
+from tests.server.gateway.scripted_media import FPS, opened
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_auth import bearer, tokens
 
@@ -116,6 +117,16 @@ async def test_what_cannot_be_shown_says_why(monkeypatch):
         assert (await get(PATH, "other"))[0] == 403
         assert (await get(PATH, width=0))[0] == 422
         assert (await served.http.get(PATH)).status_code == 401
+
+
+def test_a_picture_is_not_shown_in_the_shape_of_another_source():
+    kept = pictures.LatestPictures()
+    kept.opened(opened(320, 180))
+    kept.video(video(90_000, b"key frame", True))
+    kept.opened(opened(320, 180))
+    assert kept.find("upscaled") is not None, "another worker's of the same shape"
+    kept.opened(opened(320, 240))
+    assert kept.find("upscaled") is None
 
 
 def test_what_is_no_picture_is_said_to_be_none():

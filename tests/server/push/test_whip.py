@@ -1,6 +1,8 @@
 """A push by WHIP and what its server answers."""
 
+import asyncio
 import http.server
+import re
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +15,10 @@ import pytest
 from av.container import InputContainer
 
 from server.push.whip import WhipSink
+from server.wire.messages import AwaitPublisher
 from tests.server.clips import write_clip
+from tests.server.gateway.scripted_gateway import loopback, until  # noqa: F401
+from tests.server.gateway.test_whip import pieces, waiting
 
 Seen = list[tuple[str, str | None]]
 
@@ -95,3 +100,30 @@ def test_no_redirect_has_the_token_sent_in_clear(
     with pytest.raises(OSError, match="refused"):
         WhipSink(own, cast(InputContainer, source), on_need_keyframe=lambda: None)
     assert seen == [told]
+
+
+async def test_a_stranger_who_sends_too_much_at_once_ends_no_push(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "c.mp4", width=96, height=64, frames=2)
+    async with waiting() as served:
+        await until(lambda: served.placement.workers, "a worker")
+        served.worker.say(AwaitPublisher(opening=1))
+        with av.open(clip) as source:
+            address = f"{served.base.replace('http', 'whip')}/whip/demo"
+            sink = await asyncio.to_thread(
+                WhipSink, address, cast(InputContainer, source), on_need_keyframe=lambda: None
+            )
+            try:
+                stranger, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                    asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+                )
+                (port,) = re.findall(r"candidate:.* (\d+) typ host", sink._peer.localDescription.sdp)
+                for kind in (b"\x80\x60", b"\x80\xc8"):
+                    stranger.sendto(kind + bytes(1600), ("127.0.0.1", int(port)))
+                stranger.close()
+                packets = [packet for packet in source.demux() if packet.dts is not None]
+                for packet in packets:
+                    sink.send(packet)
+                await until(lambda: pieces(served.worker), "it is published", 10)
+                assert sink._state == "connected"
+            finally:
+                await asyncio.to_thread(sink.__exit__)

@@ -86,6 +86,16 @@ def test_no_secret_of_a_url_is_shown_even_in_a_traceback(written, form):
     assert "s3cret" not in said
 
 
+def test_nobody_whose_words_are_logged_begins_a_line_or_moves_the_cursor(written):
+    written.begin(logs.log_to_stderr, "text")
+    logs.stream_log("cam").warning("source lost", reason="gone\nnow", path="a\x1b[2Jb")
+    logging.getLogger("some.library").warning("they say %s", "x\n2026-11-29 all is well \x1b[31m\x9b1A")
+    lines = written.text().splitlines()
+    assert len(lines) == 2
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(lines))
+    assert r"path=a\x1b[2Jb" in lines[0]
+
+
 def test_what_repeats_is_left_out_and_counted(written, monkeypatch):
     now_s = 0.0
     monkeypatch.setattr(logs.time, "monotonic", lambda: now_s)

@@ -20,7 +20,7 @@ from tests.conftest import missing_peer
 from training.data.resize import downscale
 from training.judge.clip import H264, hr_frames, lr_frames, open_clip
 from training.judge.contenders import Contender, UpscaleLuma, open_contender
-from training.judge.perceived import perceptual_ffmpeg
+from training.judge.perceived import Perception, perceptual_ffmpeg
 from training.judge.video_quality import MAX_PSNR_DB, judge_video
 
 WIDTH, HEIGHT, FRAMES = 96, 80, 6
@@ -217,3 +217,16 @@ def test_unusable_clips_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     ):
         assert main(["evaluate", *clip, *options]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_clip_that_begins_black_has_figures_but_vmaf_neg() -> None:
+    ffmpeg = perceptual_ffmpeg()
+    if ffmpeg is None:
+        missing_peer("ffmpeg with libvmaf", "pip install imageio-ffmpeg")
+    black = np.full((720, 1280), 16, np.uint8)
+    with Perception(ffmpeg, 1280, 720, Fraction(25)) as perception:
+        perception.add(black, black)
+        seen = perception.score()
+    assert seen.vmaf > 90
+    assert seen.xpsnr_db == float("inf")
+    assert seen.vmaf_neg is None
