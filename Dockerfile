@@ -34,7 +34,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 # "cluster" for the machines of a Ray cluster (docs/cluster.md).
 ARG EXTRAS=
-RUN /opt/livesr/bin/pip install -c constraints.txt ".[${EXTRAS}]"
+RUN /opt/livesr/bin/pip install -c constraints.txt ".${EXTRAS:+[$EXTRAS]}"
 COPY engine engine
 COPY server server
 COPY training training

@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 BASE = "localhost/livesr-check-base:bookworm"
 NODE = "localhost/livesr-check-node:bookworm"
 IMAGE = "localhost/livesr-check:cpu"
+RAY_IMAGE = "localhost/livesr-check:cpu-cluster"
 # As python:3.11-slim-bookworm: Python with what makes virtual environments, certificates, no documents.
 PACKAGES = "ca-certificates,python3,python3-venv,python3-pip-whl"
 LEFT_OUT = ("doc", "man", "info", "locale", "lintian", "bug")
@@ -34,7 +35,7 @@ default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 """
-LOCKED = "--read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges --user 1000"
+LOCKED = "--read-only --cap-drop all --security-opt no-new-privileges --user 1000"
 
 
 def missing() -> list[str]:
@@ -121,16 +122,16 @@ class Images:
         self.run("podman", "import", archive, BASE)
         archive.unlink()
 
-    def build(self) -> None:
-        """The target for the CPU, as `make image` builds it."""
+    def build(self, image: str = IMAGE, extras: str = "") -> None:
+        """The target for the CPU, as `make image EXTRAS=…` builds it."""
         if self.tried("podman", "image", "exists", NODE).returncode:
             node = self.folder / "node"
             node.mkdir()
             (node / "Dockerfile").write_text(NODE_FILE)
             self.run("buildah", "bud", *self._reach(), "-t", NODE, node)
-        arguments = {"BASE": BASE, "NODE": NODE, "VERSION": "0-check", "REVISION": "tree"}
+        arguments = {"BASE": BASE, "NODE": NODE, "VERSION": "0-check", "REVISION": "tree", "EXTRAS": extras}
         words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-        self.run("buildah", "bud", *self._reach(), "--layers", *words, "--target", "cpu", "-t", IMAGE, ".")
+        self.run("buildah", "bud", *self._reach(), "--layers", *words, "--target", "cpu", "-t", image, ".")
 
     @staticmethod
     def _reach() -> list[str]:
@@ -141,12 +142,17 @@ class Images:
 
     @contextmanager
     def started(
-        self, *command: str, options: str = "--network host", image: str = IMAGE
+        self,
+        *command: str,
+        options: str = "--network host",
+        image: str = IMAGE,
+        tmp: str = "--tmpfs /tmp",
     ) -> Iterator[Container]:
         """A container with a read-only root, no capabilities, a user of its own. No command: the image's."""
         name = f"livesr-check-{len(self._containers)}-{os.getpid()}"
         self._containers.append(name)
-        self.run("podman", "run", "-d", "--name", name, *LOCKED.split(), *options.split(), image, *command)
+        words = f"--name {name} {LOCKED} {tmp} {options}".split()
+        self.run("podman", "run", "-d", *words, image, *command)
         container = Container(name, self)
         try:
             yield container
