@@ -56,7 +56,7 @@ class Forbidden(GatewayError):
 
 
 class TooManyRequests(GatewayError):
-    """More from one address than the operator's limits allow."""
+    """More from one address than the operator's limits allow, or of one stream than anybody needs."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 

@@ -14,6 +14,7 @@ from server.gateway.errors import (
     RenditionNotFound,
     StreamFailed,
     StreamNotFound,
+    TooManyRequests,
     Unauthorized,
     responses,
 )
@@ -35,7 +36,7 @@ def router(streams: Streams, guard: Guard) -> APIRouter:
         responses={
             200: {"content": {JPEG: {}}, "description": "The picture; `Picture-Age` says its age in seconds"},
             304: {"description": "It is still the one of `If-None-Match`"},
-            **responses(StreamNotFound, RenditionNotFound, StreamFailed, NotReady),
+            **responses(StreamNotFound, RenditionNotFound, StreamFailed, TooManyRequests, NotReady),
         },
         dependencies=[Depends(guard.needs("view"))],
     )

@@ -3,12 +3,12 @@
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from server.gateway.errors import NotReady
+from server.gateway.errors import NotReady, TooManyRequests
 from server.gateway.snapshots.jpeg import to_jpeg
 from server.gateway.snapshots.pictures import LatestPictures, age_s
 from server.wire.messages import SOURCE, UPSCALED, Rendition, VideoPacket
@@ -16,6 +16,7 @@ from server.wire.messages import SOURCE, UPSCALED, Rendition, VideoPacket
 _SHARED_S = 1.0  # a picture that is no older is not made anew
 _WAITS_S = 5.0  # for the picture of a stream that has to wake
 _MOST_KEPT = 8  # renditions and sizes
+_MOST_MADE, _WITHIN_S = 10, 1.0  # of all sizes: each is a picture decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +46,15 @@ class Snapshots:
         self._pictures = pictures
         self._glance = glance
         self._made: OrderedDict[tuple[Rendition, int | None], _Made] = OrderedDict()
+        self._times_s: deque[float] = deque(maxlen=_MOST_MADE)  # when pictures were made
         self._making = asyncio.Lock()  # one after the other: who waits finds it made
 
     async def take(
         self, rendition: Rendition, *, width: int | None, max_age_s: float, awaited: Callable[[], bool]
     ) -> Snapshot:
         """A picture as wide as that, but never wider than it is. One older than `max_age_s` is asked for anew
-        while it is `awaited`; where none comes, it is the last. Raises NotReady where there is none."""
+        while it is `awaited`; where none comes, it is the last. Raises NotReady where there is none, and
+        TooManyRequests where more sizes are asked for than are made in a second."""
         packet = self._pictures.find(rendition)
         if (packet is None or age_s(packet) > max_age_s) and awaited():
             packet = await self._newer(rendition, packet, awaited)
@@ -85,6 +88,13 @@ class Snapshots:
         across, down = size
         if width is not None and width < across:
             across, down = width, max(1, round(down * width / across))
+        now_s = time.monotonic()
+        if len(self._times_s) == _MOST_MADE and now_s - self._times_s[0] < _WITHIN_S:
+            raise TooManyRequests(
+                f"{_MOST_MADE} sizes of the picture were made within a second: ask for one of them",
+                retry_after_s=1,
+            )
+        self._times_s.append(now_s)
         try:
             jpeg = await asyncio.to_thread(to_jpeg, packet.payload, across, down)
         except ValueError as exc:

@@ -69,6 +69,19 @@ async def test_it_is_the_picture_of_now_made_once_for_all(made):
         assert picture(await served.http.get(PATH, params={"width": 4000})).shape == (180, 320)
 
 
+async def test_many_sizes_decode_few_pictures(made):
+    async with gateway(numbered()) as served:
+        await served.in_state("running")
+        await until(lambda: served.worker.frames > FPS, "a second has passed")
+        answers = await asyncio.gather(
+            *(served.http.get(PATH, params={"width": width}) for width in range(16, 136))
+        )
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert {answer.status_code for answer in refused} == {429}
+        assert refused[0].headers["Retry-After"] == "1"
+        assert 10 <= len(made) <= 30
+
+
 async def test_a_smaller_rendition_is_of_the_upscaled_one_and_the_sources_own_is_asked_for():
     async with gateway(numbered()) as served:
         await served.in_state("running")
