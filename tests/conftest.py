@@ -2,11 +2,11 @@
 
 import os
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hypothesis import settings
 
 from engine.machine import nvidia_gpus
 
@@ -14,9 +14,12 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 NOT_DONE = "not done: "
 
-# How long an example takes is the machine's affair.
-settings.register_profile("livesr", deadline=None)
-settings.load_profile("livesr")
+with suppress(ModuleNotFoundError):  # the checks of TensorRT and of a cluster run without it
+    from hypothesis import settings
+
+    # How long an example takes is the machine's affair.
+    settings.register_profile("livesr", deadline=None)
+    settings.load_profile("livesr")
 
 
 def shared(relative: str) -> Path:

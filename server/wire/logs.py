@@ -144,20 +144,20 @@ def _plain(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mutable
 
 
 class Repeats(logging.Filter):
-    """Lets an event of one stream through so many times a minute. What came above is told by the field
-    `left_out` of the next that comes through."""
+    """Lets an event of one stream through so many times a minute; another state of it is another event. What
+    came above is told by the field `left_out` of the next that comes through."""
 
     def __init__(self, per_min: int) -> None:
         super().__init__()
         self._per_min = per_min
-        self._windows: OrderedDict[tuple[str, str, str], tuple[float, int]] = OrderedDict()
+        self._windows: OrderedDict[tuple[str, ...], tuple[float, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         fields = record.msg if isinstance(record.msg, dict) else {"event": str(record.msg)}
         if fields.get("event") == ACCESS:
             return True
-        key = record.name, str(fields.get("event")), str(fields.get("stream", ""))
+        key = record.name, *(str(fields.get(name, "")) for name in ("event", "stream", "state"))
         with self._lock:
             left_out = self._count(key, time.monotonic())
         if left_out is None:
@@ -166,7 +166,7 @@ class Repeats(logging.Filter):
             fields["left_out"] = record.left_out = left_out
         return True
 
-    def _count(self, key: tuple[str, str, str], now_s: float) -> int | None:
+    def _count(self, key: tuple[str, ...], now_s: float) -> int | None:
         """How many were left out before this one; None where it is one of them."""
         began_s, count = self._windows.pop(key, (now_s, 0))
         left_out = 0

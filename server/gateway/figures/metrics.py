@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from server.gateway.figures.views import StreamState
 from server.gateway.placement import Elsewhere, SlotUse
 from server.gateway.placement.capacity import Capacity
-from server.wire.messages import Dropped, EngineFormat, Heartbeat, Stage
+from server.wire.messages import Dropped, DropReason, EngineFormat, Heartbeat, Stage
 
 # Frame budgets (120, 60, 40, 30, 20 and 15 fps) and their halves, then what is no longer live.
 _BUCKETS = (
@@ -230,6 +230,15 @@ class _PixelsLeft(Collector):
         yield left
 
 
+# There from the start, at 0: `rate` doesn't see what a counter begins with.
+_USUAL_DROPS: tuple[tuple[Stage, DropReason], ...] = (
+    ("decode", "corrupt"),
+    ("upscale", "engine_loading"),
+    ("upscale", "overload"),
+    ("encode", "overload"),
+)
+
+
 class StreamMetrics:
     """One stream's part of the metrics: its label sets appear with it and go with it."""
 
@@ -255,6 +264,8 @@ class StreamMetrics:
         self._loss = metrics.loss.labels(stream)
         self.whep_viewers = metrics.viewers.labels(stream, "whep")
         self.hls_viewers = metrics.viewers.labels(stream, "hls")
+        for stage, reason in _USUAL_DROPS:
+            metrics.dropped.labels(stream, stage, reason)
 
     def frame(
         self,

@@ -51,7 +51,15 @@ class Counted:
         )
 
     def __getitem__(self, name: str) -> float | None:
-        return self._metrics.registry.get_sample_value(f"livesr_{name}", {"stream": "demo"})
+        return self.value(name, {"stream": "demo"})
+
+    def value(self, name: str, labels: dict[str, str]) -> float | None:
+        return self._metrics.registry.get_sample_value(f"livesr_{name}", labels)
+
+
+def test_no_first_drop_is_missed_by_rate():
+    labels = {"stream": "demo", "stage": "upscale", "reason": "overload"}
+    assert Counted().value("frames_dropped_total", labels) == 0
 
 
 def test_a_frame_is_late_above_three_intervals_and_in_any_case_above_150_ms():

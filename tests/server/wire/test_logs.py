@@ -116,6 +116,13 @@ def test_what_repeats_is_left_out_and_counted(written, monkeypatch):
     assert [line["left_out"] for line in written.lines()[-2:]] == [3, 3]
 
 
+def test_another_state_is_no_repeat(written):
+    written.begin(logs.log_to_stderr, "json", "info", 2)
+    for state in ("starting", "running") * 3 + ("quarantined",):
+        logs.stream_log("a").info("stream state", state=state, reason="")
+    assert [line["state"] for line in written.lines()] == ["starting", "running"] * 2 + ["quarantined"]
+
+
 def test_the_level_changes_while_it_runs(written):
     log = logs.get_logger("test")
     written.begin(logs.log_to_stderr, "json", "warning")
