@@ -52,7 +52,7 @@ class SrtError(Exception):
 
 
 @cache
-def library() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
     """Raises SrtError where there is none."""
     for name in filter(None, map(find_library, _NAMES)):
         try:
@@ -69,7 +69,7 @@ def library() -> ctypes.CDLL:
 
 def version() -> str:
     """As "1.5.1". Raises SrtError where there is none."""
-    number = library().srt_getversion()
+    number = load().srt_getversion()
     return f"{number >> 16}.{number >> 8 & 0xFF}.{number & 0xFF}"
 
 
@@ -82,7 +82,7 @@ class Connection:
 
     def receive(self) -> bytes:
         """One message. Raises SrtError once the other side has gone."""
-        size = library().srt_recvmsg(self._handle, self._buffer, _LARGEST_MESSAGE_BYTES)
+        size = load().srt_recvmsg(self._handle, self._buffer, _LARGEST_MESSAGE_BYTES)
         if size <= 0:
             raise SrtError("the other side has gone")
         return self._buffer.raw[:size]
@@ -91,11 +91,11 @@ class Connection:
         """In as many messages as it takes. Raises SrtError once the other side has gone."""
         for at in range(0, len(data), MESSAGE_BYTES):
             message = data[at : at + MESSAGE_BYTES]
-            if library().srt_sendmsg(self._handle, message, len(message), -1, 1) < 0:
+            if load().srt_sendmsg(self._handle, message, len(message), -1, 1) < 0:
                 raise SrtError("the other side has gone")
 
     def close(self) -> None:
-        library().srt_close(self._handle)
+        load().srt_close(self._handle)
 
 
 def call(address: SrtAddress, hosts: Sequence[str], *, timeout_s: float) -> Connection:
@@ -108,13 +108,13 @@ def call(address: SrtAddress, hosts: Sequence[str], *, timeout_s: float) -> Conn
             if address.streamid:
                 _set(handle, _STREAMID, address.streamid.encode())
             where = _sockaddr(host, address.port)
-            if library().srt_connect(handle, where, len(where)) != _INVALID:
+            if load().srt_connect(handle, where, len(where)) != _INVALID:
                 return Connection(handle)
             reason = _reject_reason(handle)
         except BaseException:
-            library().srt_close(handle)
+            load().srt_close(handle)
             raise
-        library().srt_close(handle)
+        load().srt_close(handle)
     raise SrtError(reason)
 
 
@@ -132,9 +132,9 @@ def accept(address: SrtAddress, host: str) -> Connection:
 
     def judge(opaque: object, handle: int, version: int, peer: object, streamid: bytes | None) -> int:
         if not hmac.compare_digest(streamid or b"", address.streamid.encode()):
-            library().srt_setrejectreason(handle, _FORBIDDEN)
+            load().srt_setrejectreason(handle, _FORBIDDEN)
         elif taken.is_set():
-            library().srt_setrejectreason(handle, _CONFLICT)
+            load().srt_setrejectreason(handle, _CONFLICT)
         else:
             return 0
         return -1
@@ -143,12 +143,12 @@ def accept(address: SrtAddress, host: str) -> Connection:
     _hooks.append(hook)
     where = _sockaddr(host, address.port)
     if (
-        library().srt_listen_callback(listener, hook, None) == _INVALID
-        or library().srt_bind(listener, where, len(where)) == _INVALID
-        or library().srt_listen(listener, _BACKLOG) == _INVALID
+        load().srt_listen_callback(listener, hook, None) == _INVALID
+        or load().srt_bind(listener, where, len(where)) == _INVALID
+        or load().srt_listen(listener, _BACKLOG) == _INVALID
     ):
         raise SrtError(f"port {address.port} of {host} can't be had: {_last_error()}")
-    handle = library().srt_accept(listener, None, None)
+    handle = load().srt_accept(listener, None, None)
     if handle == _INVALID:
         raise SrtError(_last_error())
     taken.set()
@@ -158,12 +158,12 @@ def accept(address: SrtAddress, host: str) -> Connection:
 
 
 def _refuse(listener: int) -> None:
-    while (handle := library().srt_accept(listener, None, None)) != _INVALID:
-        library().srt_close(handle)
+    while (handle := load().srt_accept(listener, None, None)) != _INVALID:
+        load().srt_close(handle)
 
 
 def _socket(address: SrtAddress) -> int:
-    handle: int = library().srt_create_socket()
+    handle: int = load().srt_create_socket()
     if handle == _INVALID:
         raise SrtError(_last_error())
     _set(handle, _LATENCY, address.latency_ms)
@@ -176,18 +176,18 @@ def _socket(address: SrtAddress) -> int:
 
 def _set(handle: int, option: int, value: int | bytes) -> None:
     data = struct.pack("@i", value) if isinstance(value, int) else value
-    if library().srt_setsockflag(handle, option, data, len(data)) == _INVALID:
+    if load().srt_setsockflag(handle, option, data, len(data)) == _INVALID:
         raise SrtError(_last_error())
 
 
 def _last_error() -> str:
-    said: bytes = library().srt_getlasterror_str()
+    said: bytes = load().srt_getlasterror_str()
     return said.decode(errors="replace")
 
 
 def _reject_reason(handle: int) -> str:
-    code = library().srt_getrejectreason(handle)
-    said: bytes = library().srt_rejectreason_str(code) or b""
+    code = load().srt_getrejectreason(handle)
+    said: bytes = load().srt_rejectreason_str(code) or b""
     return _REASONS.get(code) or f"refused: {said.decode(errors='replace')}"
 
 

@@ -54,7 +54,7 @@ def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
 def test_json_is_one_object_a_line_for_libraries_too(written):
     written.begin(logs.log_to_stderr, "json")
     logs.stream_log("cam").warning("source lost", reason="line 1\nline 2", retry_s=1.5)
-    logging.getLogger("some.library").warning("%d of %s", 3, "these")
+    logging.getLogger("somebody").warning("%d of %s", 3, "these")
 
     ours, theirs = written.lines()
     assert ours.pop("timestamp")
@@ -66,7 +66,7 @@ def test_json_is_one_object_a_line_for_libraries_too(written):
         "level": "warning",
         "logger": "server.worker",
     }
-    assert (theirs["event"], theirs["logger"], theirs["level"]) == ("3 of these", "some.library", "warning")
+    assert (theirs["event"], theirs["logger"], theirs["level"]) == ("3 of these", "somebody", "warning")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -78,7 +78,7 @@ def test_no_secret_of_a_url_is_shown_even_in_a_traceback(written, form):
         raise ValueError(f"can't open {secret}")
     except ValueError:
         log.exception("stream failed", source=secret)
-        logging.getLogger("some.library").exception("no answer from %s", secret)
+        logging.getLogger("somebody").exception("no answer from %s", secret)
 
     said = written.text()
     assert said.count("rtsp://***@camera/1?***") == 4
@@ -89,7 +89,7 @@ def test_no_secret_of_a_url_is_shown_even_in_a_traceback(written, form):
 def test_nobody_whose_words_are_logged_begins_a_line_or_moves_the_cursor(written):
     written.begin(logs.log_to_stderr, "text")
     logs.stream_log("cam").warning("source lost", reason="gone\nnow", path="a\x1b[2Jb")
-    logging.getLogger("some.library").warning("they say %s", "x\n2026-11-29 all is well \x1b[31m\x9b1A")
+    logging.getLogger("somebody").warning("they say %s", "x\n2026-11-29 all is well \x1b[31m\x9b1A")
     lines = written.text().splitlines()
     assert len(lines) == 2
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", "".join(lines))
@@ -102,7 +102,7 @@ def test_what_repeats_is_left_out_and_counted(written, monkeypatch):
     written.begin(logs.log_to_stderr, "json", "info", 2)
     for _ in range(5):
         logs.stream_log("a").warning("source lost", reason="gone")
-        logging.getLogger("some.library").warning("no answer from %s", "x")
+        logging.getLogger("somebody").warning("no answer from %s", "x")
     logs.stream_log("b").warning("source lost", reason="gone")
     logs.stream_log("a").warning("frames dropped", count=1)
     assert [(line.get("stream"), line["event"]) for line in written.lines()] == [
@@ -112,7 +112,7 @@ def test_what_repeats_is_left_out_and_counted(written, monkeypatch):
     ]
     now_s = 61.0
     logs.stream_log("a").warning("source lost", reason="gone")
-    logging.getLogger("some.library").warning("no answer from %s", "x")
+    logging.getLogger("somebody").warning("no answer from %s", "x")
     assert [line["left_out"] for line in written.lines()[-2:]] == [3, 3]
 
 

@@ -26,7 +26,7 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 @pytest.fixture(autouse=True)
 def installed() -> None:
     try:
-        libsrt.library()
+        libsrt.load()
     except libsrt.SrtError:
         missing_peer("libsrt", "apt-get install libsrt1.5-openssl")
 
@@ -167,9 +167,9 @@ def test_it_is_called_only_where_the_policy_says_so(ingest: Callable[..., Ingest
 
 def test_where_there_is_no_libsrt_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libsrt, "find_library", lambda name: None)
-    libsrt.library.cache_clear()
+    libsrt.load.cache_clear()
     try:
         with pytest.raises(libsrt.SrtError, match=r"not installed: Debian's package libsrt1\.5-openssl"):
             libsrt.version()
     finally:
-        libsrt.library.cache_clear()
+        libsrt.load.cache_clear()
