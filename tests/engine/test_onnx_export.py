@@ -41,11 +41,11 @@ def test_it_draws_what_the_model_draws(
 def test_a_file_that_draws_something_else_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(engine.onnx_export, "MOST", 0.0)
+    monkeypatch.setattr(engine.onnx_export, "MAX_DIFFERENCE", 0.0)
     save_checkpoint(tmp_path / "rgb.safetensors", Awsrn(RGB), {})
     out = tmp_path / "model.onnx"
     assert main(["export", str(tmp_path / "rgb.safetensors"), "--onnx", str(out)]) == 2
-    assert "openvino draws " in capsys.readouterr().err
+    assert f"{out} by openvino differs from PyTorch by " in capsys.readouterr().err
     assert not out.exists()
 
 
