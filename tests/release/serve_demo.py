@@ -12,12 +12,12 @@ from pathlib import Path
 
 import av
 
+import server
+
 TIMEOUT_S = 120.0
 
 
 def main() -> int:
-    import server
-
     livesr = str(Path(sys.executable).with_name("livesr"))
     print(subprocess.run([livesr, "--version"], check=True, capture_output=True, text=True).stdout.strip())
     print(f"installed in {Path(server.__file__).parent.parent}")
