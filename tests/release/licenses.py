@@ -12,6 +12,7 @@ ALLOWED = frozenset(
         "LLVM-exception", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Zlib",
     }
 )  # fmt: skip
+_ANY = "allowed"  # stands for what was in brackets
 # As packages without an SPDX expression have it.
 _NAMES = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -56,12 +57,11 @@ def license_of(name: str) -> str:
 
 def refused(expression: str) -> list[str]:
     """Terms in the expression that are not allowed; of alternatives one allowed one is enough."""
+    while group := re.search(r"\(([^()]*)\)", expression):  # the innermost first
+        terms = " AND ".join(refused(group[1])) or _ANY
+        expression = expression[: group.start()] + terms + expression[group.end() :]
     alternatives = [
-        [
-            term
-            for term in re.split(r"\s+(?:AND|WITH)\s+", part.strip("() "))
-            if term.strip("() ") not in ALLOWED
-        ]
+        [term for term in re.split(r"\s+(?:AND|WITH)\s+", part.strip()) if term not in ALLOWED | {_ANY}]
         for part in re.split(r"\s+OR\s+", expression)
     ]
     return min(alternatives, key=len)

@@ -35,6 +35,8 @@ def test_every_licence_is_known_and_allowed():
         ("GPL-3.0-only OR BSD-3-Clause", []),
         ("Apache-2.0 AND GPL-3.0-only", ["GPL-3.0-only"]),
         ("Apache-2.0 WITH LLVM-exception", []),
+        ("GPL-3.0-only AND (MIT OR Apache-2.0)", ["GPL-3.0-only"]),
+        ("(GPL-3.0-only OR (MIT AND ISC)) AND BSD-3-Clause", []),
         ("unknown", ["unknown"]),
     ],
 )
