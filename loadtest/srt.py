@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 
 from av.container import OutputContainer
@@ -33,11 +34,10 @@ def _installed() -> Iterator[str]:
     path = shutil.which("ffmpeg")
     if path is not None:
         yield path
-    try:
+    with suppress(ImportError, RuntimeError):  # not installed; installed without the program
         import imageio_ffmpeg  # type: ignore[import-untyped]  # optional: a wheel with the program in it
-    except ImportError:
-        return
-    yield imageio_ffmpeg.get_ffmpeg_exe()
+
+        yield imageio_ffmpeg.get_ffmpeg_exe()
 
 
 class Srt:
