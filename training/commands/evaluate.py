@@ -10,9 +10,8 @@ from typing import get_args
 from engine.frame import Precision
 from engine.load import BACKENDS
 from engine.progress import Progress, working
-from training.judge.clip import Clip, open_clip
+from training.judge.clip import open_clip
 from training.judge.contenders import INTERPOLATIONS, Contender, open_contender
-from training.judge.delivered import SOURCE, deliver
 from training.judge.evaluate import Result, judge, mean
 from training.judge.perceived import UNAVAILABLE, perceptual_ffmpeg
 from training.judge.sets import SetFile, SetFolder, SetImage, find, load
@@ -20,8 +19,6 @@ from training.judge.video_quality import judge_video
 from training.paper.comparison import Row, image_table, short, to_csv, to_json, video_table
 from training.paper.tables import others, table_5
 from training.report.crops import Crop, write_crops
-
-DELIVERED_CRFS = (20, 24, 28, 33, 38)  # of the service's encoder, which is at 22 where its bitrate allows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
         if args.plot:
             # matplotlib: only a plot needs it.
             from training.paper.tradeoff import plot_tradeoff
+        if args.page:
+            # matplotlib, torch and scipy: only the page needs them.
+            from training.commands.evaluate_page import deliver_and_write
     except ModuleNotFoundError as exc:
         extra = "foreign" if exc.name in ("spandrel", "einops") else "train"
         raise ValueError(f"this needs {exc.name}: pip install 'livesr[{extra}]'") from exc
@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     if clips and perceptual_ffmpeg() is None:
         print(UNAVAILABLE, file=sys.stderr)
     if args.page:
-        return _page(contenders, list(clips.values()), args)
+        deliver_and_write(contenders, list(clips.values()), args)
+        return 0
     results = {name: _judge_set(contenders, name, of_set, args) for name, of_set in files.items()}
     videos = {}
     for name, clip in clips.items():
@@ -108,27 +109,6 @@ def run(args: argparse.Namespace) -> int:
         args.markdown.write_text("\n".join(table.markdown() for table in tables))
     if args.plot:
         plot_tradeoff(measured, paper, list(results), args.plot)
-    return 0
-
-
-def _page(contenders: list[Contender], clips: list[Clip], args: argparse.Namespace) -> int:
-    # matplotlib: only plots need it.
-    from training.report.video_page import write_page
-
-    comparisons = []
-    # Against Lanczos; bicubic is how the player enlarges the source.
-    ways = [one for one in contenders if one.name == "lanczos"]
-    ways += [one for one in contenders if one.name not in INTERPOLATIONS]
-    for clip in clips:
-        with working(f"judging {clip.path.name}"):
-            rates = args.crfs or DELIVERED_CRFS
-            comparisons.append(deliver(ways, clip, args.source_crf, rates, args.frames))
-    words = [word for model in args.models for word in ("--model", short(model))]
-    words += [word for clip in clips for word in ("--video", clip.path.name)]
-    words += ["--frames", str(args.frames), "--source-crf", str(args.source_crf), "--page", args.page.name]
-    names = {SOURCE: SOURCE} | {one.name: short(one.name) for one in ways}
-    write_page(comparisons, names, " ".join(["livesr evaluate", *words]), args.page, args.note)
-    print(args.page)
     return 0
 
 

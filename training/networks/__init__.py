@@ -6,7 +6,6 @@ from training.networks.collapsible import collapse, widen
 from training.networks.config import (
     ABLATIONS,
     BASELINES,
-    SEARCHED,
     AblationConfig,
     BaselineConfig,
     NetworkConfig,
@@ -19,7 +18,6 @@ from training.networks.transfer import take_over, without_branches
 __all__ = [
     "ABLATIONS",
     "BASELINES",
-    "SEARCHED",
     "AblationConfig",
     "BaselineConfig",
     "Counts",

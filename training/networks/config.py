@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
 from engine.config import AwsrnConfig, ColourKind, paper_config
+from training.searched import SEARCHED
 
 BaselineKind = Literal[
     "bicubic", "lanczos", "srcnn", "fsrcnn", "espcn", "vdsr", "drcn", "lapsrn", "drrn", "memnet", "selnet",
@@ -14,9 +15,6 @@ _DOUBLING, _UP_TO_4 = (2, 4, 8), (2, 3, 4)
 _SCALES = dict.fromkeys(("lapsrn", "srdensenet", "d-dbpn"), _DOUBLING) | dict.fromkeys(
     ("selnet", "srmdnf", "carn", "carn-m", "mdsr"), _UP_TO_4
 )  # all others: any
-# Systems of table 5 that were found by a search. Their papers say what was searched; what was found is there
-# as a drawing or a frozen graph only, so that no network here could be held to them.
-SEARCHED = ("falsr-a", "falsr-b", "falsr-c", "moremnas-a")
 UnitKind = Literal["basic", "wru", "awru"]
 
 

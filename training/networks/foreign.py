@@ -41,7 +41,7 @@ def load_foreign(path: Path) -> ForeignNetwork:
     """Raises ModelNotFound, InvalidCheckpoint, and ModuleNotFoundError where spandrel isn't installed."""
     if not path.is_file():
         raise ModelNotFound(f"{path} does not exist")
-    with _without_torchvision():
+    with _without_torchvision():  # optional as well: hence here
         from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")

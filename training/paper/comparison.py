@@ -10,9 +10,9 @@ from typing import Any, Self
 from training.judge.contenders import Contender
 from training.judge.evaluate import Result
 from training.judge.video_quality import VideoResult
-from training.networks.config import SEARCHED
 from training.paper.tables import System
 from training.report.render import Table, giga, kilo
+from training.searched import SEARCHED
 
 _CSV_FIELDS = (
     "model", "engine", "scale", "parameters", "mult_adds", "set", "images", "psnr_db", "ssim", "damaged",

@@ -61,7 +61,8 @@ def test_one_command_writes_page_plots_and_crops(tmp_path: Path, capsys: pytest.
     assert main(["evaluate", *words, "--crf", "36", "--page", str(page)]) == 0
     text = page.read_text()
     assert str(tmp_path) not in text
-    assert "Written by `livesr evaluate --model awsrn-live-tiny-x2 --video clip.y4m" in text
+    again = "livesr evaluate --model awsrn-live-tiny-x2 --video clip.y4m --crf 20 --crf 36 --frames 3"
+    assert f"Written by `{again} --source-crf 23 --page video.md`" in text
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| awsrn-live-tiny-x2 | ")]
     assert [line[1] for line in lines] == [SOURCE, "lanczos", "20", "36"]
     for picture in ("clip.png", "crops-clip-x2.png"):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,19 @@ def test_a_compiled_network_scores_as_the_reference(
     for figure, tolerance in (("psnr_db", 0.01), ("ssim", 0.0005)):
         expected = reference["sets"]["A"][figure]
         assert compiled["sets"]["A"][figure] == pytest.approx(expected, abs=tolerance)
+
+
+def test_an_artifact_is_judged_without_torch(photographs: Path) -> None:
+    options = ["--model", "awsrn-live-tiny-x2", "--paper", "--set", f"A={photographs}"]
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from server.__main__ import main\n"
+        f"sys.exit(main(['evaluate', *{options}]))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "openvino int8" in run.stdout
 
 
 def test_given_lr_images_are_what_is_enlarged(

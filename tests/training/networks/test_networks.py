@@ -16,7 +16,6 @@ from training.data.resize import crop_to_multiple, downscale, upscale_bicubic
 from training.networks import (
     ABLATIONS,
     BASELINES,
-    SEARCHED,
     AblationConfig,
     BaselineConfig,
     Counts,
@@ -30,6 +29,7 @@ from training.networks import (
 from training.networks.srmd import degradation
 from training.paper.tables import System, others, table_5
 from training.quality import psnr, rgb_to_y
+from training.searched import SEARCHED
 
 NAMES = (*BASELINES, *ABLATIONS, "awsrn-s")
 LARGE = {"edsr", "mdsr", "rdn", "rcan", "d-dbpn", "msrn"}
