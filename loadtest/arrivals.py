@@ -5,12 +5,12 @@ Feedback is that of draft-holmer-rmcat-transport-wide-cc-extensions-01; aiortc h
 
 import re
 import struct
-from collections.abc import Iterator
+
+from aiortc.rtp import unpack_header_extensions
 
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 _TRANSPORT_CC_ID, _PLAYOUT_DELAY_ID = 13, 14
-_ONE_BYTE_FORM = 0xBEDE
 _RTPFB, _FORMAT = 205, 15
 _TICK_S, _EPOCH_S = 250e-6, 64e-3
 _MISSING, _ARRIVED = 0, 2  # the latter with a difference of two bytes
@@ -93,19 +93,13 @@ def _chunks(statuses: list[int]) -> bytes:
     return chunks
 
 
-def _extensions(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The header extensions of a packet, in the one-byte form of RFC 8285."""
+def _extensions(data: bytes) -> list[tuple[int, bytes]]:
+    """The header extensions of a packet (RFC 8285); none of one that makes no sense, which aiortc drops."""
     at = 12 + 4 * (data[0] & 0xF)
     if not data[0] & 0x10 or len(data) < at + 4:
-        return
+        return []
     profile, words = struct.unpack_from("!HH", data, at)
-    if profile != _ONE_BYTE_FORM:
-        return
-    at, end = at + 4, min(len(data), at + 4 + 4 * words)
-    while at < end:
-        number, size = data[at] >> 4, (data[at] & 0xF) + 1
-        if not number:  # padding
-            at += 1
-            continue
-        yield number, data[at + 1 : at + 1 + size]
-        at += 1 + size
+    try:
+        return unpack_header_extensions(profile, data[at + 4 : at + 4 + 4 * words])
+    except ValueError:
+        return []
