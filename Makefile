@@ -35,7 +35,7 @@ $(BIN)/.gpu: $(BIN)/.dev
 	$(BIN)/pip install -q -e '.[gpu]' || echo "TensorRT can't be installed here: what needs it is left out" >&2
 	touch $@
 
-# hls.js is only for browsers that play no HLS themselves: where npm is absent, the service does without.
+# hls.js plays HLS closer to the present than browsers do: where npm is absent, the service does without.
 $(HLS): package-lock.json
 	npm ci
 	mkdir -p $(@D)
@@ -74,6 +74,7 @@ generated: $(BIN)/.dev licenses
 	$(BIN)/livesr check-config --schema > deploy/livesr.schema.json
 	$(BIN)/python -m tests.docs.settings_page > docs/settings.md
 	$(BIN)/python -m tests.docs.api_page > docs/api.md
+	$(BIN)/python -m server.gateway.figures.table > docs/metrics.md
 
 $(BIN)/.docs: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
