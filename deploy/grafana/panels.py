@@ -75,7 +75,7 @@ def heat(title: str, selector: str, *, width: int = THIRD, text: str = "") -> he
 
 
 def board(uid: str, title: str, text: str) -> dashboard.Dashboard:
-    """An empty dashboard of the last half hour, with the variables `datasource` and `instance`."""
+    """An empty dashboard of the last half hour, with the variable `datasource`."""
     made = dashboard.Dashboard(f"livesr: {title}").uid(f"livesr-{uid}").description(text)
     made.tags(["livesr"]).refresh("10s").time("now-30m", "now").timezone("browser")
     made.tooltip(DashboardCursorSync.CROSSHAIR)
