@@ -1,6 +1,5 @@
 """Chromium that may use nothing but a relay plays through coturn, with credentials made for its session."""
 
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -10,6 +9,7 @@ from aiortc.sdp import SessionDescription
 
 from tests.peers.browser import chromium
 from tests.peers.service import Service, running, until
+from tests.peers.stun import answers
 from tests.ports import free_port
 
 SOURCE, SIZE = "synthetic:?size=160x90&fps=12", "320 × 180"
@@ -22,7 +22,6 @@ RELAY_ONLY = """
         setConfiguration(options) { super.setConfiguration(relayed(options)); }
     };
 """
-BINDING_REQUEST = bytes.fromhex("0001 0000 2112a442") + bytes(12)  # RFC 8489, section 5
 PAIR = """
     const done = arguments[0];
     pc.getStats().then((stats) => {
@@ -51,24 +50,12 @@ urls = ["turn:127.0.0.1:{port}?transport=udp"]
 secret = "{SECRET}"
 '''
     try:
-        until(lambda: _answers(port), "coturn answers")
+        until(lambda: answers(port), "coturn answers")
         with running(folder, more) as service:
             yield service
     finally:
         process.terminate()
         process.wait()
-
-
-def _answers(port: int) -> bool:
-    """A STUN request by UDP, which is what both sides use."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.settimeout(0.2)
-        asking.connect(("127.0.0.1", port))
-        try:
-            asking.send(BINDING_REQUEST)
-            return bool(asking.recv(2048))
-        except (ConnectionRefusedError, TimeoutError):
-            return False
 
 
 def test_a_viewer_plays_through_the_relay(turn: Service, program: Callable[[str, str], str]) -> None:

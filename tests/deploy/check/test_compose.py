@@ -6,7 +6,6 @@ import hmac
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,11 +19,11 @@ from server.settings.read import load
 from tests.conftest import ROOT, missing_peer
 from tests.deploy.check.conftest import Run
 from tests.peers.service import until
+from tests.peers.stun import answers
 from tests.ports import free_port
 
 COMPOSE = ["-f", "deploy/compose.yaml"]
 GPU = [*COMPOSE, "-f", "deploy/compose.gpu.yaml"]
-BINDING_REQUEST = bytes.fromhex("0001 0000 2112a442") + bytes(12)  # RFC 8489, section 5
 
 
 def program(name: str, package: str) -> str:
@@ -134,19 +133,12 @@ def coturn(shared: Path, tmp_path: Path) -> Iterator[int]:
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
 
-    def answers() -> bool:
+    def listens() -> bool:
         assert process.poll() is None, (tmp_path / "log").read_text()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            asking.settimeout(0.2)
-            asking.connect(("127.0.0.1", port))
-            try:
-                asking.send(BINDING_REQUEST)
-                return bool(asking.recv(2048))
-            except (ConnectionRefusedError, TimeoutError):
-                return False
+        return answers(port)
 
     try:
-        until(answers, "coturn answers")
+        until(listens, "coturn answers")
         yield port
     finally:
         process.terminate()
