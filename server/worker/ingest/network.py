@@ -222,6 +222,8 @@ class NetworkSource:
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._web is not None:
+            self._web.close()
         # A port that nobody has come to yet stays open: who comes just now is not turned away.
         receiver, waits = self._receiver, self._waits and self._datagrams is None and not self._stop.is_set()
         if receiver is not None and not waits:

@@ -38,6 +38,7 @@ class Web:
         self._passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
         self.url = self._without_user(url)
         self.failure = ""
+        self._first: Readable | None = None  # that libav has opened
         self._arrivals = Arrivals()
         self._arrival_ns: int | None = None  # of what libav has read last
         self._opener = urllib.request.OpenerDirector()
@@ -72,9 +73,16 @@ class Web:
         except _FAILURES as exc:
             self.failed(exc)
             return Nothing()
-        if encrypted:
-            return Decrypted(body, options)
-        return body
+        readable = Decrypted(body, options) if encrypted else body
+        if self._first is None:
+            self._first = readable
+        return readable
+
+    def close(self) -> None:
+        """libav closes what it opens, but not the first: PyAV has it take that one for its caller's."""
+        if self._first is not None:
+            self._first.close()
+            self._first = None
 
     def arrival_ns(self, pts: int | None) -> int | None:
         """When a packet of the picture arrived; None where that isn't known. Of formats other than MPEG-TS,

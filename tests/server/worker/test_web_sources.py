@@ -3,6 +3,7 @@
 import functools
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -56,6 +57,35 @@ def test_progressive_http_starts_again_at_its_end(ingest, web):
     source = ingest(f"{address}/short.mp4?token=secret")
     source.until(lambda s: len(s.pictures) >= 30)
     assert source.lost[0].reason == f"{address}/short.mp4?***: the stream ended"
+
+
+def test_the_server_is_left_once_the_source_has_ended(ingest, tmp_path):
+    clip = write_clip(tmp_path / "c.ts", width=160, height=96, frames=50).read_bytes()
+    left = threading.Event()
+
+    class Endless(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(clip)
+                    time.sleep(0.1)
+            except OSError:
+                left.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            source = ingest(f"http://127.0.0.1:{server.server_port}/live.ts")
+            source.until(lambda s: s.pictures)
+            source.end()
+            assert left.wait(20)
+        finally:
+            server.shutdown()
 
 
 def test_a_web_page_is_no_stream(ingest, web):
