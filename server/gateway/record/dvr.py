@@ -173,14 +173,15 @@ class Dvr:
         indexed = self._index.find(stream, file)
         if indexed is None:
             return None
-        runs = _grouped(indexed.runs, self._least, grows=indexed.grows)
-        run = next((run for run in runs if run.offset == offset), None)
-        if run is None:
+        with self._lock:
+            segments = self._file(indexed).segments
+        segment = next((segment for segment in segments if segment.offset == offset), None)
+        if segment is None:
             return None
         try:
             with self._index.open(indexed.file) as opened:
-                opened.seek(run.offset)
-                return opened.read(run.size)
+                opened.seek(segment.offset)
+                return opened.read(segment.bytes)
         except OSError:
             return None  # it was deleted meanwhile
 
