@@ -26,9 +26,12 @@ class Remote:
         if not urlsplit(address).scheme:
             raise ValueError(f"recording.remote={shown!r}: must be an address, as s3://bucket/folder")
         try:
-            from fsspec.core import url_to_fs
+            from fsspec.core import url_to_fs  # an extra, and of no use to recordings that stay here
 
             self._files, root = url_to_fs(address)
+        except ModuleNotFoundError as exc:
+            missing = f"recording.remote={shown!r}: needs {exc.name}: pip install 'livesr[remote]'"
+            raise ValueError(missing) from exc
         except (ImportError, ValueError) as exc:
             raise ValueError(f"recording.remote={shown!r}: {exc}") from exc
         self.address = shown

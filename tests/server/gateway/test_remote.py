@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -286,6 +287,13 @@ def test_an_address_that_leads_nowhere_is_named(tmp_path: Path):
         with pytest.raises(ValueError, match=why) as failed:
             Archive(Recording(folder=str(tmp_path), remote=address))
         assert "secret" not in str(failed.value)
+
+
+def test_where_it_is_not_installed_the_error_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    rule = r"recording\.remote='s3://bucket': needs fsspec.*'livesr\[remote\]'"
+    with pytest.raises(ValueError, match=rule):
+        Archive(Recording(folder=str(tmp_path), remote="s3://bucket"))
 
 
 async def test_where_it_hangs_only_who_asks_for_recordings_waits(tmp_path: Path, monkeypatch):
