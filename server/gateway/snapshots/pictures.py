@@ -37,9 +37,7 @@ class LatestPictures:
         if self._opened is None or form is None:
             return None
         across, down = self._opened.source.sample_aspect_ratio
-        return max(
-            1, round(form.width * across / down)
-        ) if across > 0 and down > 0 else form.width, form.height
+        return max(1, round(form.width * across / down)), form.height
 
     async def changes(self) -> None:
         """Waits for the next key frame of any rendition, or the end."""
