@@ -61,7 +61,7 @@ class Scene:
         return [line for line in playlist if line.endswith(".m4s")]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def flaws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("flaws")
     os.environ[FOLDER] = str(folder)
@@ -69,7 +69,7 @@ def flaws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     del os.environ[FOLDER]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def whole_scene(tmp_path_factory: pytest.TempPathFactory, flaws: Path) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("service")
     base = FOR_PEERS.replace("[limits]", f"[limits]\nworker_memory_bytes = {MEMORY_BYTES}")

@@ -8,7 +8,7 @@ from tests.fuzz.service import fuzzed
 from tests.peers.service import Service
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     with fuzzed() as service:
         yield service
