@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.peers.service import Service, running, until
-from tests.peers.test_nginx import HINT, NAME, SOURCE, Front, end_of
+from tests.peers.front import HINT, NAME, SERVER, Front, end_of, shown
+from tests.peers.service import Service, running
 from tests.ports import free_port
 
 
@@ -33,25 +33,13 @@ def front(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str, str]
     folder, port = tmp_path_factory.mktemp("caddy"), free_port()
     homes = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     with (
-        running(folder, server=f'trusted_proxies = ["127.0.0.1"]\nhosts = ["{NAME}"]') as service,
+        running(folder, server=SERVER) as service,
         (folder / "caddy.log").open("wb") as log,
     ):
         command = [caddy, "run", "--config", configure(folder, service, port), "--adapter", "caddyfile"]
         process = subprocess.Popen(command, env={**os.environ, **homes}, stderr=log)
-        shown = Front(service, port, curl, folder)
-        try:
-            with service.stream("live", SOURCE):
-                service.wait_for("live", "running")
-                until(lambda: _answers(shown, process), "Caddy answers")
-                yield shown
-        finally:
-            process.terminate()
-            process.wait(15)
-
-
-def _answers(front: Front, process: "subprocess.Popen[bytes]") -> bool:
-    assert process.poll() is None, (front._folder / "caddy.log").read_text()
-    return subprocess.run(front.command("readyz"), capture_output=True, timeout=60).returncode == 0
+        with shown(Front(service, port, curl, folder), process, folder / "caddy.log") as front:
+            yield front
 
 
 def test_what_ships_is_valid(program: Callable[[str, str], str]) -> None:
@@ -79,9 +67,9 @@ def test_events_come_at_once_and_bodies_are_bounded(front: Front) -> None:
     finally:
         listener.kill()
         listener.communicate()
-    (front._folder / "large").write_bytes(b" " * 100_000)
+    (front.folder / "large").write_bytes(b" " * 100_000)
     headers = ("-H", "Content-Type: application/json")
-    answer = front.get("api/streams", "--data-binary", f"@{front._folder / 'large'}", *headers)
+    answer = front.get("api/streams", "--data-binary", f"@{front.folder / 'large'}", *headers)
     assert answer.status == 413
 
 

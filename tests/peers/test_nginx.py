@@ -3,11 +3,9 @@
 import asyncio
 import itertools
 import json
-import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,56 +15,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.peers.browser import chromium
+from tests.peers.front import HINT, NAME, PART, SERVER, SOURCE, Front, end_of, shown
 from tests.peers.service import FOR_PEERS, Service, running, until
 from tests.ports import free_port
-
-SOURCE = "synthetic:?size=160x90&fps=12"
-NAME = "video.example.com"
-HINT = re.compile(r'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="([^"]+)"')
-PART = re.compile(r'#EXT-X-PART:.*URI="([^"]+)"')
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    version: str
-    headers: str  # lower case
-    body: bytes
-    took_s: float
-
-    @property
-    def text(self) -> str:
-        return self.body.decode()
-
-
-class Front:
-    """The service as nginx shows it."""
-
-    def __init__(self, service: Service, port: int, curl: str, folder: Path) -> None:
-        self.service = service
-        self.url = f"https://127.0.0.1:{port}/"
-        self._curl = curl
-        self._folder = folder
-
-    def command(self, path: str, *options: str) -> list[str]:
-        return [self._curl, "-sk", "--http2", "--max-time", "30", *options, self.url + path]
-
-    def get(self, path: str, *options: str) -> Answer:
-        told = "%{stderr}%{http_code} %{http_version} %{time_total}"
-        done = subprocess.run(
-            self.command(path, "-D", "-", "-w", told, *options), capture_output=True, timeout=60
-        )
-        assert done.returncode == 0, done
-        status, version, took_s = done.stderr.decode().split()
-        headers, _, body = done.stdout.partition(b"\r\n\r\n")
-        return Answer(int(status), version, headers.decode().lower(), body, float(took_s))
-
-    def fetched(self) -> float:
-        """How many HLS files the service has given away."""
-        metrics = self.service.http.get("/metrics").text
-        return sum(
-            float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("livesr_hls_req")
-        )
 
 
 def configure(folder: Path, service: Service, port: int) -> Path:
@@ -101,33 +52,12 @@ def front(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str, str]
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", f"/CN={NAME}"]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
-    server = f'trusted_proxies = ["127.0.0.1"]\nhosts = ["{NAME}"]'
     base = FOR_PEERS.replace("[limits]", "[limits]\nmax_listeners_per_address = 1")
-    with running(folder, server=server, base=base) as service:
+    with running(folder, server=SERVER, base=base) as service:
         config = configure(folder, service, port)
         process = subprocess.Popen([nginx, "-e", str(folder / "error.log"), "-c", str(config)])
-        shown = Front(service, port, curl, folder)
-        try:
-            with service.stream("live", SOURCE):
-                service.wait_for("live", "running")
-                until(lambda: _answers(shown, process), "nginx answers")
-                yield shown
-        finally:
-            process.terminate()
-            process.wait(15)
-
-
-def _answers(front: Front, process: "subprocess.Popen[bytes]") -> bool:
-    assert process.poll() is None, "nginx has ended"
-    return subprocess.run(front.command("readyz"), capture_output=True, timeout=60).returncode == 0
-
-
-def end_of(text: str) -> tuple[int, int]:
-    """The sequence number of the segment that grows, and how many parts it has."""
-    sequence = int(re.search(r"#EXT-X-MEDIA-SEQUENCE:(\d+)", text)[1])
-    segments = [line for line in text.splitlines() if line and not line.startswith("#")]
-    parts = PART.findall(text.rpartition("\n#EXTINF")[2])
-    return sequence + len(segments), len(parts)
+        with shown(Front(service, port, curl, folder), process, folder / "error.log") as front:
+            yield front
 
 
 def test_a_reload_waits_and_the_hinted_part_comes_over_http_2(front: Front) -> None:
