@@ -31,7 +31,7 @@ from server.gateway.streams.streams import Streams
 from server.settings import StreamChanges, StreamSettings
 
 if TYPE_CHECKING:
-    from server.gateway.routes.others import Others
+    from server.gateway.routes.others import Others  # by httpx, which only a cluster has
 
 Here = Annotated[bool, Query(description="Only those that are at home at the gateway that is asked")]
 
