@@ -8,6 +8,7 @@ import signal
 from server.gateway.placement import WorkerHandle
 from server.gateway.placement.local import LocalPlacement
 from server.gateway.placement.process import LocalWorkerHandle
+from server.settings import Settings
 from server.wire.messages import PublishedData, RequestKeyframe, WorkerJob
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
 
@@ -131,7 +132,5 @@ async def test_a_standby_takes_over_where_viewers_wait_and_nowhere_else():
 
 
 def job() -> WorkerJob:
-    from server.settings import Settings
-
     settings = Settings()
     return settings.stream(**SMALL, **FAST).job(settings.limits)
