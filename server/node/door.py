@@ -114,9 +114,10 @@ class Door:
             await session.run(stream)
         except (UnknownVisitor, TimeoutError, OSError, ProtocolError) as exc:
             peer = writer.get_extra_info("peername")
-            log.warning("gateway refused", client=peer[0] if peer else "", reason=str(exc) or "silence")
+            reason = str(exc) or f"no Hello within {_HELLO_S:g} s"
+            log.warning("gateway refused", client=peer[0] if peer else "", reason=reason)
             with contextlib.suppress(OSError):
-                session.say(Refused(reason=str(exc)))
+                session.say(Refused(reason=reason))
                 await writer.drain()
         finally:
             writer.close()

@@ -91,8 +91,9 @@ class Session:
             if stopped and self._pump is not None:
                 await self._end()
         except (BadFile, ProtocolError, OSError) as exc:  # TimeoutError: the gateway is gone
-            log.warning("gateway left", stream=stream, reason=str(exc) or f"silent for {_GONE_S:g} s")
-            self.say(Refused(reason=str(exc)))
+            reason = str(exc) or f"the gateway was silent for {_GONE_S:g} s"
+            log.warning("gateway left", stream=stream, reason=reason)
+            self.say(Refused(reason=reason))
         finally:
             if self._file is not None:
                 self._file.close()

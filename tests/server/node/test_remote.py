@@ -155,6 +155,17 @@ async def test_a_gateway_that_goes_leaves_no_worker(tmp_path):
         await until(lambda: workers.workers[0].ended_at_once, "its worker is ended")
 
 
+async def test_a_gateway_that_falls_silent_is_told_why(monkeypatch, tmp_path):
+    monkeypatch.setattr("server.node.session._GONE_S", 0.3)
+    async with host_here(ScriptedPlacement(), tmp_path) as host:
+        worker = await connect(await host.admit("demo"), job())
+        worker._asking.cancel()
+        async with asyncio.timeout(10):
+            async for _ in worker.messages():
+                pass
+        assert await worker.stop() == "the gateway was silent for 0.3 s"
+
+
 async def test_a_connection_that_is_given_up_before_it_is_answered_is_closed():
     met, gone = asyncio.Event(), asyncio.Event()
 
