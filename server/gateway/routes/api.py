@@ -30,7 +30,7 @@ from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
 from server.settings import StreamChanges, StreamSettings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # httpx is of the extra `cluster`
     from server.gateway.routes.others import Others
 
 Here = Annotated[bool, Query(description="Only those that are at home at the gateway that is asked")]

@@ -52,7 +52,7 @@ from server.wire.messages import (
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # OpenTelemetry is of the extra `otel`
     from server.gateway.figures.tracing import Tracing
 
 log = get_logger(__name__)
