@@ -268,7 +268,8 @@ class Stream:
 
     async def move(self) -> bool:
         """Has another worker take over; see `moving.move`."""
-        return await move(self, self._supervisor)
+        beside = bool(self.audience.watches) and not self.entrance.takes_one
+        return await move(self.id, self.state, self._supervisor, beside=beside)
 
     def on_next(self, worker: WorkerHandle) -> None:
         worker.send(Watch(renditions=self.audience.watches))
