@@ -1,10 +1,11 @@
 """VP8 beside H.264: the same pictures at the same times, and a key frame where that has one."""
 
-import logging
+from dataclasses import replace
 
 import av
 import pytest
 
+from server.wire.logs import get_logger
 from server.wire.messages import VideoPacket
 from server.worker.encode.video import VideoPublisher
 from server.worker.ingest.synthetic import read_frame_number
@@ -13,7 +14,7 @@ from server.worker.process.ring import Upscaled
 from tests.server.worker.small_engine import DoublingEngine
 from tests.server.worker.test_pipeline import picture
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 BOTH = ("upscaled", "upscaled-vp8", "source-vp8")
 
 
@@ -72,8 +73,7 @@ def test_vp8_keeps_to_its_bitrate_and_drops_nothing(bitrate_bps):
     publisher.watch(("upscaled", "upscaled-vp8"))
     spec = DoublingEngine(320, 180).spec
     for number in range(100):
-        one = picture(number * 7, 320, 180)  # everything moves
-        one = type(one)(**{name: getattr(one, name) for name in one.__slots__} | {"pts": number * 3600})
+        one = replace(picture(number * 7, 320, 180), pts=number * 3600)  # everything moves
         large = one.frame.reformat(width=640, height=360)
         publisher.publish(Upscaled(picture=one, frame=large, spec=spec, taken_ns=0, upscaled_ns=0, level=0))
     publisher.close()
