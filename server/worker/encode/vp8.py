@@ -39,8 +39,11 @@ class Vp8Encoder:
 
     def encode(self, frame: av.VideoFrame, pts: int) -> list[Encoded]:
         """`pts` in 90 kHz ticks, above every one before."""
-        frame.pict_type = PictureType.I if self._requested.is_set() else PictureType.NONE
-        self._requested.clear()
+        if self._requested.is_set():
+            self._requested.clear()
+            frame.pict_type = PictureType.I
+        else:
+            frame.pict_type = PictureType.NONE
         return encode_at(self._context, frame, pts)
 
     def close(self) -> None:

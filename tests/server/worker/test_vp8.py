@@ -1,5 +1,6 @@
 """VP8 beside H.264: the same pictures at the same times, and a key frame where that has one."""
 
+import threading
 from dataclasses import replace
 
 import av
@@ -8,10 +9,12 @@ import pytest
 from server.wire.logs import get_logger
 from server.wire.messages import VideoPacket
 from server.worker.encode.video import VideoPublisher
+from server.worker.encode.vp8 import Vp8Encoder
 from server.worker.ingest.synthetic import read_frame_number
 from server.worker.process.picture import plane_view
 from server.worker.process.ring import Upscaled
 from tests.server.worker.small_engine import DoublingEngine
+from tests.server.worker.test_encode import FORMAT
 from tests.server.worker.test_pipeline import picture
 
 LOG = get_logger("test")
@@ -61,6 +64,24 @@ def test_vp8_is_made_while_it_is_watched_with_the_pictures_and_key_frames_of_h26
         assert numbers == list(range(5, 60))
         kinds = [p.payload[0] & 1 == 0 for p in shown[name]]
         assert kinds == [p.keyframe for p in shown[name]], "key frames of VP8, by its own word"
+
+
+def test_a_key_frame_that_is_asked_for_while_a_frame_is_encoded_comes_next():
+    class Late(threading.Event):
+        """Another thread asks just after the encoder has looked."""
+
+        def is_set(self) -> bool:
+            asked = super().is_set()
+            self.set()
+            return asked
+
+    encoder = Vp8Encoder(replace(FORMAT, encoder="libvpx"))
+    frame = av.VideoFrame(FORMAT.width, FORMAT.height, "yuv420p")
+    encoder.encode(frame, 0)
+    encoder._requested = Late()
+    keyframes = [packet.keyframe for pts in (3600, 7200) for packet in encoder.encode(frame, pts)]
+    encoder.close()
+    assert keyframes == [False, True]
 
 
 @pytest.mark.parametrize("bitrate_bps", [300_000, 1_000_000])
