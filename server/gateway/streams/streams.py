@@ -60,6 +60,9 @@ class Streams:
     def closing(self) -> bool:
         return self._closing
 
+    def __contains__(self, stream: str) -> bool:
+        return stream in self._streams
+
     def all(self) -> list[Stream]:
         return list(self._streams.values())
 
