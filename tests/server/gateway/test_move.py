@@ -9,7 +9,7 @@ import pytest
 from server.gateway.placement.local import LocalPlacement
 from server.wire.messages import Opened, VideoPacket
 from server.worker.ingest.synthetic import read_frame_number
-from tests.server.gateway.scripted_gateway import gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_gateway import Gateway, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.node.hosts import AheadClock, AheadPlacement, Hosts, host_here
 
@@ -92,14 +92,20 @@ async def test_from_host_to_host(monkeypatch, tmp_path):
             assert two.workers[0].job.video_after is not None
 
 
+async def begin_move(served: Gateway, script: Script, placement: ScriptedPlacement) -> asyncio.Task:
+    """To a worker that says nothing."""
+    script.live = False
+    moving = asyncio.create_task(served.http.post("/api/streams/demo/move", timeout=30))
+    await until(lambda: len(placement.workers) == 2, "another worker")
+    return moving
+
+
 async def test_a_worker_that_cannot_take_over_leaves_the_stream_as_it_was():
     script = Script()
     placement = ScriptedPlacement(script)
     async with gateway(placement) as served:
         await served.in_state("running")
-        script.live = False
-        moving = asyncio.create_task(served.http.post("/api/streams/demo/move", timeout=30))
-        await until(lambda: len(placement.workers) == 2, "another worker")
+        moving = await begin_move(served, script, placement)
         placement.workers[1].die()
         answer = await moving
         assert answer.status_code == 409
@@ -122,9 +128,7 @@ async def test_a_worker_that_dies_meanwhile_is_replaced_as_ever():
     placement = ScriptedPlacement(script)
     async with gateway(placement) as served:
         await served.in_state("running")
-        script.live = False
-        moving = asyncio.create_task(served.http.post("/api/streams/demo/move", timeout=30))
-        await until(lambda: len(placement.workers) == 2, "another worker")
+        moving = await begin_move(served, script, placement)
         script.live = True
         placement.workers[0].die()
         answer = await moving
