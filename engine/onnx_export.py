@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from engine.backends.openvino.onnx import OnnxModel
 from engine.errors import BuildFailed
 from engine.files import replace_file
 from engine.net import Batch
@@ -89,9 +90,6 @@ def export_onnx(checkpoint: Checkpoint, path: Path) -> dict[str, float]:
 
 
 def _differences(network: nn.Module, content: bytes, channels: int) -> dict[str, float]:
-    # OpenVINO, ONNX Runtime: an exported file alone needs them.
-    from engine.backends.openvino.onnx import OnnxModel
-
     runs: dict[str, Callable[[Batch], Batch]] = {"openvino": OnnxModel(content).run}
     if importlib.util.find_spec("onnxruntime") is not None:
         runs["onnxruntime"] = _onnxruntime(content)
@@ -109,7 +107,7 @@ def _differences(network: nn.Module, content: bytes, channels: int) -> dict[str,
 
 
 def _onnxruntime(content: bytes) -> Callable[[Batch], Batch]:
-    import onnxruntime
+    import onnxruntime  # optional: of the extra `onnx`
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
