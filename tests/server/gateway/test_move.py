@@ -138,11 +138,20 @@ async def test_a_worker_that_dies_meanwhile_is_replaced_as_ever():
         assert (await served.stream())["worker"]["restarts"] == 1
 
 
-@pytest.mark.parametrize("source", ["whip:", "udp://127.0.0.1:15999"])
-async def test_what_only_one_worker_can_have_starts_anew(source: str):
+@pytest.mark.parametrize(
+    ("source", "upscale_when", "state"),
+    [
+        ("whip:", "always", "running"),
+        ("udp://127.0.0.1:15999", "always", "running"),
+        ("synthetic:", "watched", "idle"),
+    ],
+)
+async def test_what_only_one_worker_can_have_or_nobody_watches_starts_anew(
+    source: str, upscale_when: str, state: str
+):
     placement = ScriptedPlacement()
-    async with gateway(placement, source=source) as served:
-        await served.in_state("running")
+    async with gateway(placement, source=source, defaults={"upscale_when": upscale_when}) as served:
+        await served.in_state(state)
         answer = await served.http.post("/api/streams/demo/move")
         assert answer.json()["lossless"] is False
         await until(lambda: len(placement.workers) == 2, "another worker")
