@@ -1,7 +1,12 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and where those are that can be made again."""
 
 import os
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """The service's folder in the user's cache (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livesr"
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -110,7 +110,7 @@ def _differences(network: nn.Module, content: bytes, channels: int) -> dict[str,
 
 
 def _onnxruntime(content: bytes) -> Callable[[Batch], Batch]:
-    import onnxruntime  # optional: a second opinion where it is installed
+    import onnxruntime  # optional: of the extra `onnx`
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 

@@ -60,7 +60,7 @@ def no_cuda() -> str:
     """Why no test can use a GPU here; "" where one can."""
     if not nvidia_gpus():
         return "no NVIDIA GPU here: nvidia-smi shows none"
-    import torch
+    import torch  # large, and not on every machine
 
     return "" if torch.cuda.is_available() else f"PyTorch {torch.__version__} can use no GPU here"
 

@@ -34,6 +34,7 @@ from server.gateway.placement.slots import usual_slots
 from server.gateway.routes.health import metrics_app
 from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import CantBeKept, KeptStreams
+from server.node.actor import HostActor
 from server.settings import Server as ServerSettings
 from server.settings import Settings, split_address
 from server.settings.read import load
@@ -138,7 +139,6 @@ def _elsewhere(
         from server.gateway.placement.ray_homes import RayHomes
     except ModuleNotFoundError as exc:
         raise ValueError(f"--cluster={cluster!r}: needs {exc.name}: pip install 'livesr[cluster]'") from exc
-    from server.node.actor import HostActor
 
     connect_to_cluster(cluster)
     limits, costs = settings.limits, load_costs()

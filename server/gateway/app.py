@@ -56,7 +56,7 @@ from server.gateway.webrtc.ice import Network
 from server.settings import Settings
 from server.settings import Tracing as TracingSettings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # OpenTelemetry and httpx are of the extras `otel` and `cluster`
     from server.gateway.figures.tracing import Tracing
     from server.gateway.routes.others import Others
 

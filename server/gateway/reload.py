@@ -94,8 +94,7 @@ class Reloader:
         log.info("stream left the settings", stream=stream)
 
     async def _change_or_create(self, stream: StreamSettings, old: StreamSettings | None) -> None:
-        running = any(stream.id == other.id for other in self._streams.all())
-        if running and not self._strangers.made(stream.id):
+        if stream.id in self._streams and not self._strangers.made(stream.id):
             if await self._streams.change(stream, None):
                 log.info("stream changed by the settings", stream=stream.id)
         elif stream != old:  # one that the API has deleted stays so until its settings are others

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from server.gateway.placement import Placement
 from server.gateway.placement.cpu import IdleCores
+from server.gateway.placement.process import READ_BYTES
 from server.node.files import FileCache
 from server.node.session import Session
 from server.wire.codec import ProtocolError
@@ -75,7 +76,7 @@ class Door:
     async def open(self, host: str, port: int = 0) -> None:
         """Listens there. Raises OSError."""
         context, self._fingerprint = host_context()
-        self._server = await asyncio.start_server(self._come, host, port, ssl=context, limit=1 << 20)
+        self._server = await asyncio.start_server(self._come, host, port, ssl=context, limit=READ_BYTES)
 
     def admit(self, stream: str) -> Ticket:
         """Lets in who comes for that stream with this ticket, once and soon."""
@@ -114,9 +115,10 @@ class Door:
             await session.run(stream)
         except (UnknownVisitor, TimeoutError, OSError, ProtocolError) as exc:
             peer = writer.get_extra_info("peername")
-            log.warning("gateway refused", client=peer[0] if peer else "", reason=str(exc) or "silence")
+            reason = str(exc) or f"no Hello within {_HELLO_S:g} s"
+            log.warning("gateway refused", client=peer[0] if peer else "", reason=reason)
             with contextlib.suppress(OSError):
-                session.say(Refused(reason=str(exc)))
+                session.say(Refused(reason=reason))
                 await writer.drain()
         finally:
             writer.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from engine.files import cache_folder
 from server.wire.hello import FileOffered, FilePart, FilesOffered
 from server.wire.messages import WorkerJob
 
@@ -25,8 +26,7 @@ class FileCache:
     """A folder that grows by what is new. All of it blocks: it is for threads."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self._folder = folder or Path(cache) / "livesr" / "files"
+        self._folder = folder or cache_folder() / "files"
 
     def lacks(self, offered: FilesOffered) -> list[str]:
         """Contents that aren't here, or are damaged. Raises BadFile, OSError."""

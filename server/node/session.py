@@ -7,6 +7,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from server.gateway.placement import Placement, WorkerHandle
+from server.gateway.placement.process import READ_BYTES
 from server.node.files import BadFile, FileCache, Incoming, with_paths
 from server.wire.clock import now_ns
 from server.wire.codec import Decoder, ProtocolError, encode
@@ -34,7 +35,6 @@ from server.wire.messages import (
 
 log = get_logger(__name__)
 
-_READ_BYTES = 1 << 20
 # A gateway asks for the time three times a second.
 _GONE_S = 5.0
 
@@ -69,7 +69,7 @@ class Session:
     async def next(self) -> Message | None:
         """None at the end. Raises ProtocolError, OSError."""
         while not self._waiting:
-            data = await self._reader.read(_READ_BYTES)
+            data = await self._reader.read(READ_BYTES)
             if not data:
                 return None
             self._waiting += self.decoder.feed(data)
@@ -91,8 +91,9 @@ class Session:
             if stopped and self._pump is not None:
                 await self._end()
         except (BadFile, ProtocolError, OSError) as exc:  # TimeoutError: the gateway is gone
-            log.warning("gateway left", stream=stream, reason=str(exc) or f"silent for {_GONE_S:g} s")
-            self.say(Refused(reason=str(exc)))
+            reason = str(exc) or f"the gateway was silent for {_GONE_S:g} s"
+            log.warning("gateway left", stream=stream, reason=reason)
+            self.say(Refused(reason=reason))
         finally:
             if self._file is not None:
                 self._file.close()

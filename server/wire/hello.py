@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from server.wire.codec import WORKERS, Decoder
-from server.wire.messages import Count, Message, Text
+from server.wire.messages import Message, Text
 
 SECRET_BYTES = 32
 # Of a message before the host knows whom it speaks to.
@@ -114,7 +114,6 @@ class Started(Message, frozen=True):
     """Host → gateway: the job has a worker."""
 
     isolated: bool
-    pid: Count | None = None
 
 
 class WorkerGone(Message, frozen=True):

@@ -30,6 +30,7 @@ class ClockOffset:
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque(maxlen=SAMPLES)
+        self._best: _Sample | None = None  # chosen here: every packet asks for it
         self._now_ns = 0
 
     def add(self, *, asked_ns: int, heard_ns: int, told_ns: int, answered_ns: int) -> None:
@@ -42,24 +43,24 @@ class ClockOffset:
         offset_ns = (heard_ns - asked_ns + told_ns - answered_ns) // 2
         sample = _Sample(offset_ns=offset_ns, error_ns=delay_ns // 2 + 1, at_ns=answered_ns)
         self._now_ns = answered_ns
-        if self._samples:
+        if self.known:
             apart_ns = offset_ns - self.offset_ns
             if abs(apart_ns) > self.error_ns + sample.error_ns + JUMP_NS:
                 raise ClockJumped(f"the clock of its host jumped by {apart_ns / 1e9:.3f} s")
         self._samples.append(sample)
+        self._best = min(self._samples, key=lambda sample: sample.bound_ns(answered_ns))
 
     @property
     def known(self) -> bool:
-        return bool(self._samples)
+        return self._best is not None
 
     @property
     def offset_ns(self) -> int:
-        return self._best().offset_ns
+        assert self._best is not None
+        return self._best.offset_ns
 
     @property
     def error_ns(self) -> int:
         """At the last round trip."""
-        return round(self._best().bound_ns(self._now_ns))
-
-    def _best(self) -> _Sample:
-        return min(self._samples, key=lambda sample: sample.bound_ns(self._now_ns))
+        assert self._best is not None
+        return round(self._best.bound_ns(self._now_ns))

@@ -34,7 +34,7 @@ class Nodes:
     def __init__(self, count: int, streams_each: int) -> None:
         # Ray's own default is 15: anything else on this machine goes first.
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as Ray spells it
-        from ray.cluster_utils import Cluster
+        from ray.cluster_utils import Cluster  # may be absent: these tests are skipped then
 
         head = {"num_cpus": 0, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)

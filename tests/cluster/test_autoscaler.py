@@ -12,6 +12,7 @@ from tests.peers.service import until
 
 def launched(gcs_address: str) -> Counter[str]:
     """Pods by group that it would start for what nodes have no room for, where none has started yet."""
+    # May be absent: these tests are skipped then.
     from ray._raylet import GcsClient
     from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
     from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig

@@ -23,7 +23,7 @@ from typing import Any
 from uuid import uuid4
 
 from engine.backends.tensorrt.request import PRECISIONS, BuildRequest, Sizes, Target
-from engine.files import replace_file
+from engine.files import cache_folder, replace_file
 from engine.parity import LOWEST_DB
 from engine.performance import Performance
 
@@ -62,8 +62,7 @@ def artifacts_folder() -> Path:
     cache."""
     if folder := os.environ.get("LIVESR_ARTIFACTS"):
         return Path(folder)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "livesr" / "artifacts"
+    return cache_folder() / "artifacts"
 
 
 def find_artifact(request: BuildRequest, folder: Path) -> TensorRtArtifact | None:

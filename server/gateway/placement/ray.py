@@ -120,7 +120,7 @@ class RayPlacement:
     async def start(self, job: WorkerJob) -> RemoteWorkerHandle:
         if self._looking is None:
             self._looking = asyncio.create_task(self._keep_looking())
-        for host in [host for host in self._hosts if host.resource == GPU and self._on_gpu(job)]:
+        for host in [host for host in self._hosts if host.resource == GPU] if self._on_gpu(job) else []:
             if host.node not in self._nodes.kept_off():
                 with contextlib.suppress(HostUnreachable):  # it is full
                     return self._follow(host, await host.start(job), job)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hmac
-import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -82,10 +81,10 @@ async def _say_hello(ticket: Ticket, stream: str) -> "RemoteWorkerHandle":
             handle.write(Hello(version=wire_version(), stream=stream, secret=ticket.secret))
             await handle.expect(Welcome)
             return handle
-    except (OSError, ProtocolError, ssl.SSLError) as exc:  # TimeoutError is one
+    except BaseException as exc:
         if writer is not None:
             writer.transport.abort()
-        if isinstance(exc, HostUnreachable):
+        if isinstance(exc, HostUnreachable) or not isinstance(exc, OSError | ProtocolError):
             raise
         why = str(exc) or f"no answer within {CONNECT_TIMEOUT_S:g} s"
         raise HostUnreachable(f"the host on {ticket.node} can't be reached: {why}") from exc
@@ -195,7 +194,7 @@ class RemoteWorkerHandle:
         """More messages, where there are any. Raises ProtocolError, ClockJumped."""
         try:
             data = await self._reader.read(READ_BYTES)
-        except (OSError, ssl.SSLError):  # as good as the end
+        except OSError:  # as good as the end
             data = b""
         if not data:
             return False

@@ -30,8 +30,8 @@ from server.gateway.streams.strangers import Strangers
 from server.gateway.streams.streams import Streams
 from server.settings import StreamChanges, StreamSettings
 
-if TYPE_CHECKING:
-    from server.gateway.routes.others import Others  # by httpx, which only a cluster has
+if TYPE_CHECKING:  # httpx is of the extra `cluster`
+    from server.gateway.routes.others import Others
 
 Here = Annotated[bool, Query(description="Only those that are at home at the gateway that is asked")]
 

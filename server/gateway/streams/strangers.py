@@ -51,7 +51,7 @@ class Strangers:
         is deleted; what another gateway has taken over leaves it."""
         for stream in list(self._known.values()):
             try:
-                if not self._runs(stream.id):
+                if stream.id not in self._streams:
                     await self._claim(stream)
             except StreamExists as exc:
                 await self._lose(stream.id, str(exc))
@@ -66,7 +66,7 @@ class Strangers:
         NotKept."""
         async with self._changing:
             stream = KeptStream(id=given["id"], created=datetime.now(UTC), given=given)
-            if self._runs(stream.id):
+            if stream.id in self._streams:
                 return self._start(stream.id, given)  # which says why not
             await self._claim(stream)
             try:
@@ -118,7 +118,7 @@ class Strangers:
                 self._running.discard(stream)
             if self._fleet is not None:
                 self._fleet.release(stream)
-            if known and not self._runs(stream):
+            if known and stream not in self._streams:
                 return
             ending = self._streams.delete(stream)
         await ending
@@ -132,7 +132,7 @@ class Strangers:
         async with self._changing:
             mine = self._fleet.mine()
             for home in mine.values():
-                if home.of_settings and not self._runs(home.stream):
+                if home.of_settings and home.stream not in self._streams:
                     self._fleet.release(home.stream)
                 elif not home.of_settings and home.stream not in self._known:
                     await self._take_over(home)
@@ -189,9 +189,6 @@ class Strangers:
             return
         with _logged(stream):
             await self._claim(self._known[stream])
-
-    def _runs(self, stream: str) -> bool:
-        return any(stream == other.id for other in self._streams.all())
 
     async def reload(self, settings: Settings) -> None:
         """New defaults, limits and `[sources]` count for these, too: what may not be any more ends, but stays

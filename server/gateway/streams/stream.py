@@ -52,7 +52,7 @@ from server.wire.messages import (
 from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # OpenTelemetry is of the extra `otel`
     from server.gateway.figures.tracing import Tracing
 
 log = get_logger(__name__)
@@ -268,7 +268,8 @@ class Stream:
 
     async def move(self) -> bool:
         """Has another worker take over; see `moving.move`."""
-        return await move(self, self._supervisor)
+        beside = bool(self.audience.watches) and not self.entrance.takes_one
+        return await move(self.id, self.state, self._supervisor, beside=beside)
 
     def on_next(self, worker: WorkerHandle) -> None:
         worker.send(Watch(renditions=self.audience.watches))

@@ -18,7 +18,7 @@ from server.settings import Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
 from server.wire.source_policy import SourcePolicy
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # OpenTelemetry is of the extra `otel`
     from server.gateway.figures.tracing import Tracing
 
 _GOVERN_S = 1.0
@@ -59,6 +59,9 @@ class Streams:
     @property
     def closing(self) -> bool:
         return self._closing
+
+    def __contains__(self, stream: str) -> bool:
+        return stream in self._streams
 
     def all(self) -> list[Stream]:
         return list(self._streams.values())

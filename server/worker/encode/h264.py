@@ -102,6 +102,16 @@ def reason_of(exc: BaseException) -> str:
     return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
 
 
+def encode_at(context: VideoCodecContext, frame: av.VideoFrame, pts: int) -> list[Encoded]:
+    """What the encoder gives for the frame, at `pts` in 90 kHz ticks."""
+    frame.pts = pts
+    frame.time_base = Fraction(1, VIDEO_CLOCK_HZ)
+    return [
+        Encoded(pts=packet.pts or 0, keyframe=packet.is_keyframe, payload=bytes(packet))
+        for packet in context.encode(frame)
+    ]
+
+
 class H264Encoder:
     """`encode` belongs to one thread; `request_keyframe` to any. Takes yuv420p on the host and, by NVENC,
     surfaces too, in any order."""
@@ -130,12 +140,7 @@ class H264Encoder:
         else:
             frame.pict_type = PictureType.NONE  # a decoded frame carries the source's
         self._last = frame  # while it is held, the GPU's memory that NVENC has registered stays
-        frame.pts = pts
-        frame.time_base = Fraction(1, VIDEO_CLOCK_HZ)
-        return [
-            Encoded(pts=packet.pts or 0, keyframe=packet.is_keyframe, payload=bytes(packet))
-            for packet in self._context.encode(frame)
-        ]
+        return encode_at(self._context, frame, pts)
 
     def close(self) -> None:
         """Lets the encoder's memory and threads go now, not when the collector comes by."""

@@ -251,12 +251,14 @@ class VideoPublisher:
         """Encodes and sends what is watched of one picture, the upscaled rendition in any case and first, and
         returns when the last was. `upscaled`: what the gateway is to know of it."""
         formats = self._formats(frames.upscaled, form)
-        in_both = formats | {in_vp8(name): _as_vp8(one) for name, one in formats.items()}
-        others = [name for name in in_both if name != UPSCALED and name in self._watches]
+        watched = formats | {
+            in_vp8(name): _as_vp8(one) for name, one in formats.items() if in_vp8(name) in self._watches
+        }
+        others = [name for name in watched if name != UPSCALED and name in self._watches]
         for name, encoder in self._encoders.items():
             if name != UPSCALED and name not in others:
                 encoder.close()
-        if not all(self._encoders[name].is_of(in_both[name]) for name in others):
+        if not all(self._encoders[name].is_of(watched[name]) for name in others):
             self.request_keyframe()
         started_ns = now_ns()
         encoded = self._encoders[UPSCALED].encode(frames.upscaled, packet.pts, formats[UPSCALED])
@@ -265,7 +267,7 @@ class VideoPublisher:
         sent_ns = self._send_encoded(encoded, packet, started_ns)
         keyframe = any(one.keyframe for one in encoded)
         for name in others:
-            started_ns, encoder, wanted = now_ns(), self._encoders[name], in_both[name]
+            started_ns, encoder, wanted = now_ns(), self._encoders[name], watched[name]
             picture = picture_of(name)
             frame = frames.of(picture, (wanted.width, wanted.height))
             if keyframe:

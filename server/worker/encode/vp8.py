@@ -10,7 +10,7 @@ from av.video.frame import PictureType
 
 from engine.frame import USUAL_FPS
 from server.wire.messages import VIDEO_CLOCK_HZ
-from server.worker.encode.h264 import Encoded, EncoderFormat
+from server.worker.encode.h264 import Encoded, EncoderFormat, encode_at
 
 VPX = "libvpx"
 _NEVER = str(1 << 20)  # frames
@@ -39,14 +39,12 @@ class Vp8Encoder:
 
     def encode(self, frame: av.VideoFrame, pts: int) -> list[Encoded]:
         """`pts` in 90 kHz ticks, above every one before."""
-        frame.pict_type = PictureType.I if self._requested.is_set() else PictureType.NONE
-        self._requested.clear()
-        frame.pts = pts
-        frame.time_base = Fraction(1, VIDEO_CLOCK_HZ)
-        return [
-            Encoded(pts=packet.pts or 0, keyframe=packet.is_keyframe, payload=bytes(packet))
-            for packet in self._context.encode(frame)
-        ]
+        if self._requested.is_set():
+            self._requested.clear()
+            frame.pict_type = PictureType.I
+        else:
+            frame.pict_type = PictureType.NONE
+        return encode_at(self._context, frame, pts)
 
     def close(self) -> None:
         with suppress(av.FFmpegError):

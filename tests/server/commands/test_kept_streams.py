@@ -105,5 +105,5 @@ def test_where_the_file_is(settings, tmp_path):
     settings.write_text("[server]\nport = 0\nstate = ''\n")
     with serving(settings) as (url, log):
         assert httpx.post(url + "api/streams", json=TEST).status_code == 201
-        assert "streams of the API end with the service" in log.read_text()
+        assert re.search(r"streams of the API end with the service +.*key=server\.state", log.read_text())
     assert not settings.with_name("livesr.db").exists()

@@ -36,6 +36,7 @@ async def test_a_signal_reads_the_settings_again(tmp_path):
 
             await until(more, "the added stream")
             await until(lambda: "need a restart" in service.log.read_text(), "what can't change")
+            assert re.search(r"need a restart +.*keys=\['server\.port'\]", service.log.read_text())
 
             reload(plain + "lanes = 99\n")  # of the stream "test", the last table
             await until(lambda: "settings refused" in service.log.read_text(), "the refusal")

@@ -9,7 +9,7 @@ import pytest
 from server.gateway.placement.local import LocalPlacement
 from server.wire.messages import Opened, VideoPacket
 from server.worker.ingest.synthetic import read_frame_number
-from tests.server.gateway.scripted_gateway import gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_gateway import Gateway, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.node.hosts import AheadClock, AheadPlacement, Hosts, host_here
 
@@ -92,14 +92,20 @@ async def test_from_host_to_host(monkeypatch, tmp_path):
             assert two.workers[0].job.video_after is not None
 
 
+async def begin_move(served: Gateway, script: Script, placement: ScriptedPlacement) -> asyncio.Task:
+    """To a worker that says nothing."""
+    script.live = False
+    moving = asyncio.create_task(served.http.post("/api/streams/demo/move", timeout=30))
+    await until(lambda: len(placement.workers) == 2, "another worker")
+    return moving
+
+
 async def test_a_worker_that_cannot_take_over_leaves_the_stream_as_it_was():
     script = Script()
     placement = ScriptedPlacement(script)
     async with gateway(placement) as served:
         await served.in_state("running")
-        script.live = False
-        moving = asyncio.create_task(served.http.post("/api/streams/demo/move", timeout=30))
-        await until(lambda: len(placement.workers) == 2, "another worker")
+        moving = await begin_move(served, script, placement)
         placement.workers[1].die()
         answer = await moving
         assert answer.status_code == 409
@@ -122,9 +128,7 @@ async def test_a_worker_that_dies_meanwhile_is_replaced_as_ever():
     placement = ScriptedPlacement(script)
     async with gateway(placement) as served:
         await served.in_state("running")
-        script.live = False
-        moving = asyncio.create_task(served.http.post("/api/streams/demo/move", timeout=30))
-        await until(lambda: len(placement.workers) == 2, "another worker")
+        moving = await begin_move(served, script, placement)
         script.live = True
         placement.workers[0].die()
         answer = await moving
@@ -134,11 +138,20 @@ async def test_a_worker_that_dies_meanwhile_is_replaced_as_ever():
         assert (await served.stream())["worker"]["restarts"] == 1
 
 
-@pytest.mark.parametrize("source", ["whip:", "udp://127.0.0.1:15999"])
-async def test_what_only_one_worker_can_have_starts_anew(source: str):
+@pytest.mark.parametrize(
+    ("source", "upscale_when", "state"),
+    [
+        ("whip:", "always", "running"),
+        ("udp://127.0.0.1:15999", "always", "running"),
+        ("synthetic:", "watched", "idle"),
+    ],
+)
+async def test_what_only_one_worker_can_have_or_nobody_watches_starts_anew(
+    source: str, upscale_when: str, state: str
+):
     placement = ScriptedPlacement()
-    async with gateway(placement, source=source) as served:
-        await served.in_state("running")
+    async with gateway(placement, source=source, defaults={"upscale_when": upscale_when}) as served:
+        await served.in_state(state)
         answer = await served.http.post("/api/streams/demo/move")
         assert answer.json()["lossless"] is False
         await until(lambda: len(placement.workers) == 2, "another worker")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from server.gateway.placement import remote
 from server.gateway.placement.local import LocalPlacement
 from server.gateway.placement.remote import HostUnreachable, RemoteWorkerHandle, connect
 from server.node import session
@@ -158,8 +159,6 @@ async def _main(node: str, folder: str) -> None:
 @contextlib.contextmanager
 def another_version(monkeypatch) -> Iterator[None]:
     """Of the gateway."""
-    from server.gateway.placement import remote
-
     with monkeypatch.context() as patch:
         patch.setattr(remote, "wire_version", lambda: "0.0.9+beef")
         yield

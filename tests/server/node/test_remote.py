@@ -1,6 +1,7 @@
 """Streams whose workers are on hosts that are reached over TLS."""
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from server.gateway.placement.remote import HostUnreachable, connect
 from server.settings import Limits, StreamSettings
-from server.wire.hello import wire_version
+from server.wire.hello import Ticket, wire_version
 from server.wire.messages import (
     EngineLoad,
     Heartbeat,
@@ -20,6 +21,7 @@ from server.wire.messages import (
     Stop,
     WorkerJob,
 )
+from server.wire.tls import gateway_context, host_context
 from tests.server.gateway.scripted_gateway import Viewer, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.node.hosts import (
@@ -118,8 +120,6 @@ async def test_who_may_not_come_in_is_told_why(monkeypatch, tmp_path):
     ids=["endless", "large", "http", "nonsense"],
 )
 async def test_strangers_are_refused_and_others_go_on(tmp_path, bytes_sent):
-    from server.wire.tls import gateway_context
-
     async with host_here(ScriptedPlacement(), tmp_path) as host:
         worker = await connect(await host.admit("demo"), job())
         ticket = await host.admit("demo")
@@ -153,6 +153,40 @@ async def test_a_gateway_that_goes_leaves_no_worker(tmp_path):
         worker = await connect(await host.admit("demo"), job())
         worker.abort()
         await until(lambda: workers.workers[0].ended_at_once, "its worker is ended")
+
+
+async def test_a_gateway_that_falls_silent_is_told_why(monkeypatch, tmp_path):
+    monkeypatch.setattr("server.node.session._GONE_S", 0.3)
+    async with host_here(ScriptedPlacement(), tmp_path) as host:
+        worker = await connect(await host.admit("demo"), job())
+        worker._asking.cancel()
+        async with asyncio.timeout(10):
+            async for _ in worker.messages():
+                pass
+        assert await worker.stop() == "the gateway was silent for 0.3 s"
+
+
+async def test_a_connection_that_is_given_up_before_it_is_answered_is_closed():
+    met, gone = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert b"Hello" in await reader.read(1 << 16)
+        met.set()
+        with contextlib.suppress(OSError):
+            await reader.read()
+        gone.set()
+        writer.close()
+
+    context, known_by = host_context()
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        ticket = Ticket(host="127.0.0.1", port=port, fingerprint=known_by, secret=bytes(32), node="attic")
+        connecting = asyncio.create_task(connect(ticket, job()))
+        await asyncio.wait_for(met.wait(), 10)
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        assert connecting.cancelled()
+        await asyncio.wait_for(gone.wait(), 10)
 
 
 async def test_a_stream_steps_up_where_its_own_machine_has_room(monkeypatch, tmp_path):

@@ -1,19 +1,23 @@
 """VP8 beside H.264: the same pictures at the same times, and a key frame where that has one."""
 
-import logging
+import threading
+from dataclasses import replace
 
 import av
 import pytest
 
+from server.wire.logs import get_logger
 from server.wire.messages import VideoPacket
 from server.worker.encode.video import VideoPublisher
+from server.worker.encode.vp8 import Vp8Encoder
 from server.worker.ingest.synthetic import read_frame_number
 from server.worker.process.picture import plane_view
 from server.worker.process.ring import Upscaled
 from tests.server.worker.small_engine import DoublingEngine
+from tests.server.worker.test_encode import FORMAT
 from tests.server.worker.test_pipeline import picture
 
-LOG = logging.LoggerAdapter(logging.getLogger("test"), {})
+LOG = get_logger("test")
 BOTH = ("upscaled", "upscaled-vp8", "source-vp8")
 
 
@@ -62,6 +66,24 @@ def test_vp8_is_made_while_it_is_watched_with_the_pictures_and_key_frames_of_h26
         assert kinds == [p.keyframe for p in shown[name]], "key frames of VP8, by its own word"
 
 
+def test_a_key_frame_that_is_asked_for_while_a_frame_is_encoded_comes_next():
+    class Late(threading.Event):
+        """Another thread asks just after the encoder has looked."""
+
+        def is_set(self) -> bool:
+            asked = super().is_set()
+            self.set()
+            return asked
+
+    encoder = Vp8Encoder(replace(FORMAT, encoder="libvpx"))
+    frame = av.VideoFrame(FORMAT.width, FORMAT.height, "yuv420p")
+    encoder.encode(frame, 0)
+    encoder._requested = Late()
+    keyframes = [packet.keyframe for pts in (3600, 7200) for packet in encoder.encode(frame, pts)]
+    encoder.close()
+    assert keyframes == [False, True]
+
+
 @pytest.mark.parametrize("bitrate_bps", [300_000, 1_000_000])
 def test_vp8_keeps_to_its_bitrate_and_drops_nothing(bitrate_bps):
     sent = []
@@ -72,8 +94,7 @@ def test_vp8_keeps_to_its_bitrate_and_drops_nothing(bitrate_bps):
     publisher.watch(("upscaled", "upscaled-vp8"))
     spec = DoublingEngine(320, 180).spec
     for number in range(100):
-        one = picture(number * 7, 320, 180)  # everything moves
-        one = type(one)(**{name: getattr(one, name) for name in one.__slots__} | {"pts": number * 3600})
+        one = replace(picture(number * 7, 320, 180), pts=number * 3600)  # everything moves
         large = one.frame.reformat(width=640, height=360)
         publisher.publish(Upscaled(picture=one, frame=large, spec=spec, taken_ns=0, upscaled_ns=0, level=0))
     publisher.close()
