@@ -4,6 +4,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.gateway.errors import BodyTooLarge, answer
 
+_DISCARDED_BYTES = 1 << 20  # a longer one is refused at once
+
 
 class BodyLimit:
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
@@ -16,6 +18,7 @@ class BodyLimit:
             if b"transfer-encoding" in headers:
                 receive = await self._whole(receive)
             elif (length := int(headers.get(b"content-length", b"0"))) > self._max_bytes:
+                await _discard(receive, length)
                 raise BodyTooLarge(f"the body has {length} bytes; limits.max_body_bytes={self._max_bytes}")
         except BodyTooLarge as exc:
             await answer(exc)(scope, receive, send)
@@ -38,3 +41,13 @@ class BodyLimit:
             return first.pop() if first else await receive()
 
         return again
+
+
+async def _discard(receive: Receive, length: int) -> None:
+    """Lets a body of `length` bytes come to its end before it is refused. A proxy whose client still sends
+    when the answer comes may end both with an error instead of passing it on, as Caddy may by HTTP/2.
+    """
+    if length > _DISCARDED_BYTES:
+        return
+    while (await receive()).get("more_body", False):
+        pass

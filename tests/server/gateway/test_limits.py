@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from server.gateway.figures.players import Players
+from server.gateway.limits.bodies import BodyLimit
 from server.gateway.limits.rates import MOST, Rates, origin
 from tests.logs import events
 from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
@@ -80,6 +81,22 @@ async def test_a_body_above_the_limit_is_refused(method, length, path):
         assert answer.status_code == 413
         assert "limits.max_body_bytes=65536" in answer.json()["detail"]
         assert (await served.http.get("/healthz")).status_code == 200
+
+
+async def test_a_refusal_comes_after_the_body():
+    """A proxy whose client still sends may lose what comes before."""
+    said = []
+    chunks = [{"type": "http.request", "body": bytes(1024), "more_body": more} for more in 64 * [1] + [0]]
+
+    async def receive():
+        return chunks.pop(0)
+
+    async def send(message):
+        said.append((message["type"], len(chunks)))
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", b"66560")]}
+    await BodyLimit(None, max_bytes=65536)(scope, receive, send)
+    assert said == [("http.response.start", 0), ("http.response.body", 0)]
 
 
 async def test_a_body_that_goes_on_for_ever_takes_neither_memory_nor_time():
