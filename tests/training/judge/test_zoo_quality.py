@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.load import ZOO, zoo
+from engine.shipped import shipped_checkpoint, zoo
 from tests.conftest import shared
 from training.judge.contenders import open_contender
 from training.judge.evaluate import evaluate
@@ -20,7 +20,7 @@ PROMISED = {
 @pytest.mark.parametrize("model", zoo())
 def test_int8_is_as_good_as_float32_and_that_as_good_as_promised(model: str) -> None:
     set5 = shared("data/Set5/HR")
-    whole = open_contender(str(ZOO / f"{model}.safetensors"), None, "openvino", "float32")
+    whole = open_contender(str(shipped_checkpoint(model)), None, "openvino", "float32")
     quantised = open_contender(model, None, "openvino", "int8")
     float32_db, int8_db = (
         evaluate(contender.upscale, contender.scale, set5).psnr_db for contender in (whole, quantised)
