@@ -102,7 +102,7 @@ def _gains(model: Model) -> Table:
 
 
 def gained(gain: Gain | None, digits: int) -> str:
-    return "–" if gain is None else f"{gain.mean:+.{digits}f} ({gain.worst:+.{digits}f})"
+    return "–" if gain is None else f"{gain.mean:+z.{digits}f} ({gain.worst:+z.{digits}f})"
 
 
 def _training(model: Model, data: Mapping[str, TrainingData]) -> Iterator[str]:

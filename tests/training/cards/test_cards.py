@@ -33,6 +33,7 @@ def test_every_model_is_measured_and_its_data_known(name: str) -> None:
     model, data = read_model(name), read_training_data()
     assert model.evaluation is not None, "livesr models --set … --video …"
     assert {"Set5", "Set14"} <= model.evaluation.int8.scores.keys()
+    assert model.evaluation.int8.videos.keys() == model.evaluation.lanczos.videos.keys() != set()
     for run in model.runs():
         known = data[run["data_sha256"]]
         assert sum(known.licences.values()) == int(known.pictures.split()[0])
@@ -76,7 +77,7 @@ def test_a_model_is_measured_when_it_is_new_or_has_changed(
     assert f"| {psnr_db:.2f} / " in page
     assert f"| {second['psnr_db']:.2f} | " in card
     gain = second["psnr_db"] - stored["lanczos"]["videos"]["moving.y4m"][1]["psnr_db"]
-    assert f"| 33 | 1 | {gain:+.2f} ({gain:+.2f}) | " in card
+    assert f"| 33 | 1 | {gain:+z.2f} ({gain:+z.2f}) | " in card
 
     assert main(measure) == 0
     assert "measuring" not in capsys.readouterr().err
