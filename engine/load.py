@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from engine.artifact import MANIFEST, Artifact, open_artifact
+from engine.artifact import Artifact, open_artifact
 from engine.backends.gpu import load_gpu_engine
 from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.config import AwsrnConfig
@@ -22,11 +22,11 @@ from engine.frame import Colour, Engine, EngineSpec, Precision, network_spec
 from engine.machine import cpu, nvidia_gpus
 from engine.net import Net
 from engine.sample_frames import DEFAULT, sample_frames
+from engine.shipped import is_name, model_name, shipped_artifact, shipped_checkpoint, zoo
 
 if TYPE_CHECKING:
     from engine.network.checkpoint import Checkpoint
 
-ZOO = Path(__file__).parent / "zoo"
 BACKENDS = (*GPU_BACKENDS, "openvino", "reference")
 # Frames in flight on a CPU: one is filled or emptied while two are computed.
 CPU_LANES = 3
@@ -65,11 +65,6 @@ class Choice:
             height=height,
             parity_db=parity,
         )
-
-
-def zoo() -> list[str]:
-    """The models that ship."""
-    return sorted({path.name.split(".")[0] for path in ZOO.iterdir() if _is_model(path)})
 
 
 def smaller_models(model: str | Path, backend: str | None) -> list[str]:
@@ -169,7 +164,7 @@ def choose(model: str | Path, backend: str | None, precision: Precision | None) 
         raise ValueError(f"precision={precision!r} must be one of {', '.join(get_args(Precision))}")
     if backend in GPU_BACKENDS:
         return _choose_gpu(model, backend, precision, "asked for")
-    compiled = Path(model).is_dir()
+    compiled = _is_folder(Path(model))
     if backend is not None or compiled or precision not in (None, "fp16"):
         return choose_cpu(model, backend, precision)
     if precision is None and not nvidia_gpus():
@@ -204,12 +199,12 @@ def choose_cpu(model: str | Path, backend: str | None, precision: Precision | No
             raise BackendUnavailable(f"backend='reference' runs in float32, not in {precision}")
         return _from_checkpoint(model, backend, "float32", "asked for")
     path = Path(model)
-    if path.is_dir():
-        return _from_artifact(path.name, path, precision, "an artifact has one precision")
-    if _is_name(path):
+    if _is_folder(path):
+        return _from_artifact(model_name(path), path, precision, "an artifact has one precision")
+    if is_name(path):
         wanted: tuple[Precision, ...] = (precision,) if precision else ("int8", "bf16", "float32")
         for built in wanted:
-            folder = ZOO / f"{model}.{built}"
+            folder = shipped_artifact(path.name, built)
             if folder.is_dir():
                 vnni = "with" if cpu().fast_int8 else "without"
                 why = f"it ships compiled so; the CPU is one {vnni} INT8 dot products"
@@ -242,10 +237,10 @@ def _from_artifact(name: str, path: Path, precision: Precision | None, why: str)
 
 def _from_checkpoint(model: str | Path, backend: str, precision: Precision, why: str) -> Choice:
     path = Path(model)
-    if path.is_dir():
+    if _is_folder(path):
         raise BackendUnavailable(f"backend={backend!r} needs a checkpoint; {path} is a compiled artifact")
-    if _is_name(path):
-        path = ZOO / f"{model}.safetensors"
+    if is_name(path):
+        path = shipped_checkpoint(path.name)
         if not path.is_file():
             raise ModelNotFound(f"model {str(model)!r} is neither a path nor one of {', '.join(zoo())}")
     try:
@@ -254,7 +249,9 @@ def _from_checkpoint(model: str | Path, backend: str, precision: Precision, why:
         hint = "pip install 'livesr[train]', or use an artifact"
         raise BackendUnavailable(f"{path} is a checkpoint, which needs {exc.name}: {hint}") from exc
     source = checkpoint.load_checkpoint(path)
-    return Choice(name=path.stem, source=source, path=path, backend=backend, precision=precision, why=why)
+    return Choice(
+        name=model_name(path), source=source, path=path, backend=backend, precision=precision, why=why
+    )
 
 
 @contextmanager
@@ -271,10 +268,5 @@ def artifact_of(choice: Choice) -> Iterator[Artifact]:
         yield compile_checkpoint(choice.source, choice.precision, Path(folder), calibration)
 
 
-def _is_name(path: Path) -> bool:
-    """A zoo model's name, rather than a file that does not exist."""
-    return not path.suffix and len(path.parts) == 1 and not path.exists()
-
-
-def _is_model(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path / MANIFEST).is_file()
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not is_name(path)

@@ -17,7 +17,8 @@ import numpy as np
 from engine.backends.openvino.peak import MACS, peak_runner
 from engine.config import paper_config
 from engine.frame import Engine, EngineSpec, Precision
-from engine.load import load_engine, load_net, zoo
+from engine.load import load_engine, load_net
+from engine.shipped import zoo
 from engine.trials import noise_frame
 
 _PAPER_MODEL = re.compile(r"(awsrn(?:-s|-sd|-m)?)-x([2348])")

@@ -23,13 +23,14 @@ from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.backends.tensorrt.engine import TensorRtEngine
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour
-from engine.load import ZOO, Choice, zoo
+from engine.load import Choice
 from engine.machine import nvidia_gpus
 from engine.measure.bench import random_checkpoint
 from engine.measure.gpu_report import Case, FramesOn, GpuReport, Row, Span, Stage, overlap
 from engine.network.checkpoint import Checkpoint, load_checkpoint
 from engine.network.fold import fold
 from engine.network.frame_net import frame_net
+from engine.shipped import model_name, shipped_checkpoint, zoo
 from engine.trials import FPS, DrivenLane, most_streams, noise_frame, run_bursts, run_trial
 
 PAPER_MODELS = ("awsrn-s-x2", "awsrn-m-x2", "awsrn-x2")  # on random weights: they do not ship
@@ -55,7 +56,7 @@ def bench_gpu(sizes: Sequence[tuple[int, int]] = SIZES) -> GpuReport:
 
 def models() -> list[str]:
     """One of each network that ships, as others of its shape take as long; and the paper's other ones."""
-    shipped = {load_checkpoint(ZOO / f"{name}.safetensors").config: name for name in reversed(zoo())}
+    shipped = {load_checkpoint(shipped_checkpoint(name)).config: name for name in reversed(zoo())}
     return [*sorted(shipped.values()), *PAPER_MODELS]
 
 
@@ -63,7 +64,7 @@ def _case(model: str, width: int, height: int) -> Case:
     log.info("%s at %d×%d", model, width, height)
     with ExitStack() as stack:
         random = random_checkpoint(model, stack)
-        path = random or ZOO / f"{model}.safetensors"
+        path = random or shipped_checkpoint(model)
         checkpoint = load_checkpoint(path)
         parity_db: dict[str, float] = {}
         rows: list[Row] = []
@@ -92,7 +93,9 @@ def _engine(
     backend: str, checkpoint: Checkpoint, path: Path, width: int, height: int
 ) -> tuple[float, list[Row]]:
     """Parity, and a row for each kind and number of lanes. No gate: random weights are no picture."""
-    choice = Choice(name=path.stem, source=checkpoint, path=path, backend=backend, precision="fp16", why="")
+    choice = Choice(
+        name=model_name(path), source=checkpoint, path=path, backend=backend, precision="fp16", why=""
+    )
     spec = choice.spec(width, height)
     engine = open_engine(backend, checkpoint, path, _COLOUR, spec, on_progress=lambda _: None)
     parity_db = measure_parity(engine, checkpoint, _COLOUR)

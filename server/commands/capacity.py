@@ -4,10 +4,10 @@ import argparse
 import json
 import math
 
-from engine.load import zoo
 from engine.machine import cpu
 from engine.measure.costs import load_costs, store_costs
 from engine.progress import working
+from engine.shipped import zoo
 from server.gateway.placement.nodes import MEGAPIXELS
 from server.offline.cost import measure_cost
 from server.settings import Limits, PipelineOptions

@@ -13,8 +13,9 @@ from engine import machine
 from engine.backends.openvino.engine import devices
 from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.errors import EngineError
-from engine.load import choose, zoo
+from engine.load import choose
 from engine.measure.gpu_costs import GpuCosts
+from engine.shipped import zoo
 from server.gateway.placement.slots import usual_slots
 from server.settings import PipelineOptions, Settings
 from server.srt import libsrt

@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.load import zoo
+from engine.shipped import zoo
 from server.gateway import errors
 from server.gateway.auth.guard import Guard
 from server.gateway.browsers import KnownHosts, PlayerCors, SafeHeaders

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
-from engine.load import zoo
+from engine.shipped import zoo
 from server.settings.access import Auth, Jwt, Server, Token, split_address
 from server.settings.limits import Limits
 from server.settings.log import Log

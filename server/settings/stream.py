@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
-from engine.load import BACKENDS, zoo
+from engine.load import BACKENDS
+from engine.shipped import zoo
 from server.settings.limits import Limits
 from server.settings.table import Table
 from server.wire.messages import (

@@ -51,7 +51,7 @@ def test_an_artifact_runs_without_pytorch(artifact: Path) -> None:
 import sys
 import numpy as np
 from engine.frame import YuvFrame
-from engine.load import load_engine, load_net, zoo
+from engine.load import load_engine, load_net
 from engine.net import upscale_image
 import server.commands.bench, server.commands.doctor
 lane = load_engine({str(artifact)!r}, width=32, height=16).lane()

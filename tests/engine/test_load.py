@@ -10,11 +10,12 @@ from engine.build import build
 from engine.config import live_config
 from engine.errors import BackendUnavailable, InvalidCheckpoint, ModelNotFound
 from engine.frame import Precision
-from engine.load import choose, choose_net, load_engine, load_net, zoo
+from engine.load import choose, choose_net, load_engine, load_net
 from engine.net import upscale_image
 from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import load_released, save_checkpoint
 from engine.sample_frames import DEFAULT, sample_frames
+from engine.shipped import zoo
 from tests.conftest import shared
 
 

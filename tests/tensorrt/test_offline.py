@@ -24,7 +24,7 @@ from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import Checkpoint, load_checkpoint
 from engine.network.fold import fold
 from engine.network.frame_net import FrameNet, frame_net
-from tests.conftest import ROOT
+from engine.shipped import shipped_checkpoint, zoo
 from tests.engine.conftest import make_network
 from tests.tensorrt.offline import CAPABILITIES, Built, compile_offline
 
@@ -83,8 +83,8 @@ def cases() -> Iterator[object]:
         for colour in (Colour(), Colour(matrix="bt601", full_range=True)):
             network = make_network(rgb_config(scale))
             yield pytest.param(network, colour, id=f"rgb-x{scale}-{colour.matrix}")
-    for path in sorted((ROOT / "engine" / "zoo").glob("*.safetensors")):
-        yield pytest.param(load_checkpoint(path).network(), Colour(), id=path.stem)
+    for name in zoo():
+        yield pytest.param(load_checkpoint(shipped_checkpoint(name)).network(), Colour(), id=name)
 
 
 @pytest.mark.parametrize(("network", "colour"), list(cases()))

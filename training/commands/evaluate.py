@@ -31,33 +31,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scale", type=int, help="must be the models' own; says the scale of 'bicubic' and 'lanczos'")
     add("--backend", choices=BACKENDS, help="of AWSRN models; default: the best of this machine")
     add("--precision", choices=get_args(Precision), help="of AWSRN models; default: the backend's choice")
-    add(
-        "--set", type=set_folder, action="append", default=[], dest="sets", metavar="NAME=DIR[,LR_DIR]",
-        help="HR images, in DIR or in a benchmark's usual layout; LR is read where it is given, else made; "
-        "may be repeated",
-    )  # fmt: skip
+    add_material_arguments(parser)
     add("--paper", action="store_true", help="show the systems of the paper as well (text, CSV, Markdown)")
     add("--plot", type=Path, metavar="PNG", help="PSNR over Mult-Adds among the paper's systems")
     add("--crops", type=Path, metavar="DIR", help="a detail of each image, of HR, bicubic and each model")
     add("--crop", type=_crop, metavar="X,Y,W,H", help="which detail, in HR pixels; default: bicubic's worst")
-    add(
-        "--video", type=Path, action="append", default=[], dest="videos", metavar="CLIP",
-        help="HR clip to make small and upscale again, bicubic and Lanczos beside; may be repeated",
-    )  # fmt: skip
-    add(
-        "--crf", type=int, action="append", default=[], dest="crfs", metavar="CRF",
-        help="compress LR clips so by H.264 first; default: not at all; may be repeated",
-    )  # fmt: skip
     add(
         "--page", type=Path, metavar="FILE",
         help="write what viewers of the clips get at equal bitrates, with plots and crops, and nothing else",
     )  # fmt: skip
     add("--note", default="", metavar="TEXT", help="a sentence for --page: whose the clips are")
     add("--source-crf", type=int, default=23, metavar="CRF", help="of the sources for --page (default 23)")
-    add("--frames", type=int, default=100, metavar="N", help="of each clip, at most (default 100)")
     add("--json", action="store_true", help="instead of the text")
     add("--csv", type=Path, metavar="FILE")
     add("--markdown", type=Path, metavar="FILE")
+
+
+def add_material_arguments(parser: argparse.ArgumentParser) -> None:
+    """What models are judged on."""
+    add = parser.add_argument
+    add(
+        "--set", type=set_folder, action="append", default=[], dest="sets", metavar="NAME=DIR[,LR_DIR]",
+        help="HR images, in DIR or in a benchmark's usual layout; LR is read where it is given, else made; "
+        "may be repeated",
+    )  # fmt: skip
+    add(
+        "--video", type=Path, action="append", default=[], dest="videos", metavar="CLIP",
+        help="HR clip to make small and upscale again, interpolation beside; may be repeated",
+    )  # fmt: skip
+    add(
+        "--crf", type=int, action="append", default=[], dest="crfs", metavar="CRF",
+        help="compress LR clips so by H.264 first; default: not at all; may be repeated",
+    )  # fmt: skip
+    add("--frames", type=int, default=100, metavar="N", help="of each clip, at most (default 100)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -133,32 +139,42 @@ def _check(args: argparse.Namespace) -> None:
     """What would otherwise fail after the work is done."""
     if not (args.sets or args.videos):
         raise ValueError("nothing to evaluate on: give --set or --video")
-    for option, names in (
-        ("--model", args.models),
-        ("--set", [folder.name for folder in args.sets]),
-        ("--video", [clip.name for clip in args.videos]),
-    ):
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise ValueError(f"{option} {twice.pop()} is given twice")
+    _check_once("--model", args.models)
+    check_material(args)
     for option in ("plot", "crops", "paper"):
         if getattr(args, option) and not args.sets:
             raise ValueError(f"--{option} needs a --set")
     if args.page and not args.videos:
         raise ValueError("--page needs a --video")
-    if args.crfs and not args.videos:
-        raise ValueError("--crf needs a --video")
-    for option, crfs in (("crf", args.crfs), ("source-crf", [args.source_crf])):
-        if any(not 0 <= crf <= 51 for crf in crfs):
-            raise ValueError(f"--{option} {crfs} must be 0 to 51")
-    if args.frames < 2:
-        raise ValueError(f"--frames {args.frames} must be at least 2: flicker is from one to the next")
+    _check_crfs("--source-crf", [args.source_crf])
     if args.crop and not args.crops:
         raise ValueError("--crop needs --crops, the folder to write to")
     for option in ("csv", "markdown", "plot", "page"):
         path = getattr(args, option)
         if path and not path.parent.is_dir():
             raise ValueError(f"--{option} {path}: {path.parent} is no folder")
+
+
+def check_material(args: argparse.Namespace) -> None:
+    """Raises ValueError where the options of `add_material_arguments` do not fit together."""
+    _check_once("--set", [folder.name for folder in args.sets])
+    _check_once("--video", [clip.name for clip in args.videos])
+    if args.crfs and not args.videos:
+        raise ValueError("--crf needs a --video")
+    _check_crfs("--crf", args.crfs)
+    if args.frames < 2:
+        raise ValueError(f"--frames {args.frames} must be at least 2: flicker is from one to the next")
+
+
+def _check_once(option: str, names: Sequence[str]) -> None:
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"{option} {twice.pop()} is given twice")
+
+
+def _check_crfs(option: str, crfs: Sequence[int]) -> None:
+    if any(not 0 <= crf <= 51 for crf in crfs):
+        raise ValueError(f"{option} {crfs} must be 0 to 51")
 
 
 def _contenders(args: argparse.Namespace) -> list[Contender]:

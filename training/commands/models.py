@@ -1,104 +1,125 @@
-"""`livesr models`: measures the models that ship, and writes the page about them."""
+"""`livesr models`: measures the models that ship, and writes their cards and the page about all of them."""
 
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from engine.artifact import open_artifact
 from engine.files import replace_file
-from engine.frame import Precision
-from engine.load import ZOO, choose, zoo
-from engine.network.checkpoint import load_checkpoint
-from training.commands.evaluate import set_folder
+from engine.progress import working
+from engine.shipped import model_folder, zoo
+from training.cards.card import card
+from training.cards.evaluation import Evaluation, Material
+from training.cards.model import CARD, EVALUATION, Model, read_model, read_training_data
+from training.cards.page import page
+from training.commands.evaluate import add_material_arguments, check_material
+from training.judge.clip import open_clip
 from training.judge.contenders import Contender, open_contender
-from training.judge.evaluate import judge, mean
+from training.judge.evaluate import Result, judge, mean
+from training.judge.perceived import UNAVAILABLE, perceptual_ffmpeg
 from training.judge.sets import SetFolder, find, load
-from training.report.models import Measured, Model, Quality, page
-
-QUALITY = ZOO / "quality.json"
-PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
+from training.judge.video_quality import VideoResult, judge_video
+from training.paper.comparison import Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_material_arguments(parser)
     parser.add_argument(
-        "--set", type=set_folder, action="append", default=[], dest="sets", metavar="NAME=DIR[,LR_DIR]",
-        help="measure on these what has changed since it was last measured; default: nothing is measured",
-    )  # fmt: skip
-    parser.add_argument("--quality", type=Path, default=QUALITY, metavar="JSON", help="what was measured")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write")
+        "--out", type=Path, required=True, metavar="FILE", help="the page about all models to write"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    stored: dict[str, Any] = json.loads(args.quality.read_text()) if args.quality.exists() else {}
-    if args.sets:
-        stored = _measured(stored, args.sets)
-        replace_file(args.quality, (json.dumps(stored, indent=1) + "\n").encode())
-    replace_file(args.out, written(stored).encode())
-    print(args.out)
+    check_material(args)
+    models = read_models()
+    material = Material(
+        sets=tuple(folder.name for folder in args.sets),
+        videos=tuple(clip.name for clip in args.videos),
+        crfs=tuple(args.crfs),
+        frames=args.frames if args.videos else 0,
+    )
+    if args.sets or args.videos:
+        if args.videos and perceptual_ffmpeg() is None:
+            print(UNAVAILABLE, file=sys.stderr)
+        for scale in sorted({model.config.scale for model in models}):
+            stale = [
+                model
+                for model in models
+                if model.config.scale == scale
+                and (model.evaluation is None or model.evaluation.material != material)
+            ]
+            if stale:
+                evaluate(stale, scale, material, args.sets, args.videos)
+        models = read_models()
+    for path, text in pages(models, args.out).items():
+        replace_file(path, text.encode())
+        print(path)
     return 0
 
 
-def written(stored: dict[str, Any]) -> str:
-    """The page that follows from the models that ship and what is stored of them."""
-    models = []
-    for name in zoo():
-        checkpoint = load_checkpoint(ZOO / f"{name}.safetensors")
-        compiled = ZOO / f"{name}.int8"
-        fields = stored.get("models", {}).get(name)
-        measured = Measured.from_dict(fields) if fields else None
-        if measured and measured.checkpoint_sha256 != checkpoint.sha256:
-            print(f"{name} has changed since it was measured: give --set", file=sys.stderr)
-            measured = None
-        models.append(
-            Model(
-                name=name,
-                config=checkpoint.config,
-                provenance=checkpoint.provenance,
-                parity_db=open_artifact(compiled).manifest.parity_db if compiled.is_dir() else None,
-                measured=measured,
+def read_models() -> list[Model]:
+    """Those that ship, small ones first within a scale."""
+    models = [read_model(name) for name in zoo()]
+    return sorted(models, key=lambda model: (model.config.scale, model.config.folded_macs_per_lr_pixel))
+
+
+def pages(models: Sequence[Model], out: Path) -> dict[Path, str]:
+    """Each model's card and the page about all, by where they belong."""
+    data = read_training_data()
+    for model in models:
+        if model.evaluation is None:
+            print(f"{model.name} has not been measured since it changed: give --set", file=sys.stderr)
+        for run in model.runs():
+            if run["data_sha256"] not in data:
+                unknown = f"data_sha256 {run['data_sha256']} of {model.name}"
+                print(f"{unknown} is not in training-data.toml: say there what it is", file=sys.stderr)
+    cards = {model_folder(model.name) / CARD: card(model, data) for model in models}
+    return cards | {out: page(models)}
+
+
+def evaluate(
+    models: Sequence[Model], scale: int, material: Material, sets: Sequence[SetFolder], videos: Sequence[Path]
+) -> None:
+    """Judges models of one scale together, and leaves in the folder of each what came out."""
+    names = [model.name for model in models]
+    print(f"measuring {', '.join(names)}", file=sys.stderr)
+    int8 = [open_contender(name, scale, "openvino", "int8") for name in names]
+    float32 = [open_contender(name, scale, "openvino", "float32") for name in names]
+    bicubic, lanczos = open_contender("bicubic", scale), open_contender("lanczos", scale)
+    of_sets = {folder.name: _judge_set([*int8, *float32, bicubic], folder) for folder in sets}
+    of_clips: dict[str, list[list[VideoResult]]] = {}
+    for path in videos:
+        with working(f"judging {path.name}"):
+            clip = open_clip(path, scale)
+            of_clips[path.name] = judge_video(
+                [*int8, lanczos], clip, material.crfs or [None], material.frames
             )
+
+    def row(contender: Contender, *, in_sets: int | None = None, in_clips: int | None = None) -> Row:
+        scores = {} if in_sets is None else {name: of_all[in_sets] for name, of_all in of_sets.items()}
+        clips = {} if in_clips is None else {name: of_all[in_clips] for name, of_all in of_clips.items()}
+        return Row.measured(contender, scores, clips)
+
+    for i, model in enumerate(models):
+        evaluation = Evaluation(
+            checkpoint_sha256=model.checkpoint_sha256,
+            material=material,
+            int8=row(int8[i], in_sets=i, in_clips=i),
+            float32=row(float32[i], in_sets=len(names) + i),
+            bicubic=row(bicubic, in_sets=-1),
+            lanczos=row(lanczos, in_clips=-1),
         )
-    bicubic = {
-        int(scale): {name: Quality(**figures) for name, figures in of_sets.items()}
-        for scale, of_sets in stored.get("bicubic", {}).items()
-    }
-    return page(models, bicubic)
+        text = json.dumps(evaluation.to_dict(), indent=1) + "\n"
+        replace_file(model_folder(model.name) / EVALUATION, text.encode())
 
 
-def _measured(stored: dict[str, Any], sets: list[SetFolder]) -> dict[str, Any]:
-    """`stored`, with each model measured again whose weights, or whose sets, are others."""
-    names = {folder.name for folder in sets}
-    models, bicubic = {}, {}
-    for name in zoo():
-        checkpoint = load_checkpoint(ZOO / f"{name}.safetensors")
-        before = stored.get("models", {}).get(name)
-        if (
-            before is not None
-            and before["checkpoint_sha256"] == checkpoint.sha256
-            and all(set(of_sets) == names for of_sets in before["sets"].values())
-        ):
-            models[name] = before
-        else:
-            print(f"measuring {name}", file=sys.stderr)
-            of_model: dict[Precision, dict[str, Quality]] = {
-                precision: _scores(open_contender(name, None, "openvino", precision), sets)
-                for precision in PRECISIONS
-            }
-            models[name] = Measured(checkpoint_sha256=checkpoint.sha256, sets=of_model).to_dict()
-    for scale in sorted({choose(name, "reference", None).config.scale for name in zoo()}):
-        of_sets = _scores(open_contender("bicubic", scale), sets)
-        bicubic[str(scale)] = {name: asdict(quality) for name, quality in of_sets.items()}
-    return {"models": models, "bicubic": bicubic}
-
-
-def _scores(contender: Contender, sets: list[SetFolder]) -> dict[str, Quality]:
-    scores = {}
-    for folder in sets:
-        images = (load(file, contender.scale) for file in find(folder, contender.scale))
-        judged = judge([contender.upscale], contender.scale, images)
-        result = mean([(one.attempts[0].psnr_db, one.attempts[0].ssim) for one in judged])
-        scores[folder.name] = Quality(images=result.images, psnr_db=result.psnr_db, ssim=result.ssim)
-    return scores
+def _judge_set(contenders: Sequence[Contender], folder: SetFolder) -> list[Result]:
+    scale = contenders[0].scale
+    figures: list[list[tuple[float, float]]] = [[] for _ in contenders]
+    with working(f"judging {folder.name}"):
+        images = (load(file, scale) for file in find(folder, scale))
+        for judged in judge([contender.upscale for contender in contenders], scale, images):
+            for attempt, of_contender in zip(judged.attempts, figures, strict=True):
+                of_contender.append((attempt.psnr_db, attempt.ssim))
+    return [mean(of_contender) for of_contender in figures]

@@ -71,6 +71,22 @@ class Row:
         )
 
     @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """From what `to_json` made of one that was measured."""
+        return cls(
+            name=fields["model"],
+            engine=fields["engine"],
+            scale=fields["scale"],
+            parameters=fields["parameters"],
+            mult_adds=fields["mult_adds"],
+            scores={name: Score(**figures) for name, figures in fields["sets"].items()},
+            videos={
+                clip: [VideoResult(**result) for result in results]
+                for clip, results in fields.get("videos", {}).items()
+            },
+        )
+
+    @classmethod
     def of_paper(cls, system: System) -> Self:
         return cls(
             name=system.name,
@@ -178,7 +194,14 @@ def to_json(row: Row) -> dict[str, Any]:
         for name, score in row.scores.items()
     }
     videos = {clip: [result.to_dict() for result in results] for clip, results in row.videos.items()}
-    fields: dict[str, Any] = {"model": row.name, "scale": row.scale, "sets": sets}
+    fields: dict[str, Any] = {
+        "model": row.name,
+        "engine": row.engine,
+        "scale": row.scale,
+        "parameters": row.parameters,
+        "mult_adds": row.mult_adds,
+        "sets": sets,
+    }
     return fields | ({"videos": videos} if videos else {})
 
 

@@ -28,6 +28,7 @@ from engine.errors import BuildFailed, DeviceFailed, EngineError
 from engine.frame import network_spec
 from engine.network.checkpoint import Checkpoint, load_checkpoint
 from engine.sample_frames import DEFAULT, sample_frames
+from engine.shipped import model_name
 
 Say = Callable[[str], None]
 
@@ -78,7 +79,7 @@ def _measured(plan: bytes, request: BuildRequest, checkpoint: Checkpoint) -> dic
     ):
         spec = network_spec(
             checkpoint.config,
-            model=request.checkpoint.stem,
+            model=model_name(request.checkpoint),
             backend="tensorrt",
             precision=request.precision,
             checkpoint_sha256=checkpoint.sha256,

@@ -11,6 +11,7 @@ from typing import Any, Self
 from engine.batches import BATCHES, batch_sizes, most_side
 from engine.config import ColourKind
 from engine.frame import Colour, Precision
+from engine.shipped import model_name
 
 Size = tuple[int, int]  # width, height of the LR frame in pixels
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
@@ -178,7 +179,7 @@ class BuildRequest:
     def __str__(self) -> str:
         batch = f", batches of up to {self.batches[-1]}" if len(self.batches) > 1 else ""
         precision = " in int8" if self.precision == "int8" else ""
-        return f"{self.checkpoint.stem}{precision} at {self.sizes}{batch} on {self.target.gpu}"
+        return f"{model_name(self.checkpoint)}{precision} at {self.sizes}{batch} on {self.target.gpu}"
 
 
 @cache

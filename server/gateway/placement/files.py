@@ -4,7 +4,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from engine.load import zoo
+from engine.shipped import zoo
 from server.wire.hello import FileOffered
 from server.wire.messages import WorkerJob
 

@@ -17,8 +17,8 @@ from engine.batches import batch_sizes
 from engine.commands import build, build_tensorrt
 from engine.errors import BuildFailed
 from engine.frame import Colour, Matrix
-from engine.load import ZOO, zoo
 from engine.network.checkpoint import load_checkpoint
+from engine.shipped import shipped_checkpoint, zoo
 from server.__main__ import main
 from tests.conftest import ROOT
 
@@ -86,7 +86,7 @@ def test_all_leaves_nothing_to_be_built_at_the_first_stream() -> None:
     build.add_arguments(parser)
     built = list(build_tensorrt.requests(parser.parse_args(["--all"]), target))
     for name in zoo():
-        checkpoint = load_checkpoint(ZOO / f"{name}.safetensors")
+        checkpoint = load_checkpoint(shipped_checkpoint(name))
         for matrix, full_range in product(get_args(Matrix), (False, True)):
             for width, height in ((64, 64), (640, 360), (1280, 720), (1920, 1080), (1080, 1920)):
                 wanted = BuildRequest(

@@ -10,7 +10,7 @@ from engine.artifact import colours
 from engine.config import AwsrnConfig, ColourKind, live_config
 from engine.errors import BackendUnavailable
 from engine.frame import Colour, EngineSpec, YuvFrame
-from engine.load import ZOO, load_engine, zoo
+from engine.load import load_engine
 from engine.net import Batch
 from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import load_checkpoint
@@ -19,6 +19,7 @@ from engine.network.frame_net import FrameNet, frame_net
 from engine.network.quantise import Int8Conv, quantise
 from engine.parity import LOWEST_DB, parity_db
 from engine.sample_frames import DEFAULT, sample_frames
+from engine.shipped import shipped_checkpoint, zoo
 from tests.engine.conftest import make_picture_network
 
 WIDTH, HEIGHT = 48, 32  # most CPUs have no half arithmetic: a convolution takes seconds
@@ -96,7 +97,7 @@ def assert_half_is_close(network: Awsrn, colour: Colour) -> None:
 
 @pytest.mark.parametrize("model", zoo())
 def test_every_shipped_model_keeps_its_picture_in_half(model: str) -> None:
-    assert_half_is_close(load_checkpoint(ZOO / f"{model}.safetensors").network(), Colour())
+    assert_half_is_close(load_checkpoint(shipped_checkpoint(model)).network(), Colour())
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -120,7 +121,7 @@ def calibration(kind: ColourKind) -> list[Batch]:
 @pytest.mark.parametrize("model", ["awsrn-live-x2", "awsrn-live-large-x4"])
 def test_the_body_in_int8_keeps_the_picture(model: str) -> None:
     """By the arithmetic that TensorRT is told: 8-bit integers times their scales, summed up exactly."""
-    network = load_checkpoint(ZOO / f"{model}.safetensors").network()
+    network = load_checkpoint(shipped_checkpoint(model)).network()
     config, folded = network.config, fold(network)
     reference = Engine(frame_net(network, config, Colour()), config.scale)
 

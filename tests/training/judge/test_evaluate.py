@@ -54,7 +54,7 @@ def refused(capsys: pytest.CaptureFixture[str], *options: object) -> str:
 def test_one_model_is_one_object(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = evaluated(capsys, "--model", "bicubic", "--scale", 2, "--set", f"Mine={photographs}")
     assert isinstance(answer, dict)
-    assert answer.keys() == {"model", "scale", "sets"}
+    assert answer.keys() == {"model", "engine", "scale", "parameters", "mult_adds", "sets"}
     assert (answer["model"], answer["scale"]) == ("bicubic", 2)
     assert answer["sets"].keys() == {"Mine"}
     assert answer["sets"]["Mine"].keys() == {"images", "psnr_db", "ssim"}
