@@ -56,24 +56,18 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.described: list[Description] = []
-        self.per_stream: list[Counter | Gauge | Histogram] = []
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return of_streams(Counter, name, text, labels)
+            return self._add(Counter, name, text, "stream", *labels)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return of_streams(Gauge, name, text, labels)
+            return self._add(Gauge, name, text, "stream", *labels)
 
         def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-            return of_streams(Histogram, name, text, labels, buckets=buckets)
-
-        def of_streams(kind: type[M], name: str, text: str, labels: tuple[str, ...], **options: Any) -> M:
-            metric = self._add(kind, name, text, "stream", *labels, **options)
-            self.per_stream.append(metric)
-            return metric
+            return self._add(Histogram, name, text, "stream", *labels, buckets=buckets)
 
         self.stage_duration = histogram(
             "frame_stage_duration_seconds", "Time of a frame in one stage", _BUCKETS, "stage"
@@ -247,25 +241,29 @@ class StreamMetrics:
         self._stream = stream
         self._cpu_s, self._pictures = 0.0, 0  # of the running worker, as last reported
         self._budget_s = 0.0
-        self._stages = {stage: metrics.stage_duration.labels(stream, stage) for stage in STAGES}
-        self._latency = metrics.latency.labels(stream)
-        self._hls_latency = metrics.hls_latency.labels(stream)
-        self._frames = metrics.frames.labels(stream)
-        self._late = metrics.late.labels(stream)
-        self._source_frames = metrics.source_frames.labels(stream)
-        self.reconnects = metrics.reconnects.labels(stream)
-        self.restarts = metrics.restarts.labels(stream)
-        self.keyframe_requests = metrics.keyframe_requests.labels(stream)
-        self.hls_requests = metrics.hls_requests.labels(stream)
-        self.super_resolution = metrics.super_resolution.labels(stream)
-        self.fallbacks = metrics.fallbacks.labels(stream)
-        self._level = metrics.level.labels(stream)
-        self._round_trip = metrics.round_trip.labels(stream)
-        self._loss = metrics.loss.labels(stream)
-        self.whep_viewers = metrics.viewers.labels(stream, "whep")
-        self.hls_viewers = metrics.viewers.labels(stream, "hls")
+        self._node: str | None = None
+        # Of each metric, by the labels beside the stream's: looked for among those of all streams they would
+        # cost each as much as there are streams.
+        self._series: dict[Any, dict[tuple[str, ...], Any]] = {}
+        self._stages = {stage: self._of(metrics.stage_duration, stage) for stage in STAGES}
+        self._latency = self._of(metrics.latency)
+        self._hls_latency = self._of(metrics.hls_latency)
+        self._frames = self._of(metrics.frames)
+        self._late = self._of(metrics.late)
+        self._source_frames = self._of(metrics.source_frames)
+        self.reconnects = self._of(metrics.reconnects)
+        self.restarts = self._of(metrics.restarts)
+        self.keyframe_requests = self._of(metrics.keyframe_requests)
+        self.hls_requests = self._of(metrics.hls_requests)
+        self.super_resolution = self._of(metrics.super_resolution)
+        self.fallbacks = self._of(metrics.fallbacks)
+        self._level = self._of(metrics.level)
+        self._round_trip = self._of(metrics.round_trip)
+        self._loss = self._of(metrics.loss)
+        self.whep_viewers = self._of(metrics.viewers, "whep")
+        self.hls_viewers = self._of(metrics.viewers, "hls")
         for stage, reason in _USUAL_DROPS:
-            metrics.dropped.labels(stream, stage, reason)
+            self._of(metrics.dropped, stage, reason)
 
     def frame(
         self,
@@ -279,7 +277,7 @@ class StreamMetrics:
         self._late.inc(late)
         if budget_s != self._budget_s:
             self._budget_s = budget_s
-            self._metrics.budget.labels(self._stream).set(budget_s)
+            self._of(self._metrics.budget).set(budget_s)
         self._latency.observe(latency_s, exemplar={"trace_id": trace_id} if trace_id else None)
         for stage, duration_s in stages_s.items():
             self._stages[stage].observe(duration_s)
@@ -289,7 +287,7 @@ class StreamMetrics:
             self._hls_latency.observe(latency_s)
 
     def drop(self, dropped: Dropped) -> None:
-        self._metrics.dropped.labels(self._stream, dropped.stage, dropped.reason).inc(dropped.count)
+        self._of(self._metrics.dropped, dropped.stage, dropped.reason).inc(dropped.count)
 
     def network(self, round_trip_s: float | None, loss: float) -> None:
         """Of one viewer, as it is now. None: not measured yet."""
@@ -299,61 +297,78 @@ class StreamMetrics:
 
     def renditions(self, viewers: Mapping[str, int]) -> None:
         """How many are sent each."""
-        self._metrics.rendition_viewers.remove_by_labels({"stream": self._stream})
+        self._remove(self._metrics.rendition_viewers)
         for rendition, count in viewers.items():
-            self._metrics.rendition_viewers.labels(self._stream, rendition).set(count)
+            self._of(self._metrics.rendition_viewers, rendition).set(count)
 
     def push(self, target: str, *, connected: bool) -> None:
-        self._metrics.push.labels(self._stream, target).set(connected)
+        self._of(self._metrics.push, target).set(connected)
 
     def no_push(self, target: str) -> None:
-        self._metrics.push.remove_by_labels({"stream": self._stream, "target": target})
+        self._remove(self._metrics.push, (target,))
 
     def recording(self, on: bool | None) -> None:
         """None: it isn't to be recorded."""
         if on is None:
-            self._metrics.recording.remove_by_labels({"stream": self._stream})
+            self._remove(self._metrics.recording)
         else:
-            self._metrics.recording.labels(self._stream).set(on)
+            self._of(self._metrics.recording).set(on)
 
     def enter(self, state: StreamState) -> None:
         for name in get_args(StreamState):
-            self._metrics.state.labels(self._stream, name).set(name == state)
+            self._of(self._metrics.state, name).set(name == state)
 
     def engine(self, engine: EngineFormat) -> None:
-        self._metrics.engine_info.remove_by_labels({"stream": self._stream})
-        self._metrics.engine_info.labels(self._stream, engine.model, engine.backend, engine.precision).set(1)
+        self._remove(self._metrics.engine_info)
+        self._of(self._metrics.engine_info, engine.model, engine.backend, engine.precision).set(1)
         if engine.parity_db is None:
-            self._metrics.parity.remove_by_labels({"stream": self._stream})
+            self._remove(self._metrics.parity)
         else:
-            self._metrics.parity.labels(self._stream).set(engine.parity_db)
+            self._of(self._metrics.parity).set(engine.parity_db)
 
     def step(self, from_level: int, to_level: int) -> None:
         self._level.set(to_level)
         direction = "down" if to_level > from_level else "up"
-        self._metrics.steps.labels(self._stream, direction).inc()
+        self._of(self._metrics.steps, direction).inc()
 
     def elsewhere(self, place: Elsewhere | None) -> None:
         """Where the worker is now."""
         offset, error = self._metrics.clock_offset, self._metrics.clock_error
-        for metric in (offset, error):
-            metric.remove_by_labels({"stream": self._stream})
+        node = place.node if place is not None else None
+        if node != self._node:
+            self._remove(offset)
+            self._remove(error)
+            self._node = node
         if place is not None:
-            offset.labels(self._stream, place.node).set(place.clock_offset_s)
-            error.labels(self._stream, place.node).set(place.clock_error_s)
+            self._of(offset, place.node).set(place.clock_offset_s)
+            self._of(error, place.node).set(place.clock_error_s)
 
     def worker_started(self, *, isolated: bool) -> None:
         self._cpu_s, self._pictures = 0.0, 0
-        self._metrics.isolated.labels(self._stream).set(isolated)
+        self._of(self._metrics.isolated).set(isolated)
 
     def heartbeat(self, beat: Heartbeat) -> None:
-        self._metrics.worker_memory.labels(self._stream).set(beat.rss_bytes)
-        self._metrics.worker_cpu.labels(self._stream).inc(max(0.0, beat.cpu_s - self._cpu_s))
+        self._of(self._metrics.worker_memory).set(beat.rss_bytes)
+        self._of(self._metrics.worker_cpu).inc(max(0.0, beat.cpu_s - self._cpu_s))
         self._source_frames.inc(max(0, beat.pictures - self._pictures))
         self._cpu_s, self._pictures = beat.cpu_s, beat.pictures
         for stage, length in beat.queues.items():
-            self._metrics.queue_length.labels(self._stream, stage).set(length)
+            self._of(self._metrics.queue_length, stage).set(length)
 
     def forget(self) -> None:
-        for metric in self._metrics.per_stream:
-            metric.remove_by_labels({"stream": self._stream})
+        for metric in list(self._series):
+            self._remove(metric)
+
+    def _of(self, metric: M, *labels: str) -> M:
+        series = self._series.setdefault(metric, {})
+        if labels not in series:
+            series[labels] = metric.labels(self._stream, *labels)
+        child: M = series[labels]
+        return child
+
+    def _remove(self, metric: Counter | Gauge | Histogram, *which: tuple[str, ...]) -> None:
+        """Those series, or all."""
+        series = self._series.get(metric, {})
+        for labels in which or tuple(series):
+            if series.pop(labels, None) is not None:
+                metric.remove(self._stream, *labels)

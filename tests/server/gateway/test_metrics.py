@@ -2,10 +2,12 @@
 
 import re
 import time
+from dataclasses import replace
 
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics, StreamMetrics
 from server.gateway.figures.table import markdown
+from server.gateway.placement import Elsewhere
 from server.wire.messages import Heartbeat, Trace, VideoPacket
 from tests.conftest import ROOT
 from tests.server.gateway.scripted_gateway import gateway
@@ -96,3 +98,44 @@ def test_pictures_of_the_source_are_counted_over_workers():
     counted.figures.worker_started(ScriptedWorker(Script(live=False)))
     counted.figures.heartbeat(Heartbeat(queues={}, rss_bytes=1, cpu_s=1, pictures=5))
     assert counted["source_frames_total"] == 30
+
+
+def _cpu_s_of_a_life(metrics: Metrics, stream: str) -> float:
+    """Of a stream whose worker is elsewhere, from its second heartbeat to its end."""
+    made = StreamMetrics(metrics, stream)
+    beat = Heartbeat(queues={"upscale": 0}, rss_bytes=1, cpu_s=1)
+    place = Elsewhere(node="b", clock_offset_s=0, clock_error_s=0, idle_cores=0)
+    made.elsewhere(replace(place, node="a"))
+    began_s = time.thread_time()
+    for _ in range(10):
+        made.heartbeat(beat)
+        made.elsewhere(place)
+    made.forget()
+    return time.thread_time() - began_s
+
+
+def test_a_stream_among_hundreds_costs_no_more_than_one_alone():
+    alone, crowded = Metrics(), Metrics()
+    others = [StreamMetrics(crowded, f"s{number}") for number in range(200)]
+    for other in others:
+        other.elsewhere(Elsewhere(node="a", clock_offset_s=0, clock_error_s=0, idle_cores=0))
+        other.enter("running")
+    least = [min(_cpu_s_of_a_life(metrics, "demo") for _ in range(5)) for metrics in (alone, crowded)]
+    assert least[1] < 4 * least[0]
+
+
+def test_with_a_stream_all_that_is_told_of_it_goes():
+    metrics = Metrics()
+    made = StreamMetrics(metrics, "demo")
+    made.heartbeat(Heartbeat(queues={"upscale": 0}, rss_bytes=1, cpu_s=1))
+    made.elsewhere(Elsewhere(node="a", clock_offset_s=0, clock_error_s=0, idle_cores=0))
+    made.enter("running")
+    made.recording(True)
+    made.push("rtmp://a/b", connected=True)
+    made.renditions({"upscaled": 1})
+    made.step(0, 1)
+    StreamMetrics(metrics, "other")
+    made.forget()
+    text = metrics.exposition()[0].decode()
+    assert 'stream="other"' in text
+    assert 'stream="demo"' not in text
