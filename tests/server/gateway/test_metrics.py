@@ -1,11 +1,17 @@
 """What Prometheus is told: docs/metrics.md has every metric, and frames are late by their stream's budget."""
 
+import asyncio
 import re
 import time
 from dataclasses import replace
 
+import pytest
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics
+
 from server.gateway.figures.figures import Figures
-from server.gateway.figures.metrics import Metrics, StreamMetrics
+from server.gateway.figures.metrics import Metrics
+from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.figures.table import markdown
 from server.gateway.placement import Elsewhere
 from server.wire.messages import Heartbeat, Trace, VideoPacket
@@ -56,7 +62,10 @@ class Counted:
         return self.value(name, {"stream": "demo"})
 
     def value(self, name: str, labels: dict[str, str]) -> float | None:
-        return self._metrics.registry.get_sample_value(f"livesr_{name}", labels)
+        told = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
+        text = asyncio.run(self._metrics.exposition())[0].decode()
+        found = re.search(rf"^livesr_{name}{{{re.escape(told)}}} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else None
 
 
 def test_no_first_drop_is_missed_by_rate():
@@ -136,6 +145,25 @@ def test_with_a_stream_all_that_is_told_of_it_goes():
     made.step(0, 1)
     StreamMetrics(metrics, "other")
     made.forget()
-    text = metrics.exposition()[0].decode()
+    text = asyncio.run(metrics.exposition())[0].decode()
     assert 'stream="other"' in text
     assert 'stream="demo"' not in text
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+async def test_a_scrape_of_many_streams_holds_nobody_up_and_has_each_family_once(accept):
+    metrics = Metrics()
+    for number in range(50):
+        StreamMetrics(metrics, f"s{number}").enter("running")
+    scrape = asyncio.create_task(metrics.exposition(accept))
+    turns = 0
+    while not scrape.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 50
+    parse = openmetrics.text_string_to_metric_families if accept else parser.text_string_to_metric_families
+    families = list(parse(scrape.result()[0].decode()))
+    assert len({family.name for family in families}) == len(families)
+    states = next(family for family in families if family.name == "livesr_stream_state")
+    running = [s.labels["stream"] for s in states.samples if s.labels["state"] == "running" and s.value == 1]
+    assert running == [f"s{number}" for number in range(50)]
