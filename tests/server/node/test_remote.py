@@ -11,7 +11,7 @@ import pytest
 
 from server.gateway.placement.remote import HostUnreachable, connect
 from server.node.session import Session
-from server.offline.bench_control import IdleHost
+from server.offline.idle_hosts import IdleHost
 from server.settings import Limits, StreamSettings
 from server.wire.hello import HELLO_BYTES, Ticket, wire_version
 from server.wire.messages import (
