@@ -1,8 +1,8 @@
 """`livesr bench`: how fast the engine is on this machine."""
 
 import argparse
-import asyncio
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +19,8 @@ from engine.measure.gpu_report import render
 from engine.measure.profile import describe as describe_profile
 from engine.measure.profile import profile_model
 from engine.progress import working
-from server.offline.bench_control import bench_control
+from server.offline.bench_control import TURNS as CONTROL_TURNS
+from server.offline.bench_control import ControlCost, bench_control
 from server.offline.bench_control import describe as describe_control
 from server.offline.bench_control import to_dicts as control_to_dicts
 from server.offline.bench_pipeline import bench_pipeline, describe
@@ -70,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what so many streams at once cost their gateway, with hosts that send no pictures",
     )
     parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="for --control: a plot of it, SVG or PNG (extra: train)"
+    )
+    parser.add_argument(
         "--profile",
         action="store_true",
         help="share of time and of the machine's peak by layer and type, from OpenVINO's counters",
@@ -91,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if args.gpu_report:
         return _write_gpu_report(args.gpu_report)
     turns = 3 if args.batching else 2 if args.pipeline or args.sharing or args.against else 1
+    turns = CONTROL_TURNS * len(args.control) if args.control else turns
     with working("measuring", turns * args.seconds):  # loading comes on top
         measured = _measure(args)
     print(measured)
@@ -154,8 +159,22 @@ def _run_sharing(args: argparse.Namespace) -> str:
 
 
 def _run_control(args: argparse.Namespace) -> str:
-    costs = asyncio.run(bench_control(args.control, args.seconds))
+    plot = _plot_to(args.plot) if args.plot else None
+    costs = bench_control(args.control, args.seconds)
+    if plot is not None:
+        plot(costs)
     return json.dumps(control_to_dicts(costs)) if args.json else describe_control(costs)
+
+
+def _plot_to(path: Path) -> Callable[[Sequence[ControlCost]], None]:
+    """Raises ValueError before anything is measured."""
+    try:
+        # matplotlib: only a plot needs it.
+        from server.offline.plot_control import check_name, plot_control
+    except ModuleNotFoundError as exc:
+        raise ValueError(f"--plot {path}: needs {exc.name}: pip install 'livesr[train]'") from exc
+    check_name(path)
+    return lambda costs: plot_control(costs, path)
 
 
 def _counts(text: str) -> list[int]:

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     log_to_stderr(settings.log.format, settings.log.level, settings.log.repeats_per_min)
+    _open_as_many_as_may_be()
     server = settings.server
     address = _resolve(server.host, server.port, f"server.host={server.host!r}, server.port={server.port}")
     makes_token = args.first_token is not None and settings.auth is None and not server.open_to_the_world
@@ -113,6 +115,13 @@ def run(args: argparse.Namespace) -> int:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
     served.run(sockets=[listener])
     return 0
+
+
+def _open_as_many_as_may_be() -> None:
+    """Each stream, viewer and player takes a file descriptor. That there are 1,024 by default is for the sake
+    of `select`, which the gateway doesn't call."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _here(settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gateway:

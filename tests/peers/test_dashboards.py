@@ -1,5 +1,6 @@
 """Every panel of every dashboard shows something of a real run, by a real Prometheus."""
 
+import asyncio
 import json
 import math
 import subprocess
@@ -68,7 +69,7 @@ def gpu() -> Iterator[str]:
     )
     use = SlotUse(gpu=card, used=2, slots=5)
     metrics.watch_gpus(lambda: [use])
-    body = page.encode() + metrics.exposition()[0]
+    body = page.encode() + asyncio.run(metrics.exposition())[0]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

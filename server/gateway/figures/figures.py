@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from server.gateway.figures.metrics import StreamMetrics
 from server.gateway.figures.players import Players
 from server.gateway.figures.recent import RecentFrames
+from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.figures.views import FramesView, WorkerView
 from server.gateway.placement import Elsewhere, WorkerHandle
 from server.wire.budget import usual_budget_s

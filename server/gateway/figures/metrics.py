@@ -1,10 +1,12 @@
 """What Prometheus scrapes. The only file that imports prometheus_client."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -20,10 +22,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from server.gateway.figures.views import StreamState
-from server.gateway.placement import Elsewhere, SlotUse
+from server.gateway.placement import SlotUse
 from server.gateway.placement.capacity import Capacity
-from server.wire.messages import Dropped, DropReason, EngineFormat, Heartbeat, Stage
 
 # Frame budgets (120, 60, 40, 30, 20 and 15 fps) and their halves, then what is no longer live.
 _BUCKETS = (
@@ -32,10 +32,13 @@ _BUCKETS = (
 )
 _ROUND_TRIP_BUCKETS = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.25, 0.5, 1.0, 2.0)
 _LOSS_BUCKETS = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-STAGES: tuple[Stage, ...] = get_args(Stage)
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
+
+# A family's lines of both formats: what it is, then its samples.
+_FAMILY = re.compile(rb"(# HELP .*\n# TYPE .*\n(?:# UNIT .*\n)?)((?:[^#].*\n)*)")
+_EOF = b"# EOF\n"
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
@@ -50,30 +53,75 @@ class Description:
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Family(Generic[M]):
+    """A metric of streams. Each has it to itself: what concerns one goes through none of the others."""
+
+    kind: type[M]
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    options: Mapping[str, Any]
+
+    def make(self) -> M:
+        return self.kind(self.name, self.text, self.labels, registry=None, **self.options)
+
+
+class Series(Collector):
+    """One stream's, of every family that it has a value of."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._families: dict[str, Any] = {}
+        self._found: dict[tuple[str, ...], Any] = {}  # by family and labels: frames ask for the same ones
+
+    def of(self, family: Family[M], *labels: str) -> M:
+        """`labels` beside the stream's."""
+        key = (family.name, *labels)
+        found: M | None = self._found.get(key)
+        if found is None:
+            own = self._families.get(family.name) or self._families.setdefault(family.name, family.make())
+            found = self._found[key] = own.labels(self._stream, *labels)
+        return found
+
+    def clear(self, family: Family[M]) -> None:
+        self._found = {key: found for key, found in self._found.items() if key[0] != family.name}
+        self._families.pop(family.name, None)
+
+    def remove(self, family: Family[M], *labels: str) -> None:
+        if self._found.pop((family.name, *labels), None) is not None:
+            self._families[family.name].remove(self._stream, *labels)
+
+    def collect(self) -> Iterator[Metric]:
+        for own in list(self._families.values()):
+            yield from own.collect()
+
+
 class Metrics:
-    """All metrics of one gateway, in a registry of their own."""
+    """All metrics of one gateway: those of streams, and its own in a registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.streams: list[Series] = []
         self.described: list[Description] = []
-        self.per_stream: list[Counter | Gauge | Histogram] = []
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
+        def counter(name: str, text: str, *labels: str) -> Family[Counter]:
             return of_streams(Counter, name, text, labels)
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
+        def gauge(name: str, text: str, *labels: str) -> Family[Gauge]:
             return of_streams(Gauge, name, text, labels)
 
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Family[Histogram]:
             return of_streams(Histogram, name, text, labels, buckets=buckets)
 
-        def of_streams(kind: type[M], name: str, text: str, labels: tuple[str, ...], **options: Any) -> M:
-            metric = self._add(kind, name, text, "stream", *labels, **options)
-            self.per_stream.append(metric)
-            return metric
+        def of_streams(
+            kind: type[M], name: str, text: str, labels: tuple[str, ...], **options: Any
+        ) -> Family[M]:
+            told = self._describe(kind, name, text, "stream", *labels)
+            return Family(kind=kind, name=told.name, text=text, labels=told.labels, options=options)
 
         self.stage_duration = histogram(
             "frame_stage_duration_seconds", "Time of a frame in one stage", _BUCKETS, "stage"
@@ -147,10 +195,13 @@ class Metrics:
         build = self._add(Gauge, "build_info", "1 for the version that runs", "version")
         build.labels(version("livesr")).set(1)
 
-    def _add(self, kind: type[M], name: str, text: str, *labels: str, **options: Any) -> M:
-        name = f"livesr_{name}"
-        self.described.append(Description(name=name, kind=kind.__name__.lower(), labels=labels, text=text))
-        return kind(name, text, labels, registry=self.registry, **options)
+    def _add(self, kind: type[M], name: str, text: str, *labels: str) -> M:
+        return kind(self._describe(kind, name, text, *labels).name, text, labels, registry=self.registry)
+
+    def _describe(self, kind: type[M], name: str, text: str, *labels: str) -> Description:
+        told = Description(name=f"livesr_{name}", kind=kind.__name__.lower(), labels=labels, text=text)
+        self.described.append(told)
+        return told
 
     def _ask(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that is as `value` says at each scrape."""
@@ -199,11 +250,19 @@ class Metrics:
     def count_refusal(self, reason: str) -> None:
         self.refused.labels(reason).inc()
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+    async def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """In the format that the header `Accept` prefers, and its content type. Exemplars are in OpenMetrics
-        alone."""
+        alone. A stream takes about a millisecond: between any two of them others have their turn."""
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        families: dict[bytes, list[bytes]] = {}
+        end = b""
+        for part in (self.registry, *self.streams):
+            text = encode(part)
+            end = _EOF if text.endswith(_EOF) else b""
+            for head, samples in _FAMILY.findall(text):
+                families.setdefault(head, [head]).append(samples)
+            await asyncio.sleep(0)
+        return b"".join(line for lines in families.values() for line in lines) + end, content_type
 
 
 def _slots(slots: Callable[[], Sequence[SlotUse]], place: int) -> float:
@@ -228,132 +287,3 @@ class _PixelsLeft(Collector):
         for model, cost in capacity.costs.items():
             left.add_metric([model], max(0.0, capacity.usable_cores - self._reserved()) / cost * 1e6)
         yield left
-
-
-# There from the start, at 0: `rate` doesn't see what a counter begins with.
-_USUAL_DROPS: tuple[tuple[Stage, DropReason], ...] = (
-    ("decode", "corrupt"),
-    ("upscale", "engine_loading"),
-    ("upscale", "overload"),
-    ("encode", "overload"),
-)
-
-
-class StreamMetrics:
-    """One stream's part of the metrics: its label sets appear with it and go with it."""
-
-    def __init__(self, metrics: Metrics, stream: str) -> None:
-        self._metrics = metrics
-        self._stream = stream
-        self._cpu_s, self._pictures = 0.0, 0  # of the running worker, as last reported
-        self._budget_s = 0.0
-        self._stages = {stage: metrics.stage_duration.labels(stream, stage) for stage in STAGES}
-        self._latency = metrics.latency.labels(stream)
-        self._hls_latency = metrics.hls_latency.labels(stream)
-        self._frames = metrics.frames.labels(stream)
-        self._late = metrics.late.labels(stream)
-        self._source_frames = metrics.source_frames.labels(stream)
-        self.reconnects = metrics.reconnects.labels(stream)
-        self.restarts = metrics.restarts.labels(stream)
-        self.keyframe_requests = metrics.keyframe_requests.labels(stream)
-        self.hls_requests = metrics.hls_requests.labels(stream)
-        self.super_resolution = metrics.super_resolution.labels(stream)
-        self.fallbacks = metrics.fallbacks.labels(stream)
-        self._level = metrics.level.labels(stream)
-        self._round_trip = metrics.round_trip.labels(stream)
-        self._loss = metrics.loss.labels(stream)
-        self.whep_viewers = metrics.viewers.labels(stream, "whep")
-        self.hls_viewers = metrics.viewers.labels(stream, "hls")
-        for stage, reason in _USUAL_DROPS:
-            metrics.dropped.labels(stream, stage, reason)
-
-    def frame(
-        self,
-        stages_s: Mapping[Stage, float],
-        latency_s: float,
-        budget_s: float,
-        late: bool,
-        trace_id: str | None,
-    ) -> None:
-        self._frames.inc()
-        self._late.inc(late)
-        if budget_s != self._budget_s:
-            self._budget_s = budget_s
-            self._metrics.budget.labels(self._stream).set(budget_s)
-        self._latency.observe(latency_s, exemplar={"trace_id": trace_id} if trace_id else None)
-        for stage, duration_s in stages_s.items():
-            self._stages[stage].observe(duration_s)
-
-    def listed(self, latencies_s: Iterable[float]) -> None:
-        for latency_s in latencies_s:
-            self._hls_latency.observe(latency_s)
-
-    def drop(self, dropped: Dropped) -> None:
-        self._metrics.dropped.labels(self._stream, dropped.stage, dropped.reason).inc(dropped.count)
-
-    def network(self, round_trip_s: float | None, loss: float) -> None:
-        """Of one viewer, as it is now. None: not measured yet."""
-        if round_trip_s is not None:
-            self._round_trip.observe(round_trip_s)
-        self._loss.observe(loss)
-
-    def renditions(self, viewers: Mapping[str, int]) -> None:
-        """How many are sent each."""
-        self._metrics.rendition_viewers.remove_by_labels({"stream": self._stream})
-        for rendition, count in viewers.items():
-            self._metrics.rendition_viewers.labels(self._stream, rendition).set(count)
-
-    def push(self, target: str, *, connected: bool) -> None:
-        self._metrics.push.labels(self._stream, target).set(connected)
-
-    def no_push(self, target: str) -> None:
-        self._metrics.push.remove_by_labels({"stream": self._stream, "target": target})
-
-    def recording(self, on: bool | None) -> None:
-        """None: it isn't to be recorded."""
-        if on is None:
-            self._metrics.recording.remove_by_labels({"stream": self._stream})
-        else:
-            self._metrics.recording.labels(self._stream).set(on)
-
-    def enter(self, state: StreamState) -> None:
-        for name in get_args(StreamState):
-            self._metrics.state.labels(self._stream, name).set(name == state)
-
-    def engine(self, engine: EngineFormat) -> None:
-        self._metrics.engine_info.remove_by_labels({"stream": self._stream})
-        self._metrics.engine_info.labels(self._stream, engine.model, engine.backend, engine.precision).set(1)
-        if engine.parity_db is None:
-            self._metrics.parity.remove_by_labels({"stream": self._stream})
-        else:
-            self._metrics.parity.labels(self._stream).set(engine.parity_db)
-
-    def step(self, from_level: int, to_level: int) -> None:
-        self._level.set(to_level)
-        direction = "down" if to_level > from_level else "up"
-        self._metrics.steps.labels(self._stream, direction).inc()
-
-    def elsewhere(self, place: Elsewhere | None) -> None:
-        """Where the worker is now."""
-        offset, error = self._metrics.clock_offset, self._metrics.clock_error
-        for metric in (offset, error):
-            metric.remove_by_labels({"stream": self._stream})
-        if place is not None:
-            offset.labels(self._stream, place.node).set(place.clock_offset_s)
-            error.labels(self._stream, place.node).set(place.clock_error_s)
-
-    def worker_started(self, *, isolated: bool) -> None:
-        self._cpu_s, self._pictures = 0.0, 0
-        self._metrics.isolated.labels(self._stream).set(isolated)
-
-    def heartbeat(self, beat: Heartbeat) -> None:
-        self._metrics.worker_memory.labels(self._stream).set(beat.rss_bytes)
-        self._metrics.worker_cpu.labels(self._stream).inc(max(0.0, beat.cpu_s - self._cpu_s))
-        self._source_frames.inc(max(0, beat.pictures - self._pictures))
-        self._cpu_s, self._pictures = beat.cpu_s, beat.pictures
-        for stage, length in beat.queues.items():
-            self._metrics.queue_length.labels(self._stream, stage).set(length)
-
-    def forget(self) -> None:
-        for metric in self._metrics.per_stream:
-            metric.remove_by_labels({"stream": self._stream})

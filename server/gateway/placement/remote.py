@@ -6,6 +6,7 @@ import hmac
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from server.gateway.placement import Elsewhere
 from server.gateway.placement.files import offer_files
@@ -48,6 +49,10 @@ _IDLE_TELLS, _APART_NS = 3, 150_000_000
 # Round trips before the job, whose times are translated by them.
 _FIRST_ASKS = 4
 _FILES_TIMEOUT_S, _START_TIMEOUT_S = 120.0, 20.0
+# So many say hello at once, of however many wait to: a handshake takes milliseconds of both sides, and all of
+# a thousand together would take longer than each of them may.
+_HELLOS_AT_ONCE = 16
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class HostUnreachable(OSError):
@@ -60,7 +65,8 @@ class HostRefuses(HostUnreachable):
 
 async def connect(ticket: Ticket, job: WorkerJob) -> "RemoteWorkerHandle":
     """Starts the job there. Raises HostUnreachable."""
-    handle = await _say_hello(ticket, job.stream)
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_HELLOS_AT_ONCE)):
+        handle = await _say_hello(ticket, job.stream)
     try:
         await handle.begin(job)
     except BaseException:

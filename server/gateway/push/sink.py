@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from server.gateway.events import Events
-from server.gateway.figures.metrics import StreamMetrics
+from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.figures.views import PushView
 from server.gateway.mp4.fragments import Fragment, Fragments
 from server.gateway.push.pusher import Pusher

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from server.gateway.events import Events
-from server.gateway.figures.metrics import StreamMetrics
+from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.figures.views import RecordingState
 from server.gateway.record.archive import Archive
 from server.gateway.record.recorder import Recorder

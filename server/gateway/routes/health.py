@@ -67,7 +67,7 @@ def router(streams: Streams, metrics: Metrics, settings: Settings, guard: Guard)
     )
     async def scrape(request: Request) -> Response:
         """Everything, in Prometheus' text format, or as OpenMetrics to who asks for that."""
-        return _exposition(metrics, request)
+        return await _exposition(metrics, request)
 
     return routes
 
@@ -76,11 +76,11 @@ def metrics_app(metrics: Metrics) -> ASGIApp:
     """What a listener of its own serves: `/metrics`, to whoever reaches it, and nothing else."""
 
     async def scrape(request: Request) -> Response:
-        return _exposition(metrics, request)
+        return await _exposition(metrics, request)
 
     return Starlette(routes=[Route("/metrics", scrape)])
 
 
-def _exposition(metrics: Metrics, request: Request) -> Response:
-    body, content_type = metrics.exposition(request.headers.get("Accept", ""))
+async def _exposition(metrics: Metrics, request: Request) -> Response:
+    body, content_type = await metrics.exposition(request.headers.get("Accept", ""))
     return Response(body, headers={"Content-Type": content_type})

@@ -7,7 +7,7 @@ from server.gateway.errors import RenditionNotFound
 from server.gateway.events import Events
 from server.gateway.fanout.keyframes import KeyframeRequests
 from server.gateway.fanout.sinks import Sink
-from server.gateway.figures.metrics import StreamMetrics
+from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.hls.sink import HlsSink
 from server.gateway.push.sink import PushSink
 from server.gateway.record.archive import Archive

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from engine.frame import USUAL_FPS
 from server.gateway.events import Events
 from server.gateway.figures.figures import Figures
-from server.gateway.figures.metrics import Metrics, StreamMetrics
+from server.gateway.figures.metrics import Metrics
+from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.figures.views import SteppedView, StreamState
 from server.gateway.placement import Placement, WorkerHandle
 from server.gateway.publish.desk import Desk

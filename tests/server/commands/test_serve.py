@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -119,6 +120,22 @@ def test_a_gateway_killed_outright_leaves_no_worker(settings, tmp_path):
     while alive(worker):
         assert time.monotonic() < deadline, "the worker still runs"
         time.sleep(0.05)
+
+
+def test_it_opens_as_many_files_as_it_may(settings, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        process = start("--config", str(settings), log=tmp_path / "log")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        assert process.stdout.readline()
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def test_answers_on_a_kept_connection_wait_for_nothing(settings):

@@ -3,8 +3,10 @@
 import asyncio
 import json
 
+import httpx
 import pytest
 
+from server.offline.idle_hosts import IdleHost
 from server.wire.messages import (
     Dropped,
     Heartbeat,
@@ -128,6 +130,20 @@ async def test_every_error_has_the_same_shape():
             response = await served.http.request(method, path)
             assert response.status_code == status, (method, path)
             assert set(response.json()) == {"title", "status", "detail"}, (method, path)
+
+
+async def test_a_list_of_many_streams_lets_others_have_their_turn():
+    names = tuple(f"s{number}" for number in range(64))
+    async with gateway(IdleHost(), streams=names, limits={"max_streams": 64}) as served:
+        transport = httpx.ASGITransport(served.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            listing = asyncio.create_task(http.get("/api/streams"))
+            turns = 0
+            while not listing.done():
+                await asyncio.sleep(0)
+                turns += 1
+        assert [stream["id"] for stream in listing.result().json()] == list(names)
+        assert turns > 3
 
 
 async def test_errors_are_described_as_what_they_are():

@@ -99,7 +99,7 @@ async def test_every_answer_has_the_headers(path):
 
 async def test_a_failure_of_ours_has_them_too():
     class Broken(Metrics):
-        def exposition(self):
+        async def exposition(self):
             raise RuntimeError("of ours")
 
     transport = httpx.ASGITransport(create_app(Settings(), quiet(), Broken()), raise_app_exceptions=False)

@@ -1,11 +1,19 @@
 """What Prometheus is told: docs/metrics.md has every metric, and frames are late by their stream's budget."""
 
+import asyncio
 import re
 import time
+from dataclasses import replace
+
+import pytest
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics
 
 from server.gateway.figures.figures import Figures
-from server.gateway.figures.metrics import Metrics, StreamMetrics
+from server.gateway.figures.metrics import Metrics
+from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.figures.table import markdown
+from server.gateway.placement import Elsewhere
 from server.wire.messages import Heartbeat, Trace, VideoPacket
 from tests.conftest import ROOT
 from tests.server.gateway.scripted_gateway import gateway
@@ -54,7 +62,10 @@ class Counted:
         return self.value(name, {"stream": "demo"})
 
     def value(self, name: str, labels: dict[str, str]) -> float | None:
-        return self._metrics.registry.get_sample_value(f"livesr_{name}", labels)
+        told = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
+        text = asyncio.run(self._metrics.exposition())[0].decode()
+        found = re.search(rf"^livesr_{name}{{{re.escape(told)}}} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else None
 
 
 def test_no_first_drop_is_missed_by_rate():
@@ -96,3 +107,63 @@ def test_pictures_of_the_source_are_counted_over_workers():
     counted.figures.worker_started(ScriptedWorker(Script(live=False)))
     counted.figures.heartbeat(Heartbeat(queues={}, rss_bytes=1, cpu_s=1, pictures=5))
     assert counted["source_frames_total"] == 30
+
+
+def _cpu_s_of_a_life(metrics: Metrics, stream: str) -> float:
+    """Of a stream whose worker is elsewhere, from its second heartbeat to its end."""
+    made = StreamMetrics(metrics, stream)
+    beat = Heartbeat(queues={"upscale": 0}, rss_bytes=1, cpu_s=1)
+    place = Elsewhere(node="b", clock_offset_s=0, clock_error_s=0, idle_cores=0)
+    made.elsewhere(replace(place, node="a"))
+    began_s = time.thread_time()
+    for _ in range(10):
+        made.heartbeat(beat)
+        made.elsewhere(place)
+    made.forget()
+    return time.thread_time() - began_s
+
+
+def test_a_stream_among_hundreds_costs_no_more_than_one_alone():
+    alone, crowded = Metrics(), Metrics()
+    others = [StreamMetrics(crowded, f"s{number}") for number in range(200)]
+    for other in others:
+        other.elsewhere(Elsewhere(node="a", clock_offset_s=0, clock_error_s=0, idle_cores=0))
+        other.enter("running")
+    least = [min(_cpu_s_of_a_life(metrics, "demo") for _ in range(5)) for metrics in (alone, crowded)]
+    assert least[1] < 4 * least[0]
+
+
+def test_with_a_stream_all_that_is_told_of_it_goes():
+    metrics = Metrics()
+    made = StreamMetrics(metrics, "demo")
+    made.heartbeat(Heartbeat(queues={"upscale": 0}, rss_bytes=1, cpu_s=1))
+    made.elsewhere(Elsewhere(node="a", clock_offset_s=0, clock_error_s=0, idle_cores=0))
+    made.enter("running")
+    made.recording(True)
+    made.push("rtmp://a/b", connected=True)
+    made.renditions({"upscaled": 1})
+    made.step(0, 1)
+    StreamMetrics(metrics, "other")
+    made.forget()
+    text = asyncio.run(metrics.exposition())[0].decode()
+    assert 'stream="other"' in text
+    assert 'stream="demo"' not in text
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+async def test_a_scrape_of_many_streams_holds_nobody_up_and_has_each_family_once(accept):
+    metrics = Metrics()
+    for number in range(50):
+        StreamMetrics(metrics, f"s{number}").enter("running")
+    scrape = asyncio.create_task(metrics.exposition(accept))
+    turns = 0
+    while not scrape.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 50
+    parse = openmetrics.text_string_to_metric_families if accept else parser.text_string_to_metric_families
+    families = list(parse(scrape.result()[0].decode()))
+    assert len({family.name for family in families}) == len(families)
+    states = next(family for family in families if family.name == "livesr_stream_state")
+    running = [s.labels["stream"] for s in states.samples if s.labels["state"] == "running" and s.value == 1]
+    assert running == [f"s{number}" for number in range(50)]

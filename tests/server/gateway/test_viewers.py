@@ -36,11 +36,11 @@ async def test_a_viewer_is_told_its_rendition_and_why():
             async def observed() -> bool:
                 metrics = await served.metrics()
                 smaller = metrics.get('livesr_rendition_viewers{rendition="90p",stream="demo"}')
-                trips = metrics['livesr_viewer_round_trip_seconds_count{stream="demo"}']
+                trips = metrics.get('livesr_viewer_round_trip_seconds_count{stream="demo"}', 0)
                 return smaller == 1 and trips > 0
 
             await until(observed, "the metrics know its network")
-            assert (await served.metrics())['livesr_viewer_loss_ratio_count{stream="other"}'] == 0
+            assert 'livesr_viewer_loss_ratio_count{stream="other"}' not in await served.metrics()
             answer = await served.http.get(f"/api/streams/other/viewers/{session}")
             assert answer.status_code == 404, "it is of one stream"
 

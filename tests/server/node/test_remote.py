@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from server.gateway.placement.remote import HostUnreachable, connect
+from server.node.session import Session
+from server.offline.idle_hosts import IdleHost
 from server.settings import Limits, StreamSettings
-from server.wire.hello import Ticket, wire_version
+from server.wire.hello import HELLO_BYTES, Ticket, wire_version
 from server.wire.messages import (
     EngineLoad,
     Heartbeat,
@@ -112,6 +114,28 @@ async def test_who_may_not_come_in_is_told_why(monkeypatch, tmp_path):
         monkeypatch.setattr("server.gateway.placement.remote.CONNECT_TIMEOUT_S", 0.3)
         with pytest.raises(HostUnreachable, match="the host on attic can't be reached"):
             await connect(forged(ticket, port=1), job())
+
+
+async def test_streams_that_start_together_say_hello_a_few_at_a_time(monkeypatch, tmp_path):
+    """Each has three seconds for it, which a thousand handshakes at once would take longer than."""
+    strangers = []
+
+    class Counting(Session):
+        async def next(self):
+            if self.decoder.most_bytes != HELLO_BYTES:
+                return await super().next()
+            strangers.append(strangers[-1] + 1 if strangers else 1)
+            await asyncio.sleep(0.2)
+            strangers.append(strangers[-1] - 1)
+            return await super().next()
+
+    monkeypatch.setattr("server.node.door.Session", Counting)
+    async with host_here(IdleHost(), tmp_path) as host:
+        jobs = [job(id=f"s{number}") for number in range(40)]
+        workers = await asyncio.gather(*[connect(await host.admit(job.stream), job) for job in jobs])
+        assert len(workers) == 40
+        assert 8 < max(strangers) <= 16
+        await asyncio.gather(*(worker.stop(at_once=True) for worker in workers))
 
 
 @pytest.mark.parametrize(
