@@ -25,6 +25,7 @@ MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 SEND_TIME_URI = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 MAX_LINES = 8
+_MOST_ICE_CHARS = 256
 _FEEDBACK = (
     RTCRtcpFeedback(type="nack"),
     RTCRtcpFeedback(type="nack", parameter="pli"),
@@ -127,6 +128,15 @@ def parse_remote(media: MediaDescription) -> Remote:
     """The transport of that m-line. Raises InvalidOffer where it is none for WebRTC."""
     if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
         raise InvalidOffer("the offer lacks ice-ufrag or ice-pwd")
+    for name, text, least in (
+        ("ice-ufrag", media.ice.usernameFragment, 4),
+        ("ice-pwd", media.ice.password, 22),
+    ):
+        # Of RFC 8839, 5.4. Each check that we send where the client says carries the first.
+        if not least <= len(text) <= _MOST_ICE_CHARS:
+            raise InvalidOffer(
+                f"{name} has {len(text)} characters; it must have {least} to {_MOST_ICE_CHARS}"
+            )
     if media.dtls is None or not media.dtls.fingerprints:
         raise InvalidOffer("the offer lacks a DTLS fingerprint or setup attribute")
     return Remote(
