@@ -13,6 +13,7 @@ from aiortc.sdp import (
     SessionDescription,
     SsrcDescription,
     candidate_from_sdp,
+    grouplines,
 )
 
 from server.gateway.errors import InvalidOffer
@@ -121,7 +122,22 @@ def parse_session(sdp: str) -> SessionDescription:
         raise InvalidOffer("the offer has no m-line")
     if len(session.media) > MAX_LINES:
         raise InvalidOffer(f"the offer has {len(session.media)} m-lines; {MAX_LINES} are the limit")
+    for media, (_, *attributes) in zip(session.media, grouplines(sdp)[1], strict=True):
+        if media.port == 0 and any(line.strip() == "a=bundle-only" for line in attributes):
+            _unbundle(media, session)
     return session
+
+
+def _unbundle(media: MediaDescription, session: SessionDescription) -> None:
+    """An m-line that is offered within a bundle alone, as by the policy "max-bundle", says so with port 0, and
+    may leave its transport to the bundle's first line (RFC 9143, 7.2.1 and 9)."""
+    media.port = 9
+    group = next((g.items for g in session.group if media.rtp.muxId in g.items), [])
+    first = next((m for m in session.media if group and m.rtp.muxId == group[0]), media)
+    if not media.ice.usernameFragment:
+        media.ice, media.dtls = first.ice, first.dtls
+        media.ice_candidates = first.ice_candidates
+        media.ice_candidates_complete = first.ice_candidates_complete
 
 
 def parse_remote(media: MediaDescription) -> Remote:

@@ -156,6 +156,26 @@ def test_an_offer_without_bundle_gets_its_first_line():
     assert [line.mid for line in offer.lines] == ["0"]
 
 
+TRANSPORT = re.compile("a=(candidate|ice-ufrag|ice-pwd|fingerprint|setup):")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_line_that_is_offered_within_the_bundle_alone_is_no_line_that_is_declined(whole):
+    """Of "max-bundle"; `whole`: with its transport, as GStreamer has it, or without (RFC 9143)."""
+    head, video, data = CHROMIUM_OFFER.replace("BUNDLE 0 1", "BUNDLE a 0").split("m=")
+    video = video.replace("video 9", "video 0")
+    lines = [line for line in video.splitlines() if whole or not TRANSPORT.match(line)]
+    sound = "audio 9 UDP/TLS/RTP/SAVPF 111\n" + "\n".join(
+        ["a=mid:a", "a=recvonly", "a=rtpmap:111 opus/48000/2", *filter(TRANSPORT.match, video.splitlines())]
+    )
+    bundled = [head.strip(), f"m={sound}", "m=" + "\n".join([*lines, "a=bundle-only"]), f"m={data}"]
+    offer = parse_offer("\n".join(bundled))
+    assert [(line.mid, line.kind) for line in offer.lines] == [("a", "audio"), ("0", "video")]
+    deaf = parse_offer("\n".join(bundled).replace("opus", "pcmu"))
+    assert [line.mid for line in deaf.lines] == ["0"]
+    assert deaf.remote == offer.remote, "the transport of the first line, that is not taken itself"
+
+
 def test_gstreamers_h264_without_parameters_is_taken():
     lines = [
         line
