@@ -1,7 +1,7 @@
 """From a viewer's SDP offer to the lines we answer: which codec, rendition and transport (RFC 9429)."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aiortc.rtcdtlstransport import RTCDtlsParameters
@@ -129,12 +129,12 @@ def parse_session(sdp: str) -> SessionDescription:
 
 
 def _unbundle(media: MediaDescription, session: SessionDescription) -> None:
-    """An m-line that is offered within a bundle alone, as by the policy "max-bundle", says so with port 0, and
-    may leave its transport to the bundle's first line (RFC 9143, 7.2.1 and 9)."""
+    """An m-line that is offered within a bundle alone, as by the policy "max-bundle", has port 0, and may
+    leave its transport to the bundle's first line (RFC 9143)."""
     media.port = 9
     group = next((g.items for g in session.group if media.rtp.muxId in g.items), [])
     first = next((m for m in session.media if group and m.rtp.muxId == group[0]), media)
-    if not media.ice.usernameFragment:
+    if media.ice is None or not media.ice.usernameFragment:
         media.ice, media.dtls = first.ice, first.dtls
         media.ice_candidates = first.ice_candidates
         media.ice_candidates_complete = first.ice_candidates_complete
@@ -169,14 +169,16 @@ def _lines(
 ) -> Iterator[Line]:
     left = iter(renditions)
     audio_taken = False
-    bundle: list[int | str] | None = None
-    bundles = next((g.items for g in session.group if g.semantic == "BUNDLE"), [])
-    for index, media in enumerate(session.media):
-        codec = _choose(media, None)
+    usable = {
+        index: codec
+        for index, media in enumerate(session.media)
+        if (codec := _choose(media, None)) and media.direction in (None, "recvonly", "sendrecv")
+    }
+    bundle = video_bundle(session, usable)
+    for index, codec in usable.items():
+        media = session.media[index]
         mid = media.rtp.muxId or str(index)
-        # Lines outside the first one's bundle would want transports of their own.
-        apart = bundle is not None and mid not in bundle
-        if codec is None or apart or media.direction not in (None, "recvonly", "sendrecv"):
+        if mid not in bundle:
             continue
         rendition = None
         if media.kind == "video":
@@ -190,8 +192,6 @@ def _lines(
             continue
         else:
             audio_taken = True
-        if bundle is None:
-            bundle = bundles if mid in bundles else [mid]
         known = (MID_URI, *_VIDEO_EXTENSIONS) if media.kind == "video" else (MID_URI,)
         extensions = {
             e.uri: e.id
@@ -208,6 +208,17 @@ def _lines(
             rtx=find_rtx(media, codec),
             extensions=extensions,
         )
+
+
+def video_bundle(session: SessionDescription, usable: Iterable[int]) -> Sequence[int | str]:
+    """The m-lines that share the transport of the first usable one of a picture: others would want transports
+    of their own. Without such a line there is none."""
+    for index in usable:
+        mid = session.media[index].rtp.muxId or str(index)
+        if session.media[index].kind == "video":
+            bundles = (group.items for group in session.group if group.semantic == "BUNDLE")
+            return next((items for items in bundles if mid in items), [mid])
+    return []
 
 
 def _choose(media: MediaDescription, sent: ProfileLevel | None) -> RTCRtpCodecParameters | None:
@@ -289,7 +300,7 @@ def answer_sdp(
     for index, offered in enumerate(offer.media):
         line = lines.get(index)
         if line is None:
-            session.media.append(decline(offered))
+            session.media.append(decline(offered, ice, dtls, offer.remote.dtls_role))
             continue
         answered = _accepted(line, offered.profile, sources[line.mid], first)
         answered.ice = ice
@@ -323,13 +334,17 @@ def _accepted(line: Line, profile: str, sources: Sources, first: Rendition) -> M
     return media
 
 
-def decline(offered: MediaDescription) -> MediaDescription:
+def decline(
+    offered: MediaDescription, ice: RTCIceParameters, dtls: RTCDtlsParameters, role: str
+) -> MediaDescription:
     """The answer to an m-line that isn't used."""
     media = MediaDescription(kind=offered.kind, port=0, profile=offered.profile, fmt=offered.fmt)
     media.host = "0.0.0.0"
     media.direction = "inactive"
     media.rtp.muxId = offered.rtp.muxId
-    media.ice = RTCIceParameters()
+    # GStreamer 1.22 takes no answer in which a line has none of these, though nothing is sent by it.
+    media.ice = ice
+    media.dtls = RTCDtlsParameters(fingerprints=dtls.fingerprints, role=role)
     return media
 
 

@@ -129,6 +129,8 @@ async def test_a_browsers_offer_is_answered_in_its_own_terms():
         assert video.rtp.codecs[0].parameters["profile-level-id"][:4] == "4200"
         assert [e.id for e in video.rtp.headerExtensions] == [4]
         assert data.port == 0
+        # GStreamer takes no answer in which they are missing.
+        assert (data.ice, data.dtls) == (video.ice, video.dtls)
         assert "a=group:BUNDLE 0\r\n" in response.text
 
 
@@ -174,6 +176,13 @@ def test_a_line_that_is_offered_within_the_bundle_alone_is_no_line_that_is_decli
     deaf = parse_offer("\n".join(bundled).replace("opus", "pcmu"))
     assert [line.mid for line in deaf.lines] == ["0"]
     assert deaf.remote == offer.remote, "the transport of the first line, that is not taken itself"
+
+
+def test_without_a_bundle_the_picture_is_taken_wherever_its_line_is():
+    head, video, data = CHROMIUM_OFFER.replace("a=group:BUNDLE 0 1\n", "").split("m=")
+    sound = "audio 9 UDP/TLS/RTP/SAVPF 111\na=mid:a\na=recvonly\na=rtpmap:111 opus/48000/2\n"
+    offer = parse_offer("m=".join([head, sound, video, data]))
+    assert [line.mid for line in offer.lines] == ["0"]
 
 
 def test_gstreamers_h264_without_parameters_is_taken():
