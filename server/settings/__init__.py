@@ -167,8 +167,9 @@ class Settings(Table):
             raise ValueError(f"source={mask_credentials(stream.source)!r}: {exc}") from None
         self.check_record(stream)
         named = {address for known in (self.defaults, *self.streams) for address in known.push}
+        allowed = tuple(map(_with_path, self.push.allowed))
         for address in set(stream.push) - named:
-            if not without_user(address).startswith(tuple(map(without_user, self.push.allowed))):
+            if not _with_path(address).startswith(allowed):
                 raise ValueError(f"push={mask_target(address)!r}: must begin as one of push.allowed does")
         if stream.slate not in self._slates() | {None}:
             raise ValueError(f"slate={stream.slate!r}: must be one that the settings name")
@@ -180,3 +181,9 @@ class Settings(Table):
         for model in (stream.model, *(stream.ladder or ())):
             if model not in zoo() and model not in own and model != BICUBIC:
                 raise ValueError(f"model={model!r}: must be one of {', '.join(zoo())}, or in the settings")
+
+
+def _with_path(address: str) -> str:
+    """The address without user or token; where it has no path, that is a slash."""
+    parts = urlsplit(without_user(address), allow_fragments=False)
+    return parts._replace(path=parts.path or "/").geturl()

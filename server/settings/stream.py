@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
@@ -48,7 +48,13 @@ def _push_address(address: str) -> str:
     parts = urlsplit(address)
     if parts.scheme not in PUSH_SCHEMES or not parts.hostname:
         raise ValueError(f"{mask_target(address)}: must be of {', '.join(PUSH_SCHEMES)}, and name a host")
-    if parts.scheme == "udp" and parts.port is None:
+    if ".." in unquote(parts.path).split("/"):
+        raise ValueError(f"{mask_target(address)}: must not hold '..'")  # or it began as one that is allowed
+    try:
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError(f"{mask_target(address)}: {exc}") from None
+    if parts.scheme == "udp" and port is None:
         raise ValueError(f"{mask_target(address)}: must name a port")
     if parts.scheme == "srt":
         try:
@@ -194,6 +200,9 @@ def _known_scheme(source: str) -> str:
     match scheme(source):
         case "srt":
             srt_address(source)
+        case "udp":
+            if urlsplit(source).port is None:
+                raise ValueError("must name a port")
         case "v4l2":
             parse_v4l2(source)
     return source

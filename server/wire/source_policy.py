@@ -53,7 +53,9 @@ def _check_network(source: str, policy: SourcePolicy) -> None:
         case "srt":
             listens = srt_address(source).mode == "listener"
         case _:
-            listens = publish_address(source) is not None
+            door = publish_address(source)
+            listens = door is not None
+            port = port if door is None else door.port  # its protocol has one where none is named
     if scheme(source) == "udp" and parts.query:
         raise ValueError("a UDP source of the API has no options")
     if listens and port not in policy.listen_ports:

@@ -91,6 +91,15 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[[streams]]\nid = 'a b'\nsource = 'demo:'", ["streams.0.id='a b'"]),
         ("[[streams]]\nid = 'a'\nsource = 'ftp://host/x'", ["streams.0.source", "'ftp'", "rtsp"]),
         ("[[streams]]\nid = 'a'\nsource = 'rtsp:///x'", ["streams.0.source", "host"]),
+        ("[[streams]]\nid = 'a'\nsource = 'udp://0.0.0.0'", ["streams.0.source", "must name a port"]),
+        (
+            "[[streams]]\nid = 'a'\nsource = 'demo:'\npush = ['rtmp://host:x/app/key']",
+            ["streams.0.push.0: rtmp://host:x/***: Port could not be cast to integer value"],
+        ),
+        (
+            "[[streams]]\nid = 'a'\nsource = 'demo:'\npush = ['whips://host/whip/%2e%2e/api']",
+            ["streams.0.push.0: whips://host/***: must not hold '..'"],
+        ),
         ("[[streams]]\nid = 'a'\nsource = 'srt://host'", ["streams.0.source", "must name a port"]),
         (
             "[[streams]]\nid = 'a'\nsource = 'srt://h:1?mode=rendezvous'",
@@ -198,3 +207,26 @@ def test_an_api_stream_takes_the_operators_defaults():
 )
 def test_credentials_are_masked(text, masked):
     assert mask_credentials(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("address", "may"),
+    [
+        ("udp://10.0.0.7:5000", True),
+        ("udp://10.0.0.7:5000/", True),
+        ("udp://10.0.0.7:5001", False),
+        ("srt://live.example:9000?streamid=any&passphrase=0123456789", True),
+        ("whips://token@live.example/whip/cam", True),
+        ("whips://token@live.example/api", False),
+        ("whips://live.example@evil.example/whip/cam", False),
+    ],
+)
+def test_a_stream_of_the_api_is_pushed_to_what_begins_as_the_settings_say(address, may):
+    allowed = ["udp://10.0.0.7:5000/", "srt://live.example:9000/", "whips://live.example/whip/"]
+    settings = Settings.model_validate({"push": {"allowed": allowed}})
+    stream = settings.stream(id="a", source="demo:", push=(address,))
+    if may:
+        settings.check_stranger(stream)
+        return
+    with pytest.raises(ValueError, match=r"must begin as one of push\.allowed does"):
+        settings.check_stranger(stream)

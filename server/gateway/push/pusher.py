@@ -20,6 +20,8 @@ _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
 _GOOD_S = 30.0  # so long a push had gone well
 _ENDS_S = 1.0  # what the process is given to send the end
 _MOST_BUFFERED = 8 << 20  # bytes that the process hasn't taken: some seconds
+# libav waits for ever for a server that lets it connect and then says nothing, or reads no more.
+_CONNECTS_S, _TAKES_S = 30.0, 10.0
 _LAST_WORDS_BYTES = 4096
 _PROCESS = (sys.executable, "-m", "server.push.main")
 
@@ -45,7 +47,8 @@ class Pusher:
         self._on_need_keyframe = on_need_keyframe
         self._process: Process | None = None
         self._init: bytes | None = None  # what the process is fed with
-        self._slow = False
+        self._feed = _Feed()
+        self._given_up = ""  # why
         self._task = asyncio.create_task(self._run())
 
     def fragment(self, fragment: Fragment) -> None:
@@ -55,16 +58,18 @@ class Pusher:
         if self._init is None:
             if not fragment.independent:
                 return
-            self._init = fragment.init
+            self._init, self._feed = fragment.init, _Feed()
             process.stdin.write(fragment.init)
         if fragment.init is not self._init:
             self._end(process)  # another size or codec is another connection
             return
-        if process.stdin.transport.get_write_buffer_size() > _MOST_BUFFERED:
-            self._slow = True
+        waiting = process.stdin.transport.get_write_buffer_size()
+        if reason := self._feed.trouble(waiting, connected=self.connected):
+            self._given_up = reason
             self._kill(process)
             return
         process.stdin.write(fragment.data)
+        self._feed.written += len(fragment.data)
 
     @property
     def ended(self) -> bool:
@@ -105,7 +110,7 @@ class Pusher:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        self._init, self._slow = None, False
+        self._init, self._given_up = None, ""
         process.stdin.write(f"{self._address}\n".encode())
         self._process = process
         self._on_need_keyframe()
@@ -123,8 +128,8 @@ class Pusher:
             self._process = None
             words.cancel()
             self._end(process)
-        if self._slow:
-            return "it takes less than the stream has"
+        if self._given_up:
+            return self._given_up
         if self._init is not None and status == 0:
             return "the stream has another format"
         return said or f"the process ended with status {status}"
@@ -149,6 +154,28 @@ class Pusher:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+class _Feed:
+    """What a process is fed with, and whether it takes that."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self._began_s = self._took_s = time.monotonic()
+        self._taken = 0
+
+    def trouble(self, waiting: int, *, connected: bool) -> str:
+        """Why it is to be given up; "": not yet. `waiting`: bytes that it hasn't taken."""
+        now_s, taken = time.monotonic(), self.written - waiting
+        if not connected or taken != self._taken or not waiting:
+            self._taken, self._took_s = taken, now_s
+        if not connected and now_s - self._began_s > _CONNECTS_S:
+            return f"no connection within {_CONNECTS_S:g} s"
+        if now_s - self._took_s > _TAKES_S:
+            return f"it has taken nothing for {_TAKES_S:g} s"
+        if waiting > _MOST_BUFFERED:
+            return "it takes less than the stream has"
+        return ""
 
 
 async def _last_words(stream: asyncio.StreamReader) -> str:

@@ -6,7 +6,6 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
-from urllib.parse import urlsplit
 
 from server.gateway.record.file import MOMENT, RecordedFile, Run, moment_name, named_moment
 from server.settings import STREAM_ID
@@ -23,7 +22,8 @@ class Remote:
     def __init__(self, address: str) -> None:
         """Raises ValueError where nothing can be reached by such an address."""
         shown = mask_credentials(address)
-        if not urlsplit(address).scheme:
+        scheme, _, where = address.partition("://")
+        if not (scheme and where):  # drivers would take it for a folder of this machine
             raise ValueError(f"recording.remote={shown!r}: must be an address, as s3://bucket/folder")
         try:
             from fsspec.core import url_to_fs  # an extra, and of no use to recordings that stay here
@@ -32,7 +32,7 @@ class Remote:
         except ModuleNotFoundError as exc:
             missing = f"recording.remote={shown!r}: needs {exc.name}: pip install 'livesr[remote]'"
             raise ValueError(missing) from exc
-        except (ImportError, ValueError) as exc:
+        except (ImportError, ValueError, TypeError, OSError) as exc:  # some drivers call at once
             raise ValueError(f"recording.remote={shown!r}: {exc}") from exc
         self.address = shown
         self._root = root.rstrip("/")

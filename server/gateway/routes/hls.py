@@ -88,6 +88,8 @@ def _files(streams: Streams, recorded: DvrFiles, guard: Guard) -> APIRouter:
         then, up to `to` or on into live."""
         if from_ is not None:
             return await recorded.multivariant(stream, from_, to, request)
+        if to is not None:
+            raise InvalidRequest(f"to={to!r} without from: what is live has no end")
         streams.check_open()
         found = await _with_segments(streams, stream, request)
         return playlist_response(playlist.multivariant(found.outputs.hls), request, guard)

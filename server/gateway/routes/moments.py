@@ -18,8 +18,9 @@ def span(from_: str, to: str | None, now: datetime, *, most_s: float = math.inf)
         raise InvalidRequest(f"to={to!r}: must be later than from={from_!r}")
     lasts_s = (ends - starts).total_seconds()
     if lasts_s > most_s:
-        rule = f"must be at most {most_s / 3600:g}"
-        raise InvalidRequest(f"from={from_!r}: {lasts_s / 3600:.1f} h until to={to or 'now'!r}; {rule}")
+        until = "now" if to is None else f"to={to!r}"
+        rule = f"must be at most {most_s / 3600:g} h"
+        raise InvalidRequest(f"from={from_!r}: {lasts_s / 3600:.1f} h until {until}; {rule}")
     return starts, ends
 
 

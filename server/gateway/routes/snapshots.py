@@ -18,6 +18,7 @@ from server.gateway.errors import (
     Unauthorized,
     responses,
 )
+from server.gateway.snapshots.snapshots import MOST_ACROSS
 from server.gateway.streams.streams import Streams
 from server.wire.messages import UPSCALED
 
@@ -43,7 +44,7 @@ def router(streams: Streams, guard: Guard) -> APIRouter:
     async def take_snapshot(
         stream: str,
         rendition: str = UPSCALED,
-        width: Annotated[int | None, Query(ge=16, le=8192)] = None,
+        width: Annotated[int | None, Query(ge=16, le=MOST_ACROSS)] = None,
         max_age: Annotated[float, Query(ge=1)] = _MAX_AGE_S,
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:

@@ -17,6 +17,7 @@ _SHARED_S = 1.0  # a picture that is no older is not made anew
 _WAITS_S = 5.0  # for the picture of a stream that has to wake
 _MOST_KEPT = 8  # renditions and sizes
 _MOST_MADE, _WITHIN_S = 10, 1.0  # of all sizes: each is a picture decoded
+MOST_ACROSS = 8192  # a source may say that its pixels are a thousand times as wide as they are high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +87,9 @@ class Snapshots:
 
     async def _make(self, packet: VideoPacket, size: tuple[int, int], width: int | None) -> _Made:
         across, down = size
-        if width is not None and width < across:
-            across, down = width, max(1, round(down * width / across))
+        widest = MOST_ACROSS if width is None else min(width, MOST_ACROSS)
+        if widest < across:
+            across, down = widest, max(1, round(down * widest / across))
         now_s = time.monotonic()
         if len(self._times_s) == _MOST_MADE and now_s - self._times_s[0] < _WITHIN_S:
             raise TooManyRequests(

@@ -1,7 +1,7 @@
 """From a viewer's SDP offer to the lines we answer: which codec, rendition and transport (RFC 9429)."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aiortc.rtcdtlstransport import RTCDtlsParameters
@@ -13,6 +13,7 @@ from aiortc.sdp import (
     SessionDescription,
     SsrcDescription,
     candidate_from_sdp,
+    grouplines,
 )
 
 from server.gateway.errors import InvalidOffer
@@ -25,6 +26,7 @@ MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 SEND_TIME_URI = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 MAX_LINES = 8
+_MOST_ICE_CHARS = 256
 _FEEDBACK = (
     RTCRtcpFeedback(type="nack"),
     RTCRtcpFeedback(type="nack", parameter="pli"),
@@ -120,13 +122,37 @@ def parse_session(sdp: str) -> SessionDescription:
         raise InvalidOffer("the offer has no m-line")
     if len(session.media) > MAX_LINES:
         raise InvalidOffer(f"the offer has {len(session.media)} m-lines; {MAX_LINES} are the limit")
+    for media, (_, *attributes) in zip(session.media, grouplines(sdp)[1], strict=True):
+        if media.port == 0 and any(line.strip() == "a=bundle-only" for line in attributes):
+            _unbundle(media, session)
     return session
+
+
+def _unbundle(media: MediaDescription, session: SessionDescription) -> None:
+    """An m-line that is offered within a bundle alone, as by the policy "max-bundle", has port 0, and may
+    leave its transport to the bundle's first line (RFC 9143)."""
+    media.port = 9
+    group = next((g.items for g in session.group if media.rtp.muxId in g.items), [])
+    first = next((m for m in session.media if group and m.rtp.muxId == group[0]), media)
+    if media.ice is None or not media.ice.usernameFragment:
+        media.ice, media.dtls = first.ice, first.dtls
+        media.ice_candidates = first.ice_candidates
+        media.ice_candidates_complete = first.ice_candidates_complete
 
 
 def parse_remote(media: MediaDescription) -> Remote:
     """The transport of that m-line. Raises InvalidOffer where it is none for WebRTC."""
     if media.ice is None or not media.ice.usernameFragment or not media.ice.password:
         raise InvalidOffer("the offer lacks ice-ufrag or ice-pwd")
+    for name, text, least in (
+        ("ice-ufrag", media.ice.usernameFragment, 4),
+        ("ice-pwd", media.ice.password, 22),
+    ):
+        # Of RFC 8839, 5.4. Each check that we send where the client says carries the first.
+        if not least <= len(text) <= _MOST_ICE_CHARS:
+            raise InvalidOffer(
+                f"{name} has {len(text)} characters; it must have {least} to {_MOST_ICE_CHARS}"
+            )
     if media.dtls is None or not media.dtls.fingerprints:
         raise InvalidOffer("the offer lacks a DTLS fingerprint or setup attribute")
     return Remote(
@@ -143,14 +169,16 @@ def _lines(
 ) -> Iterator[Line]:
     left = iter(renditions)
     audio_taken = False
-    bundle: list[int | str] | None = None
-    bundles = next((g.items for g in session.group if g.semantic == "BUNDLE"), [])
-    for index, media in enumerate(session.media):
-        codec = _choose(media, None)
+    usable = {
+        index: codec
+        for index, media in enumerate(session.media)
+        if (codec := _choose(media, None)) and media.direction in (None, "recvonly", "sendrecv")
+    }
+    bundle = video_bundle(session, usable)
+    for index, codec in usable.items():
+        media = session.media[index]
         mid = media.rtp.muxId or str(index)
-        # Lines outside the first one's bundle would want transports of their own.
-        apart = bundle is not None and mid not in bundle
-        if codec is None or apart or media.direction not in (None, "recvonly", "sendrecv"):
+        if mid not in bundle:
             continue
         rendition = None
         if media.kind == "video":
@@ -164,8 +192,6 @@ def _lines(
             continue
         else:
             audio_taken = True
-        if bundle is None:
-            bundle = bundles if mid in bundles else [mid]
         known = (MID_URI, *_VIDEO_EXTENSIONS) if media.kind == "video" else (MID_URI,)
         extensions = {
             e.uri: e.id
@@ -182,6 +208,17 @@ def _lines(
             rtx=find_rtx(media, codec),
             extensions=extensions,
         )
+
+
+def video_bundle(session: SessionDescription, usable: Iterable[int]) -> Sequence[int | str]:
+    """The m-lines that share the transport of the first usable one of a picture: others would want transports
+    of their own. Without such a line there is none."""
+    for index in usable:
+        mid = session.media[index].rtp.muxId or str(index)
+        if session.media[index].kind == "video":
+            bundles = (group.items for group in session.group if group.semantic == "BUNDLE")
+            return next((items for items in bundles if mid in items), [mid])
+    return []
 
 
 def _choose(media: MediaDescription, sent: ProfileLevel | None) -> RTCRtpCodecParameters | None:
@@ -263,7 +300,7 @@ def answer_sdp(
     for index, offered in enumerate(offer.media):
         line = lines.get(index)
         if line is None:
-            session.media.append(decline(offered))
+            session.media.append(decline(offered, ice, dtls, offer.remote.dtls_role))
             continue
         answered = _accepted(line, offered.profile, sources[line.mid], first)
         answered.ice = ice
@@ -297,13 +334,17 @@ def _accepted(line: Line, profile: str, sources: Sources, first: Rendition) -> M
     return media
 
 
-def decline(offered: MediaDescription) -> MediaDescription:
+def decline(
+    offered: MediaDescription, ice: RTCIceParameters, dtls: RTCDtlsParameters, role: str
+) -> MediaDescription:
     """The answer to an m-line that isn't used."""
     media = MediaDescription(kind=offered.kind, port=0, profile=offered.profile, fmt=offered.fmt)
     media.host = "0.0.0.0"
     media.direction = "inactive"
     media.rtp.muxId = offered.rtp.muxId
-    media.ice = RTCIceParameters()
+    # GStreamer 1.22 takes no answer in which a line has none of these, though nothing is sent by it.
+    media.ice = ice
+    media.dtls = RTCDtlsParameters(fingerprints=dtls.fingerprints, role=role)
     return media
 
 

@@ -64,12 +64,13 @@ def dimmed(last: VideoFrame, since: datetime) -> VideoFrame:
 def letterboxed(image: Image.Image, width: int, height: int, form: PictureFormat) -> VideoFrame:
     """The whole image in the middle of a frame of that size, as square as its pixels are shown."""
     wide, high = form.sample_aspect_ratio
-    shown = round(width * wide / high), height
-    canvas = Image.new("RGB", shown)
-    fitting = ImageOps.contain(image, shown, Image.Resampling.LANCZOS)
-    canvas.paste(fitting, ((shown[0] - fitting.width) // 2, (shown[1] - fitting.height) // 2))
+    scale = min(width * wide / high / image.width, height / image.height)
+    across, down = image.width * scale * high / wide, image.height * scale
+    fitting = image.resize((max(1, round(across)), max(1, round(down))), Image.Resampling.LANCZOS)
+    canvas = Image.new("RGB", (width, height))
+    canvas.paste(fitting, ((width - fitting.width) // 2, (height - fitting.height) // 2))
     return VideoReformatter().reformat(
-        VideoFrame.from_ndarray(np.asarray(canvas.resize((width, height))), "rgb24"),
+        VideoFrame.from_ndarray(np.asarray(canvas), "rgb24"),
         format="yuv420p",
         dst_colorspace=MATRIX_BT709 if form.colour.matrix == "bt709" else MATRIX_BT601,
         src_color_range=RANGE_FULL,

@@ -22,6 +22,8 @@ LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "
 
 _INT_MAX = (1 << 31) - 1  # libav's own limit of a picture's pixels
 _LARGEST_BLOCK = 128  # of AV1, in pixels
+# More is a clock's ticks, which libav has for the rate where a protocol says none: VP9 by RTP is of 90,000.
+_MOST_FPS = 480
 
 # Of `av.open`: a title in Latin-1 is no reason to refuse a picture.
 METADATA_ERRORS = "replace"
@@ -52,11 +54,12 @@ def pixel_limit(max_size: tuple[int, int]) -> dict[str, str]:
 
 
 def tracks_of(video: VideoStream, audio: AudioStream | None) -> Tracks:
-    rate = video.average_rate or video.guessed_rate
+    rates = (video.average_rate, video.guessed_rate)
+    rate = next((float(rate) for rate in rates if rate and 0 < rate <= _MOST_FPS), 0.0)
     aspect = video.sample_aspect_ratio
     return Tracks(
         video=video.codec_context,
-        fps=float(rate) if rate else 0.0,
+        fps=rate,
         sample_aspect_ratio=(aspect.numerator, aspect.denominator) if aspect else (1, 1),
         audio=audio.codec_context if audio else None,
     )

@@ -177,8 +177,9 @@ async def test_what_cannot_be_played_says_why(tmp_path):
         )
         assert await get(path, **{"from": "-86400"}) == (
             422,
-            "from='-86400': 24.0 h until to='now'; must be at most 6",
+            "from='-86400': 24.0 h until now; must be at most 6 h",
         )
+        assert await get(path, to="-10") == (422, "to='-10' without from: what is live has no end")
         assert (await get(path, "other", **{"from": "-10"}))[0] == 403
         for wrong in ("x.mp4/init.mp4", "x.mp4/0.m4s", "..%2Fx/0.m4s"):
             assert (await get(f"/hls/demo/recorded/{wrong}"))[0] == 404

@@ -34,6 +34,8 @@ SDP = {"Content-Type": "application/sdp"}
         ("/whep/demo", "v" * 70_000, SDP, 413, "65536"),
         ("/whep/demo", "OFFER of neither codec", SDP, 400, "H264"),
         ("/whep/demo", "OFFER without ice", SDP, 400, "ice-ufrag"),
+        ("/whep/demo", "OFFER with a long ice-ufrag", SDP, 400, "has 257 characters; it must have 4"),
+        ("/whep/demo", "OFFER with a short ice-pwd", SDP, 400, "has 21 characters; it must have 22"),
         ("/whep/demo", "OFFER without fingerprint", SDP, 400, "fingerprint"),
         ("/whep/demo", "OFFER sendonly", SDP, 400, "may receive"),
         ("/whep/broken", "OFFER", SDP, 409, "no video in it"),
@@ -53,6 +55,8 @@ async def test_what_cannot_be_answered_is_refused_in_words(path, body, headers, 
                 "OFFER": offer,
                 "OFFER of neither codec": offer.replace("H264", "H265").replace("VP8", "VP9"),
                 "OFFER without ice": offer.replace("a=ice-ufrag", "a=x"),
+                "OFFER with a long ice-ufrag": re.sub("ice-ufrag:.*", f"ice-ufrag:{'u' * 257}", offer),
+                "OFFER with a short ice-pwd": re.sub("ice-pwd:.*", f"ice-pwd:{'p' * 21}", offer),
                 "OFFER without fingerprint": offer.replace("a=fingerprint", "a=x"),
                 "OFFER sendonly": offer.replace("a=recvonly", "a=sendonly"),
             }
@@ -125,6 +129,8 @@ async def test_a_browsers_offer_is_answered_in_its_own_terms():
         assert video.rtp.codecs[0].parameters["profile-level-id"][:4] == "4200"
         assert [e.id for e in video.rtp.headerExtensions] == [4]
         assert data.port == 0
+        # GStreamer takes no answer in which they are missing.
+        assert (data.ice, data.dtls) == (video.ice, video.dtls)
         assert "a=group:BUNDLE 0\r\n" in response.text
 
 
@@ -149,6 +155,33 @@ async def test_candidates_that_nobody_can_reach_are_passed_over():
 
 def test_an_offer_without_bundle_gets_its_first_line():
     offer = parse_offer(CHROMIUM_OFFER.replace("a=group:BUNDLE 0 1\n", ""))
+    assert [line.mid for line in offer.lines] == ["0"]
+
+
+TRANSPORT = re.compile("a=(candidate|ice-ufrag|ice-pwd|fingerprint|setup):")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_line_that_is_offered_within_the_bundle_alone_is_no_line_that_is_declined(whole):
+    """Of "max-bundle"; `whole`: with its transport, as GStreamer has it, or without (RFC 9143)."""
+    head, video, data = CHROMIUM_OFFER.replace("BUNDLE 0 1", "BUNDLE a 0").split("m=")
+    video = video.replace("video 9", "video 0")
+    lines = [line for line in video.splitlines() if whole or not TRANSPORT.match(line)]
+    sound = "audio 9 UDP/TLS/RTP/SAVPF 111\n" + "\n".join(
+        ["a=mid:a", "a=recvonly", "a=rtpmap:111 opus/48000/2", *filter(TRANSPORT.match, video.splitlines())]
+    )
+    bundled = [head.strip(), f"m={sound}", "m=" + "\n".join([*lines, "a=bundle-only"]), f"m={data}"]
+    offer = parse_offer("\n".join(bundled))
+    assert [(line.mid, line.kind) for line in offer.lines] == [("a", "audio"), ("0", "video")]
+    deaf = parse_offer("\n".join(bundled).replace("opus", "pcmu"))
+    assert [line.mid for line in deaf.lines] == ["0"]
+    assert deaf.remote == offer.remote, "the transport of the first line, that is not taken itself"
+
+
+def test_without_a_bundle_the_picture_is_taken_wherever_its_line_is():
+    head, video, data = CHROMIUM_OFFER.replace("a=group:BUNDLE 0 1\n", "").split("m=")
+    sound = "audio 9 UDP/TLS/RTP/SAVPF 111\na=mid:a\na=recvonly\na=rtpmap:111 opus/48000/2\n"
+    offer = parse_offer("m=".join([head, sound, video, data]))
     assert [line.mid for line in offer.lines] == ["0"]
 
 

@@ -283,6 +283,9 @@ def test_an_address_that_leads_nowhere_is_named(tmp_path: Path):
     for address, why in (
         ("nope://user:secret@x/y", r"recording\.remote='nope://.*x/y': Protocol not known: nope"),
         ("/mnt/nas", r"recording\.remote='/mnt/nas': must be an address, as s3://bucket/folder"),
+        ("s3:bucket/folder", r"recording\.remote='s3:bucket/folder': must be an address, as s3://"),
+        ("s3://", r"recording\.remote='s3://': must be an address, as s3://bucket/folder"),
+        ("reference://x", r"recording\.remote='reference://x': .*fo"),
     ):
         with pytest.raises(ValueError, match=why) as failed:
             Archive(Recording(folder=str(tmp_path), remote=address))

@@ -86,6 +86,18 @@ async def test_a_worker_that_is_replaced_gets_a_key_frame_at_once():
             assert not [m for m in first.received if isinstance(m, PublisherGone)]
 
 
+async def test_sound_waits_for_the_first_picture():
+    """Which libav would else take to be of the same moment."""
+    async with waiting() as served:
+        await until(lambda: served.placement.workers, "a worker")
+        served.worker.say(AwaitPublisher(opening=1))
+        async with publishing(served, AudioStreamTrack(), loses=lambda number, again: number < 15):
+            await until(lambda: len(pieces(served.worker)) > 20, "it is published")
+        media = [piece.data for piece in pieces(served.worker) if piece.data[1] in (0, 2)]
+        assert media[0][1] == 0, "a picture, by its channel"
+        assert any(data[1] == 2 for data in media)
+
+
 def pieces(worker) -> list[PublishedData]:
     return [m for m in worker.received if isinstance(m, PublishedData) and m.data]
 

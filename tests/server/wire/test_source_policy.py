@@ -75,6 +75,8 @@ def test_what_leads_into_the_host_or_its_network_is_not(source, rule):
         ("/srv/clips-of-others/a.mp4", "sources.folders"),
         ("a.mp4", "sources.folders"),
         ("rtmp://0.0.0.0:1935/live/key?listen=1", None),
+        ("rtmp://0.0.0.0/live/key?listen=1", None),
+        ("rtsp://0.0.0.0/key?listen=1", "port 554 is not one of sources.listen_ports"),
         ("rtmp://0.0.0.0:1936/live/key?listen=1", "sources.listen_ports"),
         ("udp://0.0.0.0:1935", None),
         ("srt://0.0.0.0:1935?mode=listener", None),

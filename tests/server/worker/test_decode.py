@@ -159,6 +159,11 @@ def test_variable_frame_rate_is_carried_through_exactly(tmp_path):
     assert [p.pts for p in Decoded(path).pictures] == pts
 
 
+def test_ticks_of_a_clock_are_no_rate(tmp_path):
+    path = write_clip(tmp_path / "ticks.ts", frames=4, pts=[0, 1, 2, 3], time_base=Fraction(1, 90_000))
+    assert Decoded(path).pictures[0].format.fps == 0
+
+
 def test_frames_know_when_their_own_packet_came(tmp_path):
     decoded = Decoded(write_clip(tmp_path / "clip.mp4", frames=12, b_frames=2))
     arrivals = [picture.arrival_ns - 1000 for picture in decoded.pictures]

@@ -1,5 +1,6 @@
 """What is seen and heard while the source is away, by the worker's real process and frame by frame."""
 
+import dataclasses
 import functools
 import http.server
 import threading
@@ -160,11 +161,11 @@ def test_the_operators_image_is_shown_whole(tmp_path):
     assert (frame.width, frame.height, frame.format.name) == (640, 360, "yuv420p")
     assert luma[5:-5, 145:495].min() > 225
     assert luma[:, :135].max() == luma[:, 505:].max() == 16
-    wide = letterboxed(load_image(path), 640, 360, PictureFormat(
-        codec="h264", pixel_format="yuv420p", width=320, height=180, fps=25, sample_aspect_ratio=(2, 1),
-        tags=FORM.tags,
-    ))  # fmt: skip
+    wide = letterboxed(load_image(path), 640, 360, dataclasses.replace(FORM, sample_aspect_ratio=(2, 1)))
     assert plane_view(wide, 0)[180].tolist().count(16) > 440, "shown twice as wide, it is half as wide"
+    for shape in ((60_000, 1), (1, 60_000)):
+        odd = letterboxed(load_image(path), 640, 360, dataclasses.replace(FORM, sample_aspect_ratio=shape))
+        assert plane_view(odd, 0).shape == (360, 640), "what no pixels are takes no gigabytes"
     slate = Slate(load_image(path)).frame("upscaled", dark_frame(640, 360), FORM, SINCE)
     assert plane_view(slate, 0).max() > 225
 

@@ -18,6 +18,7 @@ from server.gateway.webrtc.negotiate import (
     find_rtx,
     parse_remote,
     parse_session,
+    video_bundle,
 )
 from server.gateway.webrtc.session import Local
 from server.wire.messages import AUDIO_CLOCK_HZ, VIDEO_CLOCK_HZ
@@ -86,20 +87,19 @@ def parse_offer(sdp: str) -> Offer:
 
 def _lines(session: SessionDescription) -> Iterator[Line]:
     taken = set[str]()
-    bundle: list[int | str] | None = None
-    bundles = next((g.items for g in session.group if g.semantic == "BUNDLE"), [])
     types = set[int]()
-    for index, media in enumerate(session.media):
-        codec = _choose(media)
+    usable = {
+        index: codec
+        for index, media in enumerate(session.media)
+        if (codec := _choose(media)) and media.direction in (None, "sendonly", "sendrecv")
+    }
+    bundle = video_bundle(session, usable)
+    for index, codec in usable.items():
+        media = session.media[index]
         mid = media.rtp.muxId or str(index)
-        # Lines outside the first one's bundle would want transports of their own.
-        apart = bundle is not None and mid not in bundle
-        sends = media.direction in (None, "sendonly", "sendrecv")
-        if codec is None or apart or media.kind in taken or not sends:
+        if mid not in bundle or media.kind in taken:
             continue
         taken.add(media.kind)
-        if bundle is None:
-            bundle = bundles if mid in bundles else [mid]
         line = Line(
             index=index,
             mid=mid,
@@ -139,7 +139,11 @@ def answer_sdp(offer: Offer, local: Local, *, session_id: int) -> str:
     lines = {line.index: line for line in offer.lines}
     for index, offered in enumerate(offer.media):
         line = lines.get(index)
-        session.media.append(decline(offered) if line is None else _accepted(line, offered, offer, local))
+        session.media.append(
+            decline(offered, local.ice, local.dtls, offer.remote.dtls_role)
+            if line is None
+            else _accepted(line, offered, offer, local)
+        )
     return str(session)
 
 

@@ -26,6 +26,9 @@ from server.wire.messages import PieceKind
 
 _TICK_S = 0.01  # what is missing is asked for so soon
 _FEEDBACK_S, _REPORT_S, _KEY_FRAME_S = 0.05, 1.0, 1.0
+# Until both have a sender report libav takes picture and sound to begin together: sound of seconds before the
+# first key frame would be late by these, and with the report cut by them. So long it waits for the picture.
+_PICTURE_S = 5.0
 
 
 class Sink(Protocol):
@@ -63,6 +66,8 @@ class Publisher:
         self._feedback = TransportFeedback()
         self._key_frames = KeyframeRequests(self._ask_key_frame)
         self._outgoing: list[bytes] = []
+        self._begun = False  # there was a key frame
+        self._sound_from_s: float | None = None  # in any case
         self._transport: PublisherTransport
 
         def transport(ice: RTCIceTransport, gatherer: Gatherer) -> PublisherTransport:
@@ -117,7 +122,7 @@ class Publisher:
             self._feedback.arrived(number, arrival_ns)
         track = self._by_type.get(packet.payload_type)
         if track is not None:
-            self._push(track.rtp(packet, arrival_ns, now_s))
+            self._push_media(track, track.rtp(packet, arrival_ns, now_s), now_s)
 
     def _on_rtcp(self, data: bytes) -> None:
         arrival_ns, now_s = now_ns(), time.monotonic()
@@ -131,9 +136,17 @@ class Publisher:
                 pieces = (track.sender_report(packet, arrival_ns, now_s) for track in self._tracks)
                 self._push(piece for piece in pieces if piece is not None)
 
+    def _push_media(self, track: Track, pieces: Iterable[Piece], now_s: float) -> None:
+        for piece in pieces:
+            if self._sound_from_s is None:
+                self._sound_from_s = now_s + _PICTURE_S
+            if track.line.video or self._begun or now_s >= self._sound_from_s:
+                self._push([piece])
+
     def _push(self, pieces: Iterable[Piece]) -> None:
         for piece in pieces:
             if piece.begins:
+                self._begun = True
                 self._key_frames.satisfied()
             self._sink.push(
                 piece.data,
@@ -150,7 +163,7 @@ class Publisher:
             await asyncio.sleep(_TICK_S)
             now_s = time.monotonic()
             for track in self._tracks:
-                self._push(track.expire(now_s))
+                self._push_media(track, track.expire(now_s), now_s)
                 self._outgoing += track.nacks(now_s)
                 if dropped := track.take_dropped():
                     self._sink.dropped(dropped)
