@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -107,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
         return wanted
 
     logged = AccessLog(app) if settings.log.access else app
-    served = _Server(_config(logged, protocol, server), page, app, server.drain_s, read_again)
+    served = _Server(
+        _config(logged, protocol, server), _ready(page, settings.log.format), app, server.drain_s, read_again
+    )
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
     served.run(sockets=[listener])
@@ -119,6 +122,11 @@ def _open_as_many_as_may_be() -> None:
     of `select`, which the gateway doesn't call."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _ready(page: str, form: Format) -> str:
+    """Not in the log, as a first token is told by it; but where the log is JSON this is, too."""
+    return json.dumps({"event": "service ready", "page": page}) if form == "json" else f"livesr: open {page}"
 
 
 def _here(settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gateway:
@@ -230,14 +238,15 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        page: str,
+        ready: str,
         app: Gateway,
         drain_s: float,
         read_again: Callable[[], Settings],
     ) -> None:
-        """`read_again` reads the settings for SIGHUP; raises ValueError."""
+        """`ready` is the line for standard output; `read_again` reads the settings for SIGHUP, and raises
+        ValueError."""
         super().__init__(config)
-        self._page = page
+        self._ready = ready
         self._app = app
         self._drain_s = drain_s
         self._read_again = read_again
@@ -265,7 +274,7 @@ class _Server(uvicorn.Server):
         gc.freeze()
         if self.started:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
-            print(f"livesr: open {self._page}", flush=True)
+            print(self._ready, flush=True)
 
     def _start_reload(self) -> None:
         task = asyncio.create_task(self._reload())

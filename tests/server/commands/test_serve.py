@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import re
 import resource
 import signal
 import socket
@@ -56,11 +55,11 @@ def test_it_says_where_it_is_and_ends_with_its_workers(settings, tmp_path, how):
     process = start("--config", str(settings), "--log-format", "json", source, log=log)
     try:
         line = process.stdout.readline()
-        found = re.fullmatch(r"livesr: open (http://127\.0\.0\.1:\d+/)\n", line)
-        assert found, (line, log.read_text())
-        (stream,) = httpx.get(found[1] + "api/streams").json()
+        assert line.startswith("{"), (line, log.read_text())
+        page = json.loads(line)["page"]
+        (stream,) = httpx.get(page + "api/streams").json()
         assert stream["source"] == source
-        assert httpx.get(found[1]).status_code == 200
+        assert httpx.get(page).status_code == 200
         deadline_s = time.monotonic() + TIMEOUT_S
         while '"server.worker"' not in log.read_text():
             assert time.monotonic() < deadline_s, "the worker logs as the gateway does"
