@@ -85,7 +85,7 @@ def test_a_damaged_file_is_said_and_left_as_it_is(settings):
     database.write_bytes(b"rubbish" * 1000)
     said = refused("--config", str(settings))
     assert said.startswith("livesr serve: ")
-    assert f"{database}: the file with the streams is damaged" in said
+    assert f"{database}: the file with the streams (server.state) is damaged" in said
     assert said.count("\n") == 1
     assert database.read_bytes() == b"rubbish" * 1000
 
