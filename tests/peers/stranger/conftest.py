@@ -1,4 +1,4 @@
-"""One service for every stranger here, and who watches it."""
+"""A service for the strangers of a file, and who watches it, as both cost CPU for as long as they run."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.peers.watcher import SOURCE, watching
 from tests.ports import free_port
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("stranger")
     settings = SETTINGS + "".join(
