@@ -46,9 +46,10 @@ web: $(HLS)
 run: $(BIN)/.serve $(if $(shell command -v npm),web)
 	$(BIN)/livesr serve --config deploy/demo.toml
 
-# In two processes: most tests wait for programs to start. Those of a file share what they set up.
+# In two processes: most tests wait for programs to start. Those of a file share what they set up. PyTorch has one thread
+# in each: its threads spin until the last has had its turn, and on two busy cores two take several times as long as one.
 test: $(BIN)/.dev $(if $(shell command -v npm),web)
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # Mutated input for all that reads the bytes of others; the tests have a share of it.
 fuzz: $(BIN)/.dev

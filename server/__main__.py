@@ -6,6 +6,8 @@ about it.
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -90,7 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no command {name!r}{f'; is it {alike[0]!r}?' if alike else ''}")
     args = parser.parse_args(words)
     try:
-        return int(modules[args.command].run(args))
+        status = int(modules[args.command].run(args))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Who reads has had enough, as `head`: nothing is left to say, nor to flush at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except (ValueError, OSError, DeviceFailed) as exc:
         print(f"livesr {args.command}: {exc}", file=sys.stderr)
         return 2

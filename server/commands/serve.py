@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -11,8 +12,6 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
@@ -23,6 +22,7 @@ from starlette.types import ASGIApp
 from engine.machine import Gpu, nvidia_gpus
 from engine.measure.costs import load_costs
 from engine.measure.gpu_costs import GpuCosts
+from server.commands.listen import listen, page_url, refuse_strangers, resolve
 from server.gateway.access_log import AccessLog
 from server.gateway.app import Gateway, create_app
 from server.gateway.auth.first_token import first_token
@@ -42,8 +42,6 @@ from server.settings.read import load
 from server.wire.logs import Format, LogLevel, get_logger, log_to_stderr
 
 log = get_logger(__name__)
-
-BACKLOG = 512
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,16 +75,16 @@ def run(args: argparse.Namespace) -> int:
     log_to_stderr(settings.log.format, settings.log.level, settings.log.repeats_per_min)
     _open_as_many_as_may_be()
     server = settings.server
-    address = _resolve(server.host, server.port, f"server.host={server.host!r}, server.port={server.port}")
+    address = resolve(server.host, server.port, f"server.host={server.host!r}, server.port={server.port}")
     makes_token = args.first_token is not None and settings.auth is None and not server.open_to_the_world
     if settings.auth is None and not makes_token:
-        _refuse_strangers(server, address)
-    listener = _listen(address)
+        refuse_strangers(server, address)
+    listener = listen(address)
     metrics_listener = None
     if server.metrics_listener:
         named = f"server.metrics_listener={server.metrics_listener!r}"
-        metrics_listener = _listen(_resolve(*split_address(server.metrics_listener), named))
-    page = _address(listener)
+        metrics_listener = listen(resolve(*split_address(server.metrics_listener), named))
+    page = page_url(listener)
     if makes_token:
         auth, token = first_token(args.first_token)
         settings = settings.model_copy(update={"auth": auth})
@@ -106,11 +104,13 @@ def run(args: argparse.Namespace) -> int:
         if makes_token and wanted.auth is None:
             return wanted.model_copy(update={"auth": settings.auth})
         if wanted.auth is None:
-            _refuse_strangers(wanted.server, address)
+            refuse_strangers(wanted.server, address)
         return wanted
 
     logged = AccessLog(app) if settings.log.access else app
-    served = _Server(_config(logged, protocol, server), page, app, server.drain_s, read_again)
+    served = _Server(
+        _config(logged, protocol, server), _ready(page, settings.log.format), app, server.drain_s, read_again
+    )
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
     served.run(sockets=[listener])
@@ -122,6 +122,11 @@ def _open_as_many_as_may_be() -> None:
     of `select`, which the gateway doesn't call."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _ready(page: str, form: Format) -> str:
+    """Not in the log, as a first token is told by it; but where the log is JSON this is, too."""
+    return json.dumps({"event": "service ready", "page": page}) if form == "json" else f"livesr: open {page}"
 
 
 def _here(settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gateway:
@@ -164,7 +169,7 @@ def _elsewhere(
         demand=lambda job: bicubic_megapixels(job, costs, limits.assumed_pixels_per_s),
         standby=settings.workers.standby,
     )
-    url = settings.server.advertise or _address(listener, everywhere=address_here())
+    url = settings.server.advertise or page_url(listener, everywhere=address_here())
     fleet = Fleet(RayHomes(), url)
     return create_app(settings, placement, metrics, None, kept, placement, fleet)
 
@@ -227,68 +232,21 @@ def _name(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:63] or "live"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Address:
-    """Where to listen; `named` is what the settings say of it."""
-
-    named: str
-    family: socket.AddressFamily
-    sockaddr: tuple[str, int] | tuple[str, int, int, int]
-
-
-def _resolve(host: str, port: int, named: str) -> _Address:
-    """Raises ValueError where the host is unknown."""
-    try:
-        family, _, _, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as exc:
-        raise ValueError(f"{named}: can't listen there: {exc.strerror}") from exc
-    assert isinstance(sockaddr[0], str)
-    return _Address(named=named, family=family, sockaddr=sockaddr)
-
-
-def _refuse_strangers(server: ServerSettings, address: _Address) -> None:
-    """Raises ValueError where the network would be let in without the operator's word."""
-    if not server.open_to_the_world and not ip_address(address.sockaddr[0]).is_loopback:
-        raise ValueError(
-            f"server.host={server.host!r}: would let everyone in: write the lines that `livesr token admin` "
-            "prints into the settings, or open_to_the_world = true under [server]"
-        )
-
-
-def _listen(address: _Address) -> socket.socket:
-    """A listening socket; raises ValueError where the address can't be had."""
-    try:
-        # asyncio turns off Nagle's algorithm only on sockets that say they are TCP.
-        listener = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address.sockaddr)
-        listener.listen(BACKLOG)
-    except OSError as exc:
-        raise ValueError(f"{address.named}: can't listen there: {exc.strerror}") from exc
-    return listener
-
-
-def _address(listener: socket.socket, everywhere: str = "") -> str:
-    """The page's address, as a browser on this machine reaches it; `everywhere` stands for every address."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": everywhere or "127.0.0.1", "::": everywhere or "::1"}.get(host, host)
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
 class _Server(uvicorn.Server):
     """Says where it is once it is there, and drains before it ends."""
 
     def __init__(
         self,
         config: uvicorn.Config,
-        page: str,
+        ready: str,
         app: Gateway,
         drain_s: float,
         read_again: Callable[[], Settings],
     ) -> None:
-        """`read_again` reads the settings for SIGHUP; raises ValueError."""
+        """`ready` is the line for standard output; `read_again` reads the settings for SIGHUP, and raises
+        ValueError."""
         super().__init__(config)
-        self._page = page
+        self._ready = ready
         self._app = app
         self._drain_s = drain_s
         self._read_again = read_again
@@ -316,7 +274,7 @@ class _Server(uvicorn.Server):
         gc.freeze()
         if self.started:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
-            print(f"livesr: open {self._page}", flush=True)
+            print(self._ready, flush=True)
 
     def _start_reload(self) -> None:
         task = asyncio.create_task(self._reload())

@@ -98,8 +98,18 @@ def _check(tables: dict[str, Any], where: str, origins: Mapping[Key, str]) -> Se
     except ValidationError as exc:
         said: dict[str, list[str]] = {}
         for error in exc.errors():
-            said.setdefault(origin(error["loc"]), []).append(describe_error(dict(error)))
+            if not _is_a_default(error["loc"], tables):
+                said.setdefault(origin(error["loc"]), []).append(describe_error(dict(error)))
         raise ValueError("; ".join(f"{name}: {'; '.join(errors)}" for name, errors in said.items())) from exc
+
+
+def _is_a_default(key: Key, tables: Mapping[str, Any]) -> bool:
+    """Whether a stream has it from [defaults], where what is wrong with it is said once for all streams."""
+    match key:
+        case ("streams", int(number), str(name), *_):
+            return name in tables.get("defaults", ()) and name not in tables["streams"][number]
+        case _:
+            return False
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

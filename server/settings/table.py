@@ -9,6 +9,12 @@ from server.wire.urls import mask_credentials
 T = TypeVar("T", bound=BaseModel)
 
 _SECRET = frozenset({"sha256", "credential", "secret", "push"})
+# Where pydantic speaks of Python.
+_RULES = {
+    "extra_forbidden": "there is no such key",
+    "tuple_type": "must be a list",
+    "model_type": "must be a table",
+}
 
 
 class Table(BaseModel):
@@ -27,12 +33,13 @@ def check_table(kind: type[T], table: dict[str, Any], where: str) -> T:
 
 
 def describe_error(error: dict[str, object]) -> str:
-    """One pydantic error as 'key=value: rule'."""
+    """One pydantic error as 'key=value: rule'; as the rule alone where it is of no one key."""
     location = error.get("loc", ())
     assert isinstance(location, tuple)
-    key = ".".join(str(part) for part in location if part != "body") or "body"
+    key = ".".join(str(part) for part in location if part != "body") or ("body" if location else "")
     value = error.get("input")
     # Who takes one for the other writes a token where its hash belongs: that must not get into the log.
     hidden = isinstance(value, dict | list) or value is None or not _SECRET.isdisjoint(key.split("."))
     shown = "" if hidden else f"={mask_credentials(repr(value))}"
-    return f"{key}{shown}: {str(error.get('msg', '')).removeprefix('Value error, ')}"
+    rule = _RULES.get(str(error.get("type")), str(error.get("msg", "")).removeprefix("Value error, "))
+    return f"{key}{shown}: {rule}" if key else rule

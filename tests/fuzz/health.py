@@ -65,7 +65,7 @@ def unharmed(service: Service) -> Iterator[None]:
     """The gateway lives through the block, answers /healthz throughout and gives back what it took."""
     before = Held.by(service)
     with tempfile.NamedTemporaryFile("w+") as polls:
-        command = [sys.executable, "-m", "tests.peers.watcher", "poll", service.url]
+        command = [sys.executable, "-m", "tests.peers.poller", service.url]
         poller = subprocess.Popen(command, cwd=ROOT, stdout=polls)
         try:
             until(lambda: os.path.getsize(polls.name), "/healthz is asked")

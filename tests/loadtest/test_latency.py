@@ -27,16 +27,21 @@ def test_a_picture_without_a_number_is_told():
     assert read(np.full((180, 320), 128, np.uint8)) is None
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
 @pytest.mark.parametrize("way_in", WAYS_IN)
-def test_the_services_figure_is_the_true_one(way_in, tmp_path, capsys, monkeypatch):
+def test_the_services_figure_is_the_true_one(way_in, service, capsys, monkeypatch):
     monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: [])  # put back afterwards
-    with running(tmp_path) as service:
-        options = ["--size", "128x96", "--fps", "15", "--duration", "5", "--port", str(free_port())]
+    options = ["--size", "128x96", "--fps", "15", "--duration", "5", "--port", str(free_port())]
 
-        status = main(["latency", "--url", service.url, "--in", way_in, *options, "--json"])
+    status = main(["latency", "--url", service.url, "--in", way_in, *options, "--json"])
 
-        seen = json.loads(capsys.readouterr().out)
-        assert service.http.get("/api/streams").json() == []
+    seen = json.loads(capsys.readouterr().out)
+    assert service.http.get("/api/streams").json() == []
     assert status == 0
     assert [(pair["way_in"], pair["way_out"]) for pair in seen["pairs"]] == [
         (way_in, "whep"),

@@ -5,13 +5,12 @@ pictures knows which frames of any span of time were seen, and which were not.
 """
 
 import asyncio
-import http.client
 import itertools
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from tests.peers.service import until
 
 FPS = 25
 SOURCE = f"synthetic:?size=160x90&fps={FPS}"
-POLL_S = 0.02
 SETTLED_S = 0.5  # by when a frame of the past has come, if it comes at all
 
 
@@ -82,9 +80,11 @@ def watching(url: str, stream: str, token: str, folder: Path) -> Iterator[Watche
     """`stream` is one of SOURCE."""
     started = []
     with (folder / "frames").open("wb") as frames, (folder / "polls").open("wb") as polls:
-        for what, log in (("view", frames), ("poll", polls)):
-            command = [sys.executable, "-m", "tests.peers.watcher", what, url, stream, token]
-            started.append(subprocess.Popen(command, cwd=ROOT, stdout=log))
+        for log, *words in (
+            (frames, "tests.peers.watcher", url, stream, token),
+            (polls, "tests.peers.poller", url),
+        ):
+            started.append(subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, stdout=log))
     watcher = Watcher(folder / "frames", folder / "polls")
     try:
         until(lambda: watcher.latest() >= 0 and _rows(folder / "polls"), "the watcher sees a picture")
@@ -121,22 +121,5 @@ async def _view(url: str, stream: str, token: str) -> None:
             print(number, time.monotonic(), flush=True)
 
 
-def _poll(url: str) -> None:
-    """Each time over a connection of its own."""
-    host = url.removeprefix("http://").rstrip("/")
-    while True:
-        at_s = time.monotonic()
-        connection = http.client.HTTPConnection(host, timeout=60)
-        connection.request("GET", "/healthz")
-        assert connection.getresponse().status == 200
-        connection.close()
-        print(at_s, time.monotonic() - at_s, flush=True)
-        time.sleep(POLL_S)
-
-
 if __name__ == "__main__":
-    run: dict[str, Callable[[], object]] = {
-        "view": lambda: asyncio.run(_view(*sys.argv[2:])),
-        "poll": lambda: _poll(sys.argv[2]),
-    }
-    run[sys.argv[1]]()
+    asyncio.run(_view(*sys.argv[1:]))

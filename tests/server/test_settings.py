@@ -68,7 +68,7 @@ def test_the_reference_file_names_every_key_with_its_default():
     ("text", "words"),
     [
         ("[server\n", ["not valid TOML"]),
-        ("[server]\nprot = 1", ["server.prot", "not permitted"]),
+        ("[server]\nprot = 1", ["livesr.toml: server.prot=1: there is no such key"]),
         ("[server]\nport = 70000", ["server.port=70000", "65535"]),
         ("[hls]\nsegment_s = 'two'", ["hls.segment_s='two'", "number"]),
         ("[defaults]\nencoder = 'x265'", ["defaults.encoder='x265'", "libx264"]),
@@ -116,12 +116,16 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[[streams]]\nid='a'\nsource='v4l2:/etc/passwd'", ["'/etc/passwd' must be a device such as"]),
         ("[[streams]]\nid='a'\nsource='v4l2:/dev/video0?fps=x'", ["v4l2 fps='x' must be like 30"]),
         ("[sources]\nschemes=['v4l2']", ["'v4l2' is for streams of the settings file alone"]),
-        ("[[streams]]\nid='a'\nsource='demo:'\n[[streams]]\nid='a'\nsource='demo:'", ["'a'", "once"]),
+        (
+            "[[streams]]\nid='a'\nsource='demo:'\n[[streams]]\nid='a'\nsource='demo:'",
+            ["livesr.toml: streams: id 'a' must be given once"],
+        ),
         (
             "[limits]\nmax_streams=1\n" + "[[streams]]\nid='%s'\nsource='demo:'\n" * 2 % ("a", "b"),
             ["max_streams=1"],
         ),
-        ("streams = 3", ["streams=3"]),
+        ("streams = 3", ["livesr.toml: streams=3: must be a list"]),
+        ("server = 3", ["server=3: must be a table"]),
         ("[auth]", ["auth", "[[auth.tokens]]"]),
         ("[auth.jwt]\nissuer = 'x'", ["auth.jwt", "either secret_file or jwks_file"]),
         (
@@ -147,6 +151,15 @@ def test_an_error_names_file_key_value_and_rule(tmp_path, text, words):
         load(path)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_wrong_default_is_told_once_and_not_of_each_stream(tmp_path):
+    streams = "".join(f"[[streams]]\nid = '{name}'\nsource = 'demo:'\n" for name in "abc")
+    path = write(tmp_path, f"[defaults]\nlanes = 99\n{streams}lanes = 98\n")
+    with pytest.raises(ValueError, match="lanes") as caught:
+        load(path)
+    rule = "Input should be less than or equal to 16"
+    assert str(caught.value) == f"{path}: defaults.lanes=99: {rule}; streams.2.lanes=98: {rule}"
 
 
 @pytest.mark.parametrize(

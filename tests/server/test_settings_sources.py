@@ -133,5 +133,14 @@ def test_check_config_says_whether_the_service_would_take_it(file, tmp_path, mon
     assert main(["check-config", str(file)]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert f"{tmp_path}/none" in said.err
+    assert said.err.startswith(f"livesr check-config: {file}: auth.jwt.secret_file='{tmp_path}/none'")
     assert said.err.count("\n") == 1
+
+
+def test_check_config_warns_of_a_start_that_would_be_refused(file, capsys):
+    file.write_text("[server]\nhost = '0.0.0.0'\n")
+    assert main(["check-config", str(file)]) == 0
+    assert "server.host='0.0.0.0': would let everyone in: " in capsys.readouterr().err
+    file.write_text("[server]\nhost = '0.0.0.0'\nopen_to_the_world = true\n")
+    assert main(["check-config", str(file)]) == 0
+    assert capsys.readouterr().err == ""

@@ -55,7 +55,10 @@ class KeptStreams:
             raise CantBeKept(f"{path}: streams can't be kept there: {why}") from exc
         except (sqlite3.DatabaseError, _Damaged) as exc:
             self._database.close()
-            raise ValueError(f"{path}: the file with the streams is damaged: {exc}") from exc
+            raise ValueError(
+                f"{path}: the file with the streams (server.state) is damaged: {exc}; "
+                "moved away, the service starts without the streams that the API made"
+            ) from exc
         except ValueError:  # it is none of ours
             self._database.close()
             raise

@@ -77,7 +77,7 @@ def test_frames_that_go_together_are_what_each_is_alone(
     artifact = compile_checkpoint(load_checkpoint(checkpoint), "float32", tmp_path, [])
     engine = OpenVinoEngine(artifact, Colour(), alone.spec, threads=1, lanes=1, batches=(1, 2, 4))
     shared = SharedEngine(engine)
-    lanes = [shared.join(10.0).lane() for _ in range(8)]
+    lanes = [shared.join(0.2).lane() for _ in range(8)]
     for count in (4, 3, 1, 8):
         for lane, frame in zip(lanes[:count], frames, strict=False):
             lane.submit(frame)

@@ -1,4 +1,4 @@
-"""One service for every stranger here, and who watches it."""
+"""A service for the strangers of a file, and who watches it, as both cost CPU for as long as they run."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,15 +13,16 @@ from tests.peers.watcher import SOURCE, watching
 from tests.ports import free_port
 
 
-@pytest.fixture(scope="package")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+@pytest.fixture(scope="module")
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A file with DOORS wants a stream that waits for publishers by each of these protocols."""
     folder = tmp_path_factory.mktemp("stranger")
     settings = SETTINGS + "".join(
         f"[[auth.tokens]]\nname = '{token}'\nsha256 = '{hashlib.sha256(token.encode()).hexdigest()}'\n"
         f"scopes = ['{scope}']\n"
         for token, scope in TOKENS
     )
-    doors = {protocol: free_port() for protocol in ("rtmp", "rtsp")}
+    doors = {protocol: free_port() for protocol in getattr(request.module, "DOORS", ())}
     settings += "".join(
         f"[[streams]]\nid = '{protocol}'\nsource = '{protocol}://127.0.0.1:{port}/live/{KEY}?listen=1'\n"
         for protocol, port in doors.items()

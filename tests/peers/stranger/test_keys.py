@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from tests.peers.service import until
 from tests.peers.stranger.scene import KEY, Scene
 
+DOORS = ("rtmp", "rtsp")
+
 
 def announce(path: str, port: int) -> bytes:
     sdp = b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"

@@ -1,5 +1,7 @@
 """The `livesr` command itself: its version, its words, what it says of wrong ones, and how far a job is."""
 
+import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -52,6 +54,25 @@ def test_every_command_has_its_arguments():
     parser = whole_parser()
     for words in (["serve", "--port", "0"], ["streams", "list"], ["evaluate", "--model", "x"], ["bench"]):
         assert parser.parse_args(words).command == words[0]
+
+
+def test_who_reads_no_further_is_told_nothing(monkeypatch, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["completion", "bash"]) == 128 + signal.SIGPIPE
+    monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_job_is_interrupted_without_a_traceback(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("server.commands.completion.run", interrupted)
+    assert main(["completion", "bash"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("terminal", [True, False])

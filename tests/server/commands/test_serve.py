@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-import re
+import os
 import resource
 import signal
 import socket
@@ -16,13 +16,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.__main__ import main
+
 TIMEOUT_S = 90.0
 
 
 def start(*words: str, log: Path) -> "subprocess.Popen[str]":
+    """A service without a process in reserve, as none is needed and each takes its time to start."""
     with log.open("w") as stderr:
         return subprocess.Popen(
             [sys.executable, "-m", "server", "serve", *words],
+            env=os.environ | {"LIVESR_WORKERS__STANDBY": "0"},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -56,11 +60,11 @@ def test_it_says_where_it_is_and_ends_with_its_workers(settings, tmp_path, how):
     process = start("--config", str(settings), "--log-format", "json", source, log=log)
     try:
         line = process.stdout.readline()
-        found = re.fullmatch(r"livesr: open (http://127\.0\.0\.1:\d+/)\n", line)
-        assert found, (line, log.read_text())
-        (stream,) = httpx.get(found[1] + "api/streams").json()
+        assert line.startswith("{"), (line, log.read_text())
+        page = json.loads(line)["page"]
+        (stream,) = httpx.get(page + "api/streams").json()
         assert stream["source"] == source
-        assert httpx.get(found[1]).status_code == 200
+        assert httpx.get(page).status_code == 200
         deadline_s = time.monotonic() + TIMEOUT_S
         while '"server.worker"' not in log.read_text():
             assert time.monotonic() < deadline_s, "the worker logs as the gateway does"
@@ -82,29 +86,45 @@ def test_it_says_where_it_is_and_ends_with_its_workers(settings, tmp_path, how):
     assert {line["stream"] for line in said if line["logger"] == "server.worker"} == {stream["id"]}
 
 
+@pytest.fixture
+def refused_here(monkeypatch, capsys):
+    """As `refused`, for what is said before the service listens: in this process."""
+    monkeypatch.setattr("server.commands.serve.log_to_stderr", lambda *_: None)
+    monkeypatch.setattr("server.commands.serve._open_as_many_as_may_be", lambda: None)
+
+    def refused_here(*words: str) -> str:
+        assert main(["serve", *words]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        return said.err
+
+    return refused_here
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--config", "none.toml"], "none.toml: no such settings file"),
-        (["--port", "TAKEN"], "server.port=TAKEN: can't listen there: Address already in use"),
         (["--host", "no.such.host.invalid"], "server.host='no.such.host.invalid'"),
         (["gopher://h/1"], "'gopher' must be one of rtsp"),
         (["--port", "70000"], "server.port=70000"),
     ],
 )
-def test_what_it_cannot_do_is_one_line_and_status_2(words, message):
+def test_what_it_cannot_do_is_one_line_and_status_2(words, message, refused_here):
+    said = refused_here(*words)
+    assert message in said
+    assert said.startswith("livesr serve: ")
+    assert said.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, "-m", "server", "serve", *(w.replace("TAKEN", port) for w in words)],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-    assert done.returncode == 2
-    assert message.replace("TAKEN", port) in done.stderr
-    assert done.stderr.startswith("livesr serve: ")
-    assert done.stderr.count("\n") == 1
+        port = taken.getsockname()[1]
+        said = refused("--port", str(port))
+    assert said == (
+        f"livesr serve: server.host='127.0.0.1', server.port={port}: can't listen there: "
+        "Address already in use\n"
+    )
 
 
 def test_a_gateway_killed_outright_leaves_no_worker(settings, tmp_path):
@@ -163,8 +183,8 @@ def refused(*words: str) -> str:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_it_lets_nobody_in_from_elsewhere_without_auth(host):
-    said = refused("--host", host)
+def test_it_lets_nobody_in_from_elsewhere_without_auth(host, refused_here):
+    said = refused_here("--host", host)
     assert said.startswith(f"livesr serve: server.host='{host}': {SENTENCE}")
     assert said.count("\n") == 1
 
@@ -239,7 +259,7 @@ def test_only_a_trusted_proxy_says_whom_a_request_is_from(settings, trusted):
     assert statuses == [404] * 3 if trusted else 429 in statuses
 
 
-def test_metrics_have_a_listener_of_their_own(settings):
+def test_metrics_have_a_listener_of_their_own(settings, refused_here):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     settings.write_text(
@@ -252,7 +272,7 @@ def test_metrics_have_a_listener_of_their_own(settings):
         assert "process_cpu_seconds_total" in scraped.text
         for path in ("", "api/streams", "healthz", "web/app.js"):
             assert httpx.get(f"http://127.0.0.1:{port}/{path}").status_code == 404
-    assert "metrics_listener='9101'" in refused("--config", str(_write(settings, "9101")))
+    assert "metrics_listener='9101'" in refused_here("--config", str(_write(settings, "9101")))
     said = refused("--config", str(_write(settings, "192.0.2.1:9101")), "--port", "0")
     assert "server.metrics_listener='192.0.2.1:9101': can't listen there" in said
 

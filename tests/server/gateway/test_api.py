@@ -85,7 +85,7 @@ async def test_a_running_streams_figures():
         ),
         ({"id": "x", "source": "a\nb"}, 422, ["control"]),
         ({"id": "x", "source": "demo:", "lanes": 99}, 422, ["lanes=99", "16"]),
-        ({"id": "x", "source": "demo:", "lane": 1}, 422, ["lane", "not permitted"]),
+        ({"id": "x", "source": "demo:", "lane": 1}, 422, ["lane", "no such key"]),
         ({"id": "x", "source": "demo:", "backend": "magic"}, 422, ["backend='magic'", "openvino"]),
         ({"id": "x", "source": "demo:", "model": "no-such"}, 422, ["model='no-such'", "awsrn-live-x2"]),
         ({"id": "full", "source": "demo:"}, 503, ["max_streams=1"]),

@@ -31,9 +31,12 @@ async def test_the_table_names_everything_that_a_service_exports():
     async with gateway() as served:
         await served.in_state("running")
         text = (await served.http.get("/metrics")).text
+        negotiated = await served.http.get("/metrics", headers={"Accept": "application/openmetrics-text"})
     families = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     documented = set(re.findall(r"^\| `(\w+)`", DOCS.read_text(), re.MULTILINE))
-    assert {name for name in families if not name.endswith("_created")} <= documented
+    assert families <= documented
+    assert "# EOF" in negotiated.text
+    assert "_created" not in negotiated.text
 
 
 class Counted:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 
 import numpy as np
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -31,7 +32,10 @@ NOT_ARRIVING = (
 
 async def reads(page: Page, selector: str, text: str) -> None:
     async def so() -> bool:
-        return await asyncio.to_thread(page.text, selector) == text
+        # What isn't there yet comes; what has just been drawn anew is found again.
+        with contextlib.suppress(NoSuchElementException, StaleElementReferenceException):
+            return await asyncio.to_thread(page.text, selector) == text
+        return False
 
     await until(so, f"{selector} reads {text!r}")
 
