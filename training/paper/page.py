@@ -57,8 +57,8 @@ def _curves(networks: Sequence[Reproduced], folder: str) -> str:
     ends = ", ".join(f"{one.label} {one.curve[-1][1]:.2f} dB" for one in networks if one.curve)
     return (
         f"![PSNR-Y over the patches seen]({folder}/curves.png)\n\n"
-        "Each curve is of the last run, of the weights that it would have ended with; a star is the paper's"
-        f" result, where its training ended. The curves end at: {ends}.\n"
+        "Each curve is of the last run and its averaged weights; a star is the paper's result, where its training"
+        f" ended. The curves end at: {ends}.\n"
     )
 
 
