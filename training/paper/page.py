@@ -40,7 +40,7 @@ def page(
         *([_curves(networks, folder)] if any(one.curve for one in networks) else []),
         "## Table 4: AWMS branches taken out\n",
         f"What it costs on {PAPERS_SET}, in dB, to take a branch out of a trained network, beside the paper's"
-        " two networks. No fine-tuning follows.\n",
+        " two networks. No fine-tuning follows. Every α begins at 0.25.\n",
     ]
     for one in networks:
         parts += [f"### {one.label}\n", _removals(one).markdown(), _reading(one)]
@@ -57,8 +57,8 @@ def _curves(networks: Sequence[Reproduced], folder: str) -> str:
     ends = ", ".join(f"{one.label} {one.curve[-1][1]:.2f} dB" for one in networks if one.curve)
     return (
         f"![PSNR-Y over the patches seen]({folder}/curves.png)\n\n"
-        "Each curve is of the last run and its averaged weights; a star is the paper's result, where its training"
-        f" ended. The curves end at: {ends}.\n"
+        "Each curve is of the last run and its averaged weights; a star is the paper's result, where its"
+        f" training ended. The curves end at: {ends}.\n"
     )
 
 
