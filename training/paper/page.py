@@ -57,8 +57,8 @@ def _curves(networks: Sequence[Reproduced], folder: str) -> str:
     ends = ", ".join(f"{one.label} {one.curve[-1][1]:.2f} dB" for one in networks if one.curve)
     return (
         f"![PSNR-Y over the patches seen]({folder}/curves.png)\n\n"
-        "Each curve is of the last run and its averaged weights; a star is the paper's result, where its"
-        f" training ended. The curves end at: {ends}.\n"
+        "Each curve is of the last run and its averaged weights, and begins where the run before it ended; a"
+        f" star is the paper's result, where its training ended. The curves end at: {ends}.\n"
     )
 
 
@@ -80,8 +80,9 @@ def plot_curves(networks: Sequence[Reproduced], bicubic: Mapping[int, Mapping[st
 def _panel(axes: Axes, networks: Sequence[Reproduced], bicubic: Mapping[str, Result]) -> None:
     for index, one in enumerate(networks):
         colour = f"C{index}"
-        batch = one.runs[0].batch
-        seen, psnr_db = [i * batch for i, _ in one.curve], [value for _, value in one.curve]
+        last, *before = one.runs
+        begun = sum(run.patches for run in before)
+        seen, psnr_db = zip(*[(begun + i * last.batch, value) for i, value in one.curve], strict=True)
         axes.plot(seen, psnr_db, color=colour, marker=".", label=one.variant.upper())
         if (cell := _published(one, one.curve_set)) is not None:
             axes.scatter([PAPERS_PATCHES], [cell.psnr_db], color=colour, marker="*", s=80)
