@@ -1,6 +1,6 @@
 """The paper's networks as they were trained here: what a checkpoint says of its runs, and what it scores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from training.judge.evaluate import Result, evaluate_set
 from training.judge.sets import SetFolder
 from training.networks import config_from_dict, load_network
 from training.paper.ablate import removals
+from training.validate import runs_of
 
 VARIANTS = ("awsrn-s", "awsrn-sd", "awsrn-m", "awsrn")
 PAPERS_SET = "Set5"  # of table 4, and of the curves beside table 5
@@ -112,7 +113,7 @@ def reproduce(model: str, sets: Sequence[SetFolder]) -> Reproduced:
     variant = variant_of(config)
     if variant is None:
         raise ValueError(f"{model} has {config}, must be one of {', '.join(VARIANTS)}")
-    runs = tuple(_runs(checkpoint.provenance))
+    runs = tuple(_run(made) for made in runs_of(checkpoint.provenance))
     if not runs:
         raise ValueError(f"{model} must be from `livesr train`: its checkpoint names no recipe")
     set5 = next((folder for folder in sets if folder.name == PAPERS_SET), None)
@@ -141,21 +142,17 @@ def reproduce(model: str, sets: Sequence[SetFolder]) -> Reproduced:
     )
 
 
-def _runs(provenance: Mapping[str, Any]) -> Iterator[Run]:
-    """The last run first. What was pruned or converted has runs without a recipe between them."""
-    made: Mapping[str, Any] | None = provenance
-    while made is not None:
-        if (recipe := made.get("recipe")) is not None:
-            config = config_from_dict(recipe["config"])
-            yield Run(
-                variant=variant_of(config) if isinstance(config, AwsrnConfig) else None,
-                scale=config.scale,
-                iterations=recipe["iterations"],
-                done=made["iteration"],
-                batch=recipe["batch"],
-                lr_patch=recipe["lr_patch"],
-                learning_rate=recipe["learning_rate"],
-                bf16=recipe.get("bf16", False),
-                minutes=made.get("minutes"),
-            )
-        made = made.get("began_with")
+def _run(made: Mapping[str, Any]) -> Run:
+    recipe = made["recipe"]
+    config = config_from_dict(recipe["config"])
+    return Run(
+        variant=variant_of(config) if isinstance(config, AwsrnConfig) else None,
+        scale=config.scale,
+        iterations=recipe["iterations"],
+        done=made["iteration"],
+        batch=recipe["batch"],
+        lr_patch=recipe["lr_patch"],
+        learning_rate=recipe["learning_rate"],
+        bf16=recipe.get("bf16", False),
+        minutes=made.get("minutes"),
+    )
