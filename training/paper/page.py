@@ -8,7 +8,7 @@ from training.paper.ablation_tables import TABLES, Variant
 from training.paper.runs import PAPERS_SET, VARIANTS, Branch, Reproduced, Run
 from training.paper.tables import Cell, table_5
 from training.recipes import paper_recipe
-from training.report.plots import Axes, Figure
+from training.report.plots import Figure
 from training.report.render import Table, giga, kilo
 
 _PAPERS = paper_recipe(paper_config("awsrn", 2))
@@ -56,9 +56,8 @@ def page(
 def _curves(networks: Sequence[Reproduced], folder: str) -> str:
     ends = ", ".join(f"{one.label} {one.curve[-1][1]:.2f} dB" for one in networks if one.curve)
     return (
-        f"![PSNR-Y over the patches seen]({folder}/curves.png)\n\n"
-        "Each curve is of the last run and its averaged weights, and begins where the run before it ended; a"
-        f" star is the paper's result, where its training ended. The curves end at: {ends}.\n"
+        f"![PSNR-Y over the iterations of each network's last run]({folder}/curves.png)\n\n"
+        f"Of the averaged weights, over the last run of each. The curves end at: {ends}.\n"
     )
 
 
@@ -67,34 +66,24 @@ def in_order(networks: Sequence[Reproduced]) -> list[Reproduced]:
 
 
 def plot_curves(networks: Sequence[Reproduced], bicubic: Mapping[int, Mapping[str, Result]]) -> Figure:
-    """A panel for each scale: PSNR-Y over the patches seen, the paper's result where its training ended."""
+    """A panel for each network's last run: PSNR-Y over its iterations, and the paper's result as a level."""
     traced = [one for one in in_order(networks) if one.curve]
-    scales = sorted({one.scale for one in traced})
-    figure = Figure(figsize=(5.5 * max(1, len(scales)), 4), layout="constrained")
-    for index, scale in enumerate(scales):
-        axes = figure.add_subplot(1, len(scales), index + 1)
-        _panel(axes, [one for one in traced if one.scale == scale], bicubic.get(scale, {}))
+    figure = Figure(figsize=(3.2 * len(traced), 3.2), layout="constrained")
+    for index, one in enumerate(traced):
+        axes = figure.add_subplot(1, len(traced), index + 1)
+        iterations, psnr_db = zip(*one.curve, strict=True)
+        axes.plot(iterations, psnr_db, marker=".", label="here")
+        if (paper := _published(one, one.curve_set)) is not None:
+            axes.axhline(paper.psnr_db, color="tab:red", linewidth=1, label="paper, at its end")
+        if (base := bicubic.get(one.scale, {}).get(one.curve_set)) is not None:
+            axes.axhline(base.psnr_db, color="grey", linestyle="--", linewidth=1, label="bicubic")
+        axes.set_title(one.label)
+        axes.set_xlabel("iterations")
+        if index == 0:
+            axes.set_ylabel(f"PSNR-Y on {one.curve_set}, dB")
+            axes.legend(fontsize=8, loc="lower right")
+        axes.grid(alpha=0.3)
     return figure
-
-
-def _panel(axes: Axes, networks: Sequence[Reproduced], bicubic: Mapping[str, Result]) -> None:
-    for index, one in enumerate(networks):
-        colour = f"C{index}"
-        last, *before = one.runs
-        begun = sum(run.patches for run in before)
-        seen, psnr_db = zip(*[(begun + i * last.batch, value) for i, value in one.curve], strict=True)
-        axes.plot(seen, psnr_db, color=colour, marker=".", label=one.variant.upper())
-        if (cell := _published(one, one.curve_set)) is not None:
-            axes.scatter([PAPERS_PATCHES], [cell.psnr_db], color=colour, marker="*", s=80)
-    name = networks[0].curve_set
-    if name in bicubic:
-        axes.axhline(bicubic[name].psnr_db, color="grey", linestyle="--", linewidth=1, label="bicubic")
-    axes.set_xscale("log")
-    axes.set_xlabel("patches seen")
-    axes.set_ylabel(f"PSNR-Y on {name}, dB")
-    axes.set_title(f"×{networks[0].scale}")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
 
 
 def _published(one: Reproduced, name: str) -> Cell | None:
