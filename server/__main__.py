@@ -38,6 +38,7 @@ COMMANDS = {
     "train": ("training.commands.train", "train a network"),
     "prune": ("training.commands.prune", "remove AWMS branches that carry little, and fine-tune"),
     "ablate": ("training.commands.ablate", "the paper's tables 1-4, and figures 4 and 5"),
+    "paper": ("training.commands.paper", "judge the paper's networks as trained here, and write the page"),
     "models": ("training.commands.models", "measure the models that ship, and write the page about them"),
     "evaluate": ("training.commands.evaluate", "PSNR and SSIM of a model on image sets"),
 }

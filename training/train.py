@@ -27,6 +27,8 @@ from training.progress import Progress
 from training.recipes import Recipe
 from training.validate import luma_psnr, provenance
 
+Curve = list[tuple[int, float]]  # PSNR-Y in dB on the validation pictures after so many iterations
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
@@ -65,7 +67,7 @@ def train(
     average = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     state = RunState(run, recipe, pairs.sha256, devices.count)
-    first, trained_s = state.load(network, average, optimizer)
+    first, trained_s, curve = state.load(network, average, optimizer)
     parallel = devices.wrap(network)
     sampler = PatchSampler(pairs, recipe.lr_patch, (recipe.seed, devices.rank))
     last = recipe.iterations if stop_after is None else min(recipe.iterations, first + stop_after)
@@ -78,9 +80,11 @@ def train(
 
     def save(iteration: int) -> None:
         total_s = trained_s + time.perf_counter() - began
-        state.save(network, average, optimizer, iteration, total_s)
+        state.save(network, average, optimizer, iteration, total_s, curve)
         result = plain(average if recipe.ema_decay else network)
         made_by = provenance(recipe, pairs, iteration, total_s)
+        if validation and curve:
+            made_by["validation"] = {"set": validation.name, "psnr_db": curve}
         if initial is not None:
             made_by["began_with"] = initial.provenance
         save_network(run / "checkpoint.safetensors", result, recipe.config, made_by)
@@ -108,7 +112,8 @@ def train(
                 follow(average, network, min(recipe.ema_decay, (iteration + 1) / (iteration + 10)))
             done = iteration + 1
             progress.advance()
-            if done % recipe.save_every == 0 or done == last:
+            looks = done % recipe.evaluate_every == 0 or done == last
+            if looks or done % recipe.save_every == 0:
                 mean_loss = float(torch.stack(losses).mean())
                 losses.clear()
                 if not math.isfinite(mean_loss):
@@ -117,9 +122,10 @@ def train(
                     )
                 psnr_db = None
                 if devices.rank == 0:
-                    save(done)
-                    if validation and (done % recipe.evaluate_every == 0 or done == last):
+                    if validation and looks:
                         psnr_db = luma_psnr(average if recipe.ema_decay else network, recipe, validation)
+                        curve.append((done, round(psnr_db, 4)))
+                    save(done)
                 progress.report(done, mean_loss, recipe.rate(iteration), psnr_db)
     count = max(1, last - first)
     took_s = time.perf_counter() - began
@@ -149,10 +155,10 @@ class RunState:
 
     def load(
         self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[int, float]:
-        """The iteration to go on with and the seconds spent so far; (0, 0) where nothing was saved yet."""
+    ) -> tuple[int, float, Curve]:
+        """The iteration to go on with, seconds spent and curve so far; nought where none was saved."""
         if not self.path.exists():
-            return 0, 0.0
+            return 0, 0.0, []
         state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
         if state["identity"] != self._identity:
             raise ValueError(
@@ -162,7 +168,7 @@ class RunState:
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        return int(state["iteration"]), float(state["trained_s"])
+        return int(state["iteration"]), float(state["trained_s"]), state.get("curve", [])
 
     def save(
         self,
@@ -171,6 +177,7 @@ class RunState:
         optimizer: torch.optim.Optimizer,
         iteration: int,
         trained_s: float,
+        curve: Curve,
     ) -> None:
         state = {
             "identity": self._identity,
@@ -179,6 +186,7 @@ class RunState:
             "optimizer": optimizer.state_dict(),
             "iteration": iteration,
             "trained_s": trained_s,
+            "curve": curve,
         }
         written = io.BytesIO()
         torch.save(state, written)

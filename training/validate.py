@@ -1,6 +1,7 @@
 """What a run says of itself while it goes: a quick PSNR, and where its weights come from."""
 
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,13 @@ def provenance(recipe: Recipe, pairs: PackedPairs, iteration: int, trained_s: fl
         "minutes": round(trained_s / 60, 1),
         "revision": revision.stdout.strip() or None,
     }
+
+
+def runs_of(provenance: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The trainings that a checkpoint's provenance tells of, the last one first. Pruning and conversion are
+    steps between them that have no recipe."""
+    run: Mapping[str, Any] | None = provenance
+    while run is not None:
+        if "recipe" in run:
+            yield run
+        run = run.get("began_with")

@@ -18,7 +18,7 @@ from engine.network.checkpoint import load_checkpoint
 from server.__main__ import main
 from tests.conftest import ROOT
 from training.data.pairs import DataConfig, PackedPairs
-from training.networks import build_network, load_network, named_config, take_over
+from training.networks import LoadedNetwork, build_network, load_network, named_config, take_over
 from training.recipes import Recipe, paper_recipe, short_recipe
 from training.train import train
 from training.validate import luma_psnr
@@ -95,9 +95,16 @@ def test_the_same_seed_gives_the_same_weights(pairs: PackedPairs, tmp_path: Path
 
 
 def test_a_killed_run_goes_on_as_if_unbroken(
-    pairs: PackedPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: PackedPairs, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(recipe(12), pairs=pairs, run=tmp_path / "whole")
+    looking = replace(recipe(12), evaluate_every=3)
+
+    def run(name: str) -> LoadedNetwork:
+        return load_network(
+            train(looking, pairs=pairs, run=tmp_path / name, validation=photographs).checkpoint
+        )
+
+    whole = run("whole")
     rate = Recipe.rate
 
     def killer(self: Recipe, iteration: int) -> float:
@@ -108,10 +115,13 @@ def test_a_killed_run_goes_on_as_if_unbroken(
     with monkeypatch.context() as patch:
         patch.setattr(Recipe, "rate", killer)
         with pytest.raises(KeyboardInterrupt):
-            train(recipe(12), pairs=pairs, run=tmp_path / "broken")
-    train(recipe(12), pairs=pairs, run=tmp_path / "broken")
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "broken")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+            run("broken")
+    resumed = run("broken")
+    kept = resumed.network.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in whole.network.state_dict().items())
+    curve = resumed.provenance["validation"]
+    assert curve == whole.provenance["validation"]
+    assert [iteration for iteration, _ in curve["psnr_db"]] == [3, 6, 9, 12]
 
 
 def test_a_run_folder_of_another_recipe_is_refused(pairs: PackedPairs, tmp_path: Path) -> None:

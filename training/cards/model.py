@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from engine.artifact import Manifest, open_artifact
 from engine.config import AwsrnConfig
 from engine.network.checkpoint import load_checkpoint
 from training.cards.evaluation import Evaluation
+from training.validate import runs_of
 
 EVALUATION, NOTES, CARD = "evaluation.json", "notes.md", "README.md"
 TRAINING_DATA = "training-data.toml"
@@ -39,9 +40,8 @@ class Model:
     notes: str = field(repr=False)
 
     def runs(self) -> list[Mapping[str, Any]]:
-        """Training runs, the first one first. What was pruned or converted has runs without a recipe between
-        them."""
-        return list(_runs(self.provenance))[::-1]
+        """Training runs, the first one first."""
+        return list(runs_of(self.provenance))[::-1]
 
 
 def read_model(name: str) -> Model:
@@ -86,12 +86,3 @@ def read_training_data() -> dict[str, TrainingData]:
         }
     except (tomllib.TOMLDecodeError, KeyError) as exc:
         raise ValueError(f"{path} is unreadable: {exc}") from exc
-
-
-def _runs(provenance: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The last run first."""
-    run: Mapping[str, Any] | None = provenance
-    while run is not None:
-        if "recipe" in run:
-            yield run
-        run = run.get("began_with")

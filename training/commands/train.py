@@ -71,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bf16", action="store_true", help="BF16 arithmetic with float32 weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
+        "--evaluate-every", type=int, metavar="N", help="iterations from one look at --validation to the next"
+    )
+    parser.add_argument(
         "--profile", action="store_true", help="100 iterations, then seconds and waiting share"
     )
     add_data_arguments(parser)
@@ -101,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = RECIPES[args.recipe](config_of(args.model, args.scale, args.kernels))
     names = (
         "iterations", "learning_rate", "batch", "loss", "detail", "lanczos", "collapsible", "gradient_norm",
+        "evaluate_every",
     )  # fmt: skip
     given = {name: getattr(args, name) for name in names}
     recipe = replace(

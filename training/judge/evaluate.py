@@ -58,6 +58,10 @@ def mean(attempts: Sequence[tuple[float, float]]) -> Result:
 
 def evaluate(upscale: Upscaler, scale: int, folder: Path) -> Result:
     """Scores one 8-bit RGB upscaler on a set in any of the layouts that `training.judge.sets` knows."""
-    files = find(SetFolder(name=folder.name, hr=folder), scale)
-    judged = judge([upscale], scale, (load(file, scale) for file in files))
+    return evaluate_set(upscale, scale, SetFolder(name=folder.name, hr=folder))
+
+
+def evaluate_set(upscale: Upscaler, scale: int, folder: SetFolder) -> Result:
+    """Scores one 8-bit RGB upscaler on a set, on LR images of the set's own where `folder` names them."""
+    judged = judge([upscale], scale, (load(file, scale) for file in find(folder, scale)))
     return mean([(one.attempts[0].psnr_db, one.attempts[0].ssim) for one in judged])

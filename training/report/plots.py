@@ -1,11 +1,14 @@
 """Where matplotlib comes in: plots without a display or global state, written in one step."""
 
-import os
+import io
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+from PIL import Image
+
+from engine.files import replace_file
 
 __all__ = ["Axes", "Figure", "logarithmic", "save_plot"]
 
@@ -18,8 +21,14 @@ def logarithmic(axes: Axes, subs: tuple[float, ...] = (1, 2, 5)) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def save_plot(figure: Figure, path: Path) -> None:
-    """PNG, whatever the name. The file is whole or not there."""
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png", dpi=150)
-    os.replace(partial, path)
+def save_plot(figure: Figure, path: Path, *, dpi: int = 150, greys: int | None = None) -> None:
+    """PNG, whatever the name, in so many levels of grey where a repository is to keep it small. The file is
+    whole or not there."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    if greys is not None:
+        with Image.open(drawn) as picture:
+            palette = picture.convert("L").quantize(greys)
+        drawn = io.BytesIO()
+        palette.save(drawn, "PNG", optimize=True)
+    replace_file(path, drawn.getvalue())
