@@ -28,6 +28,7 @@ class Recipe:
     collapsible: int = 0  # channels between the two halves of each convolution; 0: plain ones
     gradient_norm: float = 0.0  # gradients are scaled down to it where they are larger; 0: never
     bf16: bool = False
+    qat: bool = False  # compute as the INT8 artifact will (`training.networks.quantised`)
     seed: int = 0
     save_every: int = 500
     evaluate_every: int = 2_000
@@ -41,6 +42,9 @@ class Recipe:
         for name in ("detail", "lanczos", "teacher", "collapsible", "gradient_norm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be zero or more")
+        if self.qat and (self.bf16 or self.collapsible):
+            # BF16 rounds as coarsely as INT8 itself, and it is the collapsed kernels that are to be rounded.
+            raise ValueError("qat excludes bf16 and collapsible convolutions")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be greater than zero")
 

@@ -20,10 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from engine.files import replace_file
+from engine.sample_frames import DEFAULT, sample_frames
 from training.data.pairs import PackedPairs, PatchSampler, to_network
 from training.devices import Devices
 from training.losses import Loss
-from training.networks import LoadedNetwork, build_network, collapse, save_network, take_over, widen
+from training.networks import (
+    LoadedNetwork,
+    build_network,
+    collapse,
+    quantise_aware,
+    save_network,
+    take_over,
+    widen,
+    without_quantisers,
+)
 from training.progress import Progress
 from training.recipes import Recipe
 from training.teacher import Teacher, taught
@@ -65,6 +75,9 @@ def train(
             print(f"not in the weights to begin with: {', '.join(fresh)}", file=sys.stderr)
     if recipe.collapsible:
         widen(network, recipe.collapsible)
+    if recipe.qat:
+        frames = sample_frames(DEFAULT)[::2]  # those that `livesr build` takes ranges from
+        quantise_aware(network, [torch.from_numpy(f.net_input(recipe.config.colour)) for f in frames])
     network = network.to(devices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
@@ -80,7 +93,9 @@ def train(
     losses: list[Tensor] = []
 
     def plain(trained: nn.Module) -> nn.Module:
-        return collapse(trained, build_network(recipe.config)) if recipe.collapsible else trained
+        if recipe.collapsible:
+            return collapse(trained, build_network(recipe.config))
+        return without_quantisers(trained, build_network(recipe.config)) if recipe.qat else trained
 
     def save(iteration: int) -> None:
         total_s = trained_s + time.perf_counter() - began

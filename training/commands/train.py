@@ -84,6 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gradient-norm", type=float, metavar="NORM", help="larger gradients are scaled down"
     )
+    parser.add_argument(
+        "--qat",
+        action="store_true",
+        help="quantisation-aware: go on from --initial, computing as its INT8 artifact will",
+    )
     parser.add_argument("--bf16", action="store_true", help="BF16 arithmetic with float32 weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -120,8 +125,14 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     given = {name: getattr(args, name) for name in names}
     recipe = replace(
-        recipe, seed=args.seed, bf16=args.bf16, **{k: v for k, v in given.items() if v is not None}
+        recipe,
+        seed=args.seed,
+        bf16=args.bf16,
+        qat=args.qat,
+        **{k: v for k, v in given.items() if v is not None},
     )
+    if args.qat and not args.initial:
+        raise ValueError("--qat goes on from a trained network: --initial must be given")
     teachers = [load_teacher(path, recipe.config) for path in args.teachers or ()]
     if teachers:
         recipe = replace(recipe, teacher=1.0 if args.teacher_weight is None else args.teacher_weight)
