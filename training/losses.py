@@ -8,12 +8,12 @@ PSNR only as far as there is a gain to pay from.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d, l1_loss, mse_loss, relu
+from torch.nn.functional import conv1d, relu
 
 from training.networks.enlarge import lanczos
 from training.recipes import Recipe
@@ -52,31 +52,51 @@ _VISIBILITY = tuple(_visibility())
 
 
 class Loss(nn.Module):
-    """A recipe's loss of a batch: network's output, HR and LR, (B, C, …) float32."""
+    """A recipe's loss of a batch: network's output, HR, LR and the teachers' outputs, (B, C, …) float32."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         errors: dict[str, Callable[[Tensor, Tensor], Tensor]]
-        errors = {"L1": l1_loss, "L2": mse_loss, "PSNR": negative_psnr}
-        self._error = errors[recipe.loss]
+        errors = {"L1": _absolute, "L2": _squared, "PSNR": negative_psnr}
+        self._errors = errors[recipe.loss]
         self._detail = LostDetail() if recipe.detail else None
         self._lanczos = WorseThanLanczos(recipe.config.scale) if recipe.lanczos else None
-        self._weights = recipe.detail, recipe.lanczos
+        self._weights = recipe.detail, recipe.lanczos, recipe.teacher
 
-    def forward(self, sr: Tensor, hr: Tensor, lr: Tensor) -> Tensor:
-        total = self._error(sr, hr)
-        detail, worse = self._weights
+    def forward(self, sr: Tensor, hr: Tensor, lr: Tensor, taught: Sequence[Tensor] = ()) -> Tensor:
+        total = self._errors(sr, hr).mean()
+        detail, worse, teacher = self._weights
         if self._detail:
             total = total + detail * self._detail(sr, hr)
         if self._lanczos:
             total = total + worse * self._lanczos(sr, hr, lr)
+        if taught:
+            total = total + teacher * self._errors(sr, self._nearest(sr.detach(), hr, taught)).mean()
         return total
+
+    def _nearest(self, sr: Tensor, hr: Tensor, taught: Sequence[Tensor]) -> Tensor:
+        """Of each patch the picture nearest to its original. Where that is the network's own, nothing is to
+        be learnt from it: its error has no gradient."""
+        nearest, least = sr, self._errors(sr, hr)
+        for picture in taught:
+            error = self._errors(picture, hr)
+            nearest = torch.where((error < least).view(-1, 1, 1, 1), picture, nearest)
+            least = torch.minimum(error, least)
+        return nearest
+
+
+def _absolute(sr: Tensor, hr: Tensor) -> Tensor:
+    return (sr - hr).abs().mean((1, 2, 3))
+
+
+def _squared(sr: Tensor, hr: Tensor) -> Tensor:
+    return ((sr - hr) ** 2).mean((1, 2, 3))
 
 
 def negative_psnr(sr: Tensor, hr: Tensor) -> Tensor:
-    """Mean of the patches' -PSNR in dB: of a soft picture a decibel counts as much as of a hard one, of which
-    L1 and L2 see nearly all. An error of one level is added to each, so that the best don't outweigh them."""
-    return -_psnr(sr, hr, added=1.0).mean()
+    """The patches' -PSNR in dB, (B): of a soft picture a decibel counts as much as of a hard one, of which L1
+    and L2 see nearly all. An error of one level is added to each, so that the best don't outweigh them."""
+    return -_psnr(sr, hr, added=1.0)
 
 
 class WorseThanLanczos(nn.Module):
@@ -96,8 +116,7 @@ class WorseThanLanczos(nn.Module):
 
 def _psnr(sr: Tensor, hr: Tensor, added: float) -> Tensor:
     """Of each patch, in dB, as if its squared error were larger by `added`; (B)."""
-    squared = ((sr - hr) ** 2).mean((1, 2, 3))
-    return 10 * torch.log10(255.0**2 / (squared + added))
+    return 10 * torch.log10(255.0**2 / (_squared(sr, hr) + added))
 
 
 class LostDetail(nn.Module):

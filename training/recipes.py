@@ -24,9 +24,11 @@ class Recipe:
     loss: Literal["L1", "L2", "PSNR"] = "L1"  # the paper's is L1; PSNR is the patches' own, in dB
     detail: float = 0.0  # weight of `training.losses.LostDetail` beside it
     lanczos: float = 0.0  # weight of `training.losses.WorseThanLanczos`
+    teacher: float = 0.0  # weight of being unlike the nearest teacher (`training.teacher`)
     collapsible: int = 0  # channels between the two halves of each convolution; 0: plain ones
     gradient_norm: float = 0.0  # gradients are scaled down to it where they are larger; 0: never
     bf16: bool = False
+    qat: bool = False  # compute as the INT8 artifact will (`training.networks.quantised`)
     seed: int = 0
     save_every: int = 500
     evaluate_every: int = 2_000
@@ -37,9 +39,12 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} must be from 0 to below 1")
-        for name in ("detail", "lanczos", "collapsible", "gradient_norm"):
+        for name in ("detail", "lanczos", "teacher", "collapsible", "gradient_norm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be zero or more")
+        if self.qat and (self.bf16 or self.collapsible):
+            # BF16 rounds as coarsely as INT8 itself, and it is the collapsed kernels that are to be rounded.
+            raise ValueError("qat excludes bf16 and collapsible convolutions")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be greater than zero")
 

@@ -10,8 +10,9 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from engine.files import replace_file
+from engine.sample_frames import DEFAULT, sample_frames
 from training.data.pairs import PackedPairs, PatchSampler, to_network
 from training.devices import Devices
 from training.losses import Loss
-from training.networks import LoadedNetwork, build_network, collapse, save_network, take_over, widen
+from training.networks import (
+    LoadedNetwork,
+    build_network,
+    collapse,
+    quantise_aware,
+    save_network,
+    take_over,
+    widen,
+    without_quantisers,
+)
 from training.progress import Progress
 from training.recipes import Recipe
+from training.teacher import Teacher, taught
 from training.validate import luma_psnr, provenance
 
 Curve = list[tuple[int, float]]  # PSNR-Y in dB on the validation pictures after so many iterations
@@ -46,11 +58,13 @@ def train(
     run: Path,
     validation: Path | None = None,
     initial: LoadedNetwork | None = None,
+    teachers: Sequence[Teacher] = (),
     stop_after: int | None = None,
 ) -> Trained:
     """Trains to the recipe's end, or `stop_after` iterations more; leaves `run/checkpoint.safetensors`.
 
-    `run` keeps the state that a later call goes on from; `initial` has weights to begin with, as many as fit.
+    `run` keeps the state that a later call goes on from; `initial` has weights to begin with, as many as fit;
+    `teachers` are weighed by the recipe.
     Raises ValueError where `run` is of another recipe or the loss is no number, OSError where it can't save.
     """
     devices = Devices()
@@ -63,10 +77,15 @@ def train(
             print(f"not in the weights to begin with: {', '.join(fresh)}", file=sys.stderr)
     if recipe.collapsible:
         widen(network, recipe.collapsible)
+    if recipe.qat:
+        frames = sample_frames(DEFAULT)[::2]  # those that `livesr build` takes ranges from
+        quantise_aware(network, [torch.from_numpy(f.net_input(recipe.config.colour)) for f in frames])
     network = network.to(devices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    state = RunState(run, recipe, pairs.sha256, devices.count)
+    for teacher in teachers:
+        teacher.network.to(devices.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = RunState(run, recipe, [pairs.sha256, *(t.sha256 for t in teachers)], devices.count)
     first, trained_s, curve = state.load(network, average, optimizer)
     parallel = devices.wrap(network)
     sampler = PatchSampler(pairs, recipe.lr_patch, (recipe.seed, devices.rank))
@@ -76,7 +95,9 @@ def train(
     losses: list[Tensor] = []
 
     def plain(trained: nn.Module) -> nn.Module:
-        return collapse(trained, build_network(recipe.config)) if recipe.collapsible else trained
+        if recipe.collapsible:
+            return collapse(trained, build_network(recipe.config))
+        return without_quantisers(trained, build_network(recipe.config)) if recipe.qat else trained
 
     def save(iteration: int) -> None:
         total_s = trained_s + time.perf_counter() - began
@@ -87,6 +108,8 @@ def train(
             made_by["validation"] = {"set": validation.name, "psnr_db": curve}
         if initial is not None:
             made_by["began_with"] = initial.provenance
+        if teachers:
+            made_by["teachers"] = [{"name": t.name, "sha256": t.sha256} for t in teachers]
         save_network(run / "checkpoint.safetensors", result, recipe.config, made_by)
 
     with ThreadPoolExecutor(1) as loader, Progress(run, recipe, first, devices.rank == 0) as progress:
@@ -100,8 +123,8 @@ def train(
                 group["lr"] = recipe.rate(iteration)
             low, high = (to_network(rgb, recipe.config.colour).to(devices.device) for rgb in (lr, hr))
             with torch.autocast(devices.device.type, torch.bfloat16, enabled=recipe.bf16):
-                sr = parallel(low)
-            loss = loss_of(sr.float(), high, low)
+                sr, lessons = parallel(low), taught(teachers, low)
+            loss = loss_of(sr.float(), high, low, lessons)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             losses.append(loss.detach())
@@ -149,9 +172,9 @@ class RunState:
     The patches need no state: those of an iteration follow from the seed and its number.
     """
 
-    def __init__(self, run: Path, recipe: Recipe, data_sha256: str, processes: int) -> None:
+    def __init__(self, run: Path, recipe: Recipe, sha256: list[str], processes: int) -> None:
         self.path = run / "state.pt"
-        self._identity = json.dumps([recipe.to_dict(), data_sha256, processes])
+        self._identity = json.dumps([recipe.to_dict(), *sha256, processes])
 
     def load(
         self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
@@ -160,9 +183,12 @@ class RunState:
         if not self.path.exists():
             return 0, 0.0, []
         state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
-        if state["identity"] != self._identity:
+        saved, *others = json.loads(state["identity"])
+        # A field that the recipe of an earlier version didn't have is at its default.
+        saved = {f.name: f.default for f in fields(Recipe) if f.default is not MISSING} | saved
+        if [saved, *others] != json.loads(self._identity):
             raise ValueError(
-                f"{self.path} is of another recipe, data or number of processes: {state['identity']}"
+                f"{self.path} is of another recipe, data, teacher or number of processes: {state['identity']}"
                 f" where {self._identity} is asked for; use another run folder"
             )
         network.load_state_dict(state["network"])
@@ -193,8 +219,8 @@ class RunState:
         replace_file(self.path, written.getvalue())
 
 
-def measure_iteration(recipe: Recipe, pairs: PackedPairs) -> float:
+def measure_iteration(recipe: Recipe, pairs: PackedPairs, teachers: Sequence[Teacher] = ()) -> float:
     """Seconds an iteration takes on this machine, the first few left out; nothing is kept."""
     with tempfile.TemporaryDirectory() as scratch:
-        train(recipe, pairs=pairs, run=Path(scratch), stop_after=5)
-        return train(recipe, pairs=pairs, run=Path(scratch), stop_after=30).iteration_s
+        train(recipe, pairs=pairs, run=Path(scratch), teachers=teachers, stop_after=5)
+        return train(recipe, pairs=pairs, run=Path(scratch), teachers=teachers, stop_after=30).iteration_s

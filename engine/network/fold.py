@@ -9,6 +9,7 @@ The mean shift stays, because zero padding comes after it.
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from engine.network.awsrn import AWMS, AWRU, LFB, PIXEL_SCALE, Awsrn
 
@@ -98,19 +99,22 @@ def scaled(conv: nn.Conv2d, *, inputs: float | Tensor = 1.0, outputs: float = 1.
 
 def merge_awms(awms: AWMS) -> nn.Conv2d:
     """Σ α_k · conv_k as one convolution, each kernel centred in the largest."""
-    convs = {name: plain_conv(branch) for name, branch in awms.branches.items()}
-    largest = max(conv.kernel_size[0] for conv in convs.values())
-    first = next(iter(convs.values()))
-    weight = torch.zeros(first.out_channels, first.in_channels, largest, largest, dtype=torch.float64)
-    bias = torch.zeros(first.out_channels, dtype=torch.float64)
-    for name, conv in convs.items():
+    weight, bias = awms_kernel(awms)
+    return _conv2d(weight.detach(), bias.detach())
+
+
+def awms_kernel(awms: AWMS) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the merged convolution, float64, as functions of the branches' own."""
+    largest = max(int(name.removeprefix("k")) for name in awms.branches)
+    weights, biases = [], []
+    for name, conv in awms.branches.items():
+        assert isinstance(conv, nn.Conv2d)
         assert conv.bias is not None
-        alpha = awms.alphas[name].detach().double()
+        alpha = awms.alphas[name].double()
         margin = (largest - conv.kernel_size[0]) // 2
-        inner = slice(margin, largest - margin)
-        weight[:, :, inner, inner] += alpha * conv.weight.double()
-        bias += alpha * conv.bias.double()
-    return _conv2d(weight, bias)
+        weights.append(pad(alpha * conv.weight.double(), [margin] * 4))
+        biases.append(alpha * conv.bias.double())
+    return torch.stack(weights).sum(0), torch.stack(biases).sum(0)
 
 
 def fold_awru(awru: AWRU, scale: float) -> tuple[FoldedAwru, float]:

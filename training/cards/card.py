@@ -121,7 +121,9 @@ def _runs(model: Model) -> Table:
     for run in model.runs():
         recipe = run["recipe"]
         losses = [recipe.get("loss", "L1")]
-        losses += [f"{name} {recipe[name]:g}" for name in ("detail", "lanczos") if recipe.get(name)]
+        weighed = ("detail", "lanczos", "teacher")
+        losses += [f"{name} {recipe[name]:g}" for name in weighed if recipe.get(name)]
+        losses += ["QAT"] if recipe.get("qat") else []
         whole, done = recipe["iterations"], run["iteration"]
         minutes = run.get("minutes")
         rows.append(

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from training.data.pairs import DataConfig, PackedPairs
 from training.devices import Devices
 from training.networks import ABLATIONS, BASELINES, NetworkConfig, load_network, named_config
 from training.recipes import Recipe, paper_recipe, short_recipe
+from training.teacher import Teacher, load_teacher
 from training.train import measure_iteration, train
 
 RECIPES = {"paper": paper_recipe, "short": short_recipe}
@@ -45,6 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=int, help="if not the recipe's own")
     parser.add_argument("--minutes", type=float, help="as many iterations as fit, measured before the start")
     parser.add_argument("--initial", type=Path, metavar="CHECKPOINT", help="weights to begin with")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        action="append",
+        dest="teachers",
+        metavar="CHECKPOINT",
+        help="larger trained network to learn from as well (distillation); of several, each patch has one",
+    )
+    parser.add_argument(
+        "--teacher-weight",
+        type=float,
+        metavar="WEIGHT",
+        help="of being unlike the teacher, beside the loss (default: 1)",
+    )
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--batch", type=int)
     parser.add_argument(
@@ -67,6 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gradient-norm", type=float, metavar="NORM", help="larger gradients are scaled down"
+    )
+    parser.add_argument(
+        "--qat",
+        action="store_true",
+        help="quantisation-aware: go on from --initial, computing as its INT8 artifact will",
     )
     parser.add_argument("--bf16", action="store_true", help="BF16 arithmetic with float32 weights")
     parser.add_argument("--seed", type=int, default=0)
@@ -108,28 +129,53 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     given = {name: getattr(args, name) for name in names}
     recipe = replace(
-        recipe, seed=args.seed, bf16=args.bf16, **{k: v for k, v in given.items() if v is not None}
+        recipe,
+        seed=args.seed,
+        bf16=args.bf16,
+        qat=args.qat,
+        **{k: v for k, v in given.items() if v is not None},
     )
+    if args.qat and not args.initial:
+        raise ValueError("--qat goes on from a trained network: --initial must be given")
+    teachers = [load_teacher(path, recipe.config) for path in args.teachers or ()]
+    if teachers:
+        recipe = replace(recipe, teacher=1.0 if args.teacher_weight is None else args.teacher_weight)
+    elif args.teacher_weight is not None:
+        raise ValueError(f"--teacher-weight {args.teacher_weight} needs a --teacher")
     pairs = packed(args, recipe)
     if args.minutes is not None:
-        recipe = fit_minutes(recipe, pairs, args.out, args.minutes)
+        recipe = fit_minutes(recipe, pairs, args.out, args.minutes, teachers)
     if args.profile:
-        done = train(recipe, pairs=pairs, run=args.out, stop_after=100)
+        done = train(recipe, pairs=pairs, run=args.out, teachers=teachers, stop_after=100)
         share = done.waiting_s / done.iteration_s
         print(f"{done.iteration_s:.4f} s/iteration, {share:.1%} of it waiting for data")
         return 0
     initial = load_network(args.initial) if args.initial else None
-    print(train(recipe, pairs=pairs, run=args.out, validation=args.validation, initial=initial).checkpoint)
+    done = train(
+        recipe,
+        pairs=pairs,
+        run=args.out,
+        validation=args.validation,
+        initial=initial,
+        teachers=teachers,
+    )
+    print(done.checkpoint)
     return 0
 
 
-def fit_minutes(recipe: Recipe, pairs: PackedPairs, run_folder: Path, minutes: float) -> Recipe:
+def fit_minutes(
+    recipe: Recipe,
+    pairs: PackedPairs,
+    run_folder: Path,
+    minutes: float,
+    teachers: Sequence[Teacher] = (),
+) -> Recipe:
     """The recipe with as many iterations as fit; a resumed run keeps the number it began with."""
     note = run_folder / "iterations.txt"
     if not note.exists():
         if not minutes > 0:
             raise ValueError(f"--minutes {minutes} must be greater than zero")
-        iteration_s = measure_iteration(recipe, pairs)
+        iteration_s = measure_iteration(recipe, pairs, teachers)
         devices = Devices()
         iterations = devices.agreed(max(recipe.save_every, int(minutes * 60 / iteration_s)))
         if devices.rank == 0:

@@ -13,6 +13,7 @@ from training.networks.config import (
     named_config,
 )
 from training.networks.counts import Counts, counts
+from training.networks.quantised import quantise_aware, without_quantisers
 from training.networks.transfer import take_over, without_branches
 
 __all__ = [
@@ -29,8 +30,10 @@ __all__ = [
     "counts",
     "load_network",
     "named_config",
+    "quantise_aware",
     "save_network",
     "take_over",
     "widen",
     "without_branches",
+    "without_quantisers",
 ]
