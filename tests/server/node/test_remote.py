@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from server.gateway.placement.remote import HostUnreachable, connect
-from server.node.session import Session
 from server.offline.idle_hosts import IdleHost
 from server.settings import Limits, StreamSettings
+from server.wire.door import Visitor
 from server.wire.hello import HELLO_BYTES, Ticket, wire_version
 from server.wire.messages import (
     EngineLoad,
@@ -120,7 +120,7 @@ async def test_streams_that_start_together_say_hello_a_few_at_a_time(monkeypatch
     """Each has three seconds for it, which a thousand handshakes at once would take longer than."""
     strangers = []
 
-    class Counting(Session):
+    class Counting(Visitor):
         async def next(self):
             if self.decoder.most_bytes != HELLO_BYTES:
                 return await super().next()
@@ -129,7 +129,7 @@ async def test_streams_that_start_together_say_hello_a_few_at_a_time(monkeypatch
             strangers.append(strangers[-1] - 1)
             return await super().next()
 
-    monkeypatch.setattr("server.node.door.Session", Counting)
+    monkeypatch.setattr("server.wire.door.Visitor", Counting)
     async with host_here(IdleHost(), tmp_path) as host:
         jobs = [job(id=f"s{number}") for number in range(40)]
         workers = await asyncio.gather(*[connect(await host.admit(job.stream), job) for job in jobs])
