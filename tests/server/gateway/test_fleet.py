@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from server.__main__ import main
-from server.gateway.placement.homes import LEASE_S, RENEW_S, Home, Homes, View
+from server.gateway.placement.homes import LEASE_S, RENEW_S, Home, Homes, Member, View
 from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import KeptStreams
 from tests.ports import free_port
@@ -51,6 +51,10 @@ class Clock:
         return self.now_s
 
 
+def at(gateway: str) -> Member:
+    return Member(url=f"http://{gateway}")
+
+
 def home(stream: str, gateway: str, *, of_settings: bool = False) -> Home:
     return Home(
         stream=stream, gateway=gateway, given={"id": stream}, created=CREATED, of_settings=of_settings
@@ -68,7 +72,7 @@ def test_a_lost_gateways_streams_go_to_exactly_one_other():
     clock = Clock()
     homes = Homes(clock)
     for name in "abc":
-        homes.join(name, f"http://{name}", NOTHING)
+        homes.join(name, at(name), NOTHING)
     for number in range(4):
         homes.claim(home(f"s{number}", "a"))
     homes.claim(home("fixed", "a", of_settings=True))
@@ -79,15 +83,15 @@ def test_a_lost_gateways_streams_go_to_exactly_one_other():
     assert "fixed" not in view.homes
     # One that only seemed lost learns that it has nothing any more.
     assert homes.renew("a", ("", 0), ()) == "unknown"
-    late = homes.join("a", "http://a", View(epoch="x", version=1, gateways={}, homes={"s0": home("s0", "a")}))
+    late = homes.join("a", at("a"), View(epoch="x", version=1, gateways={}, homes={"s0": home("s0", "a")}))
     assert late.homes == view.homes
 
 
 def test_a_record_that_stood_still_gives_nobody_up():
     clock = Clock()
     homes = Homes(clock)
-    homes.join("a", "http://a", NOTHING)
-    homes.join("b", "http://b", NOTHING)
+    homes.join("a", at("a"), NOTHING)
+    homes.join("b", at("b"), NOTHING)
     clock.now_s += 60
     assert homes.renew("a", ("", 0), ()) != "unknown"
     assert homes.renew("b", ("", 0), ()) != "unknown"
@@ -96,10 +100,10 @@ def test_a_record_that_stood_still_gives_nobody_up():
 def test_streams_wait_for_a_gateway():
     clock = Clock()
     homes = Homes(clock)
-    homes.join("a", "http://a", NOTHING)
+    homes.join("a", at("a"), NOTHING)
     homes.claim(home("s", "a"))
     clock.now_s += 60
-    assert homes.join("b", "http://b", NOTHING).gateways.keys() == {"a", "b"}
+    assert homes.join("b", at("b"), NOTHING).gateways.keys() == {"a", "b"}
     live(homes, clock, ["b"], LEASE_S + 2 * RENEW_S)
     assert homes.renew("b", ("", 0), ()).homes["s"].gateway == "b"
 
@@ -107,13 +111,13 @@ def test_streams_wait_for_a_gateway():
 def test_a_new_record_is_filled_by_what_gateways_know():
     clock = Clock()
     old, new = Homes(clock), Homes(clock)
-    old.join("a", "http://a", NOTHING)
-    old.join("b", "http://b", NOTHING)
+    old.join("a", at("a"), NOTHING)
+    old.join("b", at("b"), NOTHING)
     old.claim(home("at-a", "a"))
     old.claim(home("at-b", "b"))
     seen = old.renew("b", ("", 0), ())
     assert new.renew("b", ("", 0), ()) == "unknown"
-    new.join("b", "http://b", seen)
+    new.join("b", at("b"), seen)
     assert new.claim(home("at-a", "b")) == home("at-a", "a"), "a is still to come"
     live(new, clock, ["b"], LEASE_S + RENEW_S)  # and never does
     assert {found.gateway for found in new.renew("b", ("", 0), ()).homes.values()} == {"b"}
@@ -168,7 +172,8 @@ async def test_any_gateway_answers_for_all(capsys: pytest.CaptureFixture[str]):
         await until(lambda: _is(b, made), "the name is free again")
 
         # A gateway that doesn't answer costs its streams' details only.
-        record.homes.join(a.app._fleet.id, f"http://127.0.0.1:{free_port()}", a.app._fleet._view)
+        away = Member(url=f"http://127.0.0.1:{free_port()}")
+        record.homes.join(a.app._fleet.id, away, a.app._fleet._view)
         unreached = {stream["id"]: stream for stream in (await b.http.get("/api/streams")).json()}
         assert unreached["s"]["state"] != "reconnecting"
         assert unreached["fixed"]["state"] == "reconnecting"
