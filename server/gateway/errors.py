@@ -228,6 +228,13 @@ class HomesUnknown(GatewayError):
     retry_after_s = 1
 
 
+class HomeUnreachable(GatewayError):
+    """The gateway that is the stream's home doesn't answer; another one will be its home, or that again."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 1
+
+
 class NotReady(GatewayError):
     """There, but without a picture yet."""
 

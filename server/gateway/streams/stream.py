@@ -261,6 +261,10 @@ class Stream:
         self.desk.worker_gone()
         self.outputs.interrupted()
 
+    def renew(self) -> None:
+        """Has another worker take over at once."""
+        self._supervisor.renew()
+
     def release(self) -> None:
         """Its workers may die again as if none had; one that is in quarantine starts."""
         if self.state == "quarantined":
@@ -358,10 +362,6 @@ class Stream:
     def _on_slow_viewer(self, count: int) -> None:
         self.figures.drop(Dropped(stage="publish", reason="slow_viewer", count=count))
 
-    def publisher_lost(self, count: int) -> None:
-        """So many pictures couldn't be decoded for what was lost on the publisher's way to us."""
-        self.figures.drop(Dropped(stage="decode", reason="before_keyframe", count=count))
-
     def _on_slow_worker(self, count: int) -> None:
         self.figures.drop(Dropped(stage="decode", reason="slow_worker", count=count))
 
@@ -381,10 +381,8 @@ class Stream:
         self._show_super_resolution()
 
     def _show_super_resolution(self) -> None:
-        upscaling = (
-            self.state == "running" and self.opened is not None and self.opened.engine.super_resolution
-        )
-        self.figures.metrics.super_resolution.set(upscaling)
+        upscaling = self.opened is not None and self.opened.engine.super_resolution
+        self.figures.metrics.super_resolution.set(upscaling and self.state == "running")
 
 
 def _ladder(settings: StreamSettings) -> tuple[object, ...]:
