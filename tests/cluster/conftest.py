@@ -88,11 +88,14 @@ def cluster(count: int, streams_each: int) -> Iterator[Nodes]:
 
 
 @contextmanager
-def serving(folder: Path, nodes: Nodes, *, standby: int = 0, limits: str = "") -> Iterator[Service]:
+def serving(
+    folder: Path, nodes: Nodes, *, standby: int = 0, limits: str = "", server: str = ""
+) -> Iterator[Service]:
     base = FOR_PEERS.replace(
         "[limits]", f"[limits]\nmax_streams = 64\nassumed_pixels_per_s = {ONE * 1e6}\n{limits}"
     )
-    with running(folder, base=base, standby=standby, options=("--cluster", nodes.address)) as service:
+    options = ("--cluster", nodes.address)
+    with running(folder, base=base, standby=standby, server=server, options=options) as service:
         yield service
 
 
