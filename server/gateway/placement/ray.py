@@ -151,8 +151,9 @@ class RayPlacement:
     def _left(self, host: _Host, worker: RemoteWorkerHandle) -> None:
         if worker.lost:
             self._nodes.avoid(host.node)
-        self._spares.forget(worker.stream)
         host.streams.remove(worker.stream)
+        if not any(worker.stream in other.streams for other in self._hosts):  # it has moved
+            self._spares.forget(worker.stream)
         if not host.streams:
             self._hosts.remove(host)
             host.end()

@@ -11,8 +11,10 @@ from server.gateway.placement import Cluster, Placement
 from server.gateway.placement.capacity import Capacity, last_rung
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
+from server.gateway.streams.moving import Changed
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
+from server.gateway.streams.terms import Terms
 from server.gateway.streams.wishes import Rooms, network, sort_by_machine, wishes
 from server.settings import Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
@@ -93,10 +95,8 @@ class Streams:
             if missing:
                 raise LimitReached(f"full: {missing}")
         stream = Stream(
-            settings,
-            policy=policy,
+            Terms(settings=settings, policy=policy, limits=limits),
             created=created,
-            limits=limits,
             hls=self.settings.hls,
             placement=self._placement,
             archive=self._archive,
@@ -187,23 +187,29 @@ class Streams:
             raise StreamNotFound(f"there is no stream {stream!r}") from None
 
     async def change(
-        self, settings: StreamSettings, policy: SourcePolicy | None, *, anew: bool = False
-    ) -> bool:
+        self,
+        settings: StreamSettings,
+        policy: SourcePolicy | None,
+        *,
+        anew: bool = False,
+        beside: bool = False,
+    ) -> Changed:
         """Changes the stream of that name, where anything differs; one that has failed then starts anew, or
-        with `anew` in any case. Whether it has another worker now. Raises StreamNotFound, or LimitReached
-        while the service shuts down."""
+        with `anew` in any case. With `beside` the present worker goes on until the next has taken over, where
+        both can run. Raises StreamNotFound, NotChanged, or LimitReached while the service shuts down."""
         self.check_open()
-        stream, limits = self.get(settings.id), self.settings.limits
+        stream = self.get(settings.id)
+        terms = Terms(settings=settings, policy=policy, limits=self.settings.limits)
         failed = stream.state == "failed"
-        if stream.is_as(settings, policy, limits) and not (failed and anew):
-            return False
+        if stream.terms.are(terms) and not (failed and anew):
+            return Changed(new_worker=False, lossless=True)
         if not failed:
-            new_worker = stream.change(settings, policy, limits)
-            self._events.tell("changed", stream.id, restarted=["worker"] if new_worker else [])
-            return new_worker
+            changed = await stream.change(terms, beside=beside)
+            self._events.tell("changed", stream.id, restarted=["worker"] if changed.new_worker else [])
+            return changed
         await self.delete(stream.id)
         self.create(settings, policy, stream.created)
-        return True
+        return Changed(new_worker=True, lossless=False)
 
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound."""
