@@ -92,6 +92,7 @@ class WorkerJob(Message, frozen=True):
     slate: Text | None = None  # path of the image that viewers see while the source is away
     opened: "Opened | None" = None  # what the worker before had opened: a slate may go on as that
     gpu: Text = ""  # the UUID of the one GPU that it may use; "": what its environment says
+    engine_ahead: "Prepare | None" = None  # its own, if the source is as the worker before had it
 
     @property
     def takes_over(self) -> bool:
@@ -109,6 +110,12 @@ class WorkerJob(Message, frozen=True):
             height=height,
             matrix=matrix,
             full_range=full_range,
+        )
+
+    def engine_of(self, load: "EngineLoad") -> "Prepare":
+        """The engine for pictures as they were then."""
+        return self.engine(
+            width=load.width, height=load.height, matrix=load.matrix, full_range=load.full_range
         )
 
 

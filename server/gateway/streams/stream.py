@@ -159,6 +159,7 @@ class Stream:
         self.audience.grant(terms.granted)
         self.outputs.wanted(settings)
         if before.settings.source != settings.source:
+            self.engine_load = None
             self.entrance.close()
             self.entrance.open(settings.source)
         if before.ladder != terms.ladder:
@@ -199,11 +200,12 @@ class Stream:
         """Of a worker that goes on from here, by its own terms unless others are given."""
         terms = terms or self.terms
         return replace(
-            terms.job(),
+            job := terms.job(),
             video_after=self._video_pts,
             sound_after=self._sound_end,
             level=self.level if terms.ladder == self.terms.ladder else 0,
             opened=self.opened,
+            engine_ahead=job.engine_of(self.engine_load) if self.engine_load is not None else None,
         )
 
     # Supervised

@@ -14,6 +14,7 @@ from tests.server.gateway.scripted_media import FPS
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_recording import files, frames_of
 
+LOADED = EngineLoad(state="ready", model="m", width=80, height=60, elapsed_s=1, detail="", matrix="bt601")
 BODY = {"id": "mine", "source": "synthetic:", "upscale_when": "always"}
 
 
@@ -35,8 +36,15 @@ async def test_a_worker_with_another_job_takes_over_under_the_same_viewer():
         async with Viewer(served, "mine") as viewer:
             await viewer.sees(5)
             before = served.worker
+            before.say(LOADED)
+
+            async def heard() -> dict | None:
+                return (await served.stream("mine"))["engine_load"]
+
+            await until(heard, "its engine is known")
             changed = await patch(served, lanes=3, preset="ultrafast")
             assert (changed["restarted"], changed["lossless"]) == (["worker"], True)
+            assert served.worker.job.engine_ahead == served.worker.job.engine_of(LOADED)
             assert changed["stream"]["id"] == "mine"
             assert served.worker is not before, "it has taken over"
             assert (served.worker.job.lanes, served.worker.job.preset) == (3, "ultrafast")
@@ -158,7 +166,9 @@ async def test_what_is_not_to_wait_starts_anew():
             assert answer.json()["lossless"] is False
             await until(lambda one=before: isinstance(one.received[-1], Stop), "the present one ends")
             await until(lambda one=before: served.worker is not one, "another worker")
+            assert served.worker.job.engine_ahead is None, "nobody knows its pictures"
             await served.in_state("running", "mine")
+            served.worker.say(LOADED)
 
 
 async def test_what_the_worker_is_not_told_changes_as_it_runs():

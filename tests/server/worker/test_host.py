@@ -240,6 +240,18 @@ def test_what_is_prepared_becomes_the_engine_of_the_stream_and_of_others(host):
     process.stream("b", source=wide).frames(5)
 
 
+def test_the_engine_of_the_worker_before_is_loaded_while_the_source_is_opened(host):
+    """Which nobody answers for here."""
+    ahead = JOB.engine(width=80, height=48, matrix="bt601", full_range=False)
+    loader = Loader()
+    process = host(loader)
+    line = process.stream("a", source="rtsp://127.0.0.1:1/none", engine_ahead=ahead)
+    until(lambda: loader.loaded, "it is loaded")
+    process.stream("b").frames(5)
+    assert len(loader.loaded) == 1, "it is the engine for such pictures"
+    line.stop()
+
+
 def test_thirty_streams_come_and_go_and_leave_nothing_behind(host):
     process = host(Loader())
     stays = process.stream("stays").frames(5)
