@@ -84,6 +84,7 @@ class WorkerJob(Message, frozen=True):
     renditions: tuple[Rendition, ...]  # that may be watched; UPSCALED is one
     # Where the worker before got to, in ticks of each: viewers never see timestamps go back.
     video_after: int | None = None
+    waited_for: bool = False  # that one was another gateway's, and players come here
     sound_after: int | None = None
     level: Level = 0  # of the ladder, where it stands
     deinterlace: Deinterlace = (
@@ -97,7 +98,7 @@ class WorkerJob(Message, frozen=True):
     @property
     def takes_over(self) -> bool:
         """Viewers have seen what a worker before sent."""
-        return self.video_after is not None
+        return self.video_after is not None or self.waited_for
 
     def engine(self, *, width: int, height: int, matrix: Matrix, full_range: bool) -> "Prepare":
         """The engine that upscales planes of this kind."""

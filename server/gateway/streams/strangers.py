@@ -189,14 +189,14 @@ class Strangers:
             for wanted in [wanted for wanted in self._settings.streams if wanted.id in freed]:
                 if await self._fleet.claim_of_settings(wanted, datetime.now(UTC)):
                     with _logged(wanted.id):
-                        self._streams.create(wanted)
+                        self._streams.create(wanted, waited_for=True)
 
     async def _take_over(self, home: Home) -> None:
         log.warning("stream taken over", stream=home.stream, reason="its gateway is lost")
         stream = KeptStream(id=home.stream, created=home.created, given=dict(home.given))
         self._known[stream.id] = stream
         with _logged(stream.id):
-            self._start(stream.id, stream.given, stream.created, may_wait=True)
+            self._start(stream.id, stream.given, stream.created, waited_for=True)
         with _logged(stream.id):
             await self._keep(stream)
 
@@ -248,10 +248,10 @@ class Strangers:
         await self._streams.change(checked, self._settings.sources.policy())
 
     def _start(
-        self, stream: str, given: dict[str, Any], created: datetime | None = None, *, may_wait: bool = False
+        self, stream: str, given: dict[str, Any], created: datetime | None = None, *, waited_for: bool = False
     ) -> Stream:
         started = self._streams.create(
-            self._checked(given), self._settings.sources.policy(), created, may_wait=may_wait
+            self._checked(given), self._settings.sources.policy(), created, waited_for=waited_for
         )
         self._running.add(stream)
         return started

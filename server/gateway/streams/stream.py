@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from engine.frame import USUAL_FPS
 from server.gateway.events import Events
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics
@@ -69,6 +68,7 @@ class Stream:
         terms: Terms,
         *,
         created: datetime | None,
+        waited_for: bool,
         hls: Hls,
         placement: Placement,
         archive: Archive | None,
@@ -78,6 +78,7 @@ class Stream:
         events: Events,
     ) -> None:
         self.terms, settings = terms, terms.settings
+        self._waited_for = waited_for
         self.id = settings.id
         self.state: StreamState = "starting"
         self.reason = ""
@@ -201,6 +202,7 @@ class Stream:
         terms = terms or self.terms
         return replace(
             job := terms.job(),
+            waited_for=self._waited_for,
             video_after=self._video_pts,
             sound_after=self._sound_end,
             level=self.level if terms.ladder == self.terms.ladder else 0,
@@ -346,14 +348,6 @@ class Stream:
         if level != self.level:
             self.figures.metrics.step(self.level, level)
         self.level, self.stepped = level, stepped
-
-    @property
-    def pixels_per_s(self) -> float:
-        """Of the source, as it was last opened; 0 before."""
-        if self.opened is None:
-            return 0.0
-        source = self.opened.source
-        return source.width * source.height * (source.fps or USUAL_FPS)
 
     def step_up(self, level: int) -> None:
         """There is room for that level."""

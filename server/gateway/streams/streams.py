@@ -15,7 +15,7 @@ from server.gateway.streams.moving import Changed
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.terms import Terms
-from server.gateway.streams.wishes import Rooms, network, sort_by_machine, wishes
+from server.gateway.streams.wishes import Rooms, network, pixels_per_s, sort_by_machine, wishes
 from server.settings import Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
 from server.wire.source_policy import SourcePolicy
@@ -74,10 +74,11 @@ class Streams:
         policy: SourcePolicy | None = None,
         created: datetime | None = None,
         *,
-        may_wait: bool = False,
+        waited_for: bool = False,
     ) -> Stream:
         """`policy` binds the source, except that of the settings' own stream; `created`: long ago, by another
-        run of the service; `may_wait`: for room in the cluster. Raises StreamExists, or LimitReached."""
+        run of the service; `waited_for`: by players of a gateway that is lost, so that it may wait for room
+        in the cluster. Raises StreamExists, or LimitReached."""
         limits = self.settings.limits
         if settings.id in self._streams:
             raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
@@ -90,13 +91,14 @@ class Streams:
         if policy is not None:
             self._check_capacity(settings)
             missing = ""
-            if self._cluster is not None and not may_wait:
+            if self._cluster is not None and not waited_for:
                 missing = self._cluster.missing_for(settings.job(limits))
             if missing:
                 raise LimitReached(f"full: {missing}")
         stream = Stream(
             Terms(settings=settings, policy=policy, limits=limits),
             created=created,
+            waited_for=waited_for,
             hls=self.settings.hls,
             placement=self._placement,
             archive=self._archive,
@@ -166,7 +168,7 @@ class Streams:
         assert self._capacity is not None
         assumed = self.settings.limits.assumed_pixels_per_s
         return sum(
-            self._capacity.cores_for(last_rung(stream.settings), stream.pixels_per_s or assumed)
+            self._capacity.cores_for(last_rung(stream.settings), pixels_per_s(stream) or assumed)
             for stream in self.all()
         )
 
@@ -174,7 +176,7 @@ class Streams:
         """What those that are watched take with the networks that upscale them now."""
         assert self._capacity is not None
         return sum(
-            self._capacity.cores_for(network(stream), stream.pixels_per_s)
+            self._capacity.cores_for(network(stream), pixels_per_s(stream))
             for stream in self.all()
             if stream.state == "running"
         )
