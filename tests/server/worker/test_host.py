@@ -240,37 +240,6 @@ def test_what_is_prepared_becomes_the_engine_of_the_stream_and_of_others(host):
     process.stream("b", source=wide).frames(5)
 
 
-def test_the_engine_of_the_worker_before_is_loaded_while_the_source_is_opened(host):
-    """Which nobody answers for here."""
-    ahead = JOB.engine(width=80, height=48, matrix="bt601", full_range=False)
-    loader = Loader()
-    process = host(loader)
-    line = process.stream("a", source="rtsp://127.0.0.1:1/none", engine_ahead=ahead)
-    until(lambda: loader.loaded, "it is loaded")
-    process.stream("b").frames(5)
-    assert len(loader.loaded) == 1, "it is the engine for such pictures"
-    line.stop()
-
-
-def test_viewers_who_wait_after_a_death_see_bicubic_until_the_engine_is_there(host):
-    """They would wait for longer than this test does, if it were the first worker."""
-    there = threading.Event()
-
-    def load_by(job, on_progress):
-        def load(width, height, colour):
-            there.wait()
-            return Loader()(job, on_progress)(width, height, colour)
-
-        return load
-
-    line = host(load_by).stream("a", video_after=0, engine_patience_s=1.25 * TIMEOUT_S)
-    line.frames(3)
-    assert line.of(EngineLoad)[-1].state == "loading"
-    there.set()
-    line.until(lambda line: line.of(EngineLoad)[-1].state == "ready")
-    line.stop()
-
-
 def test_thirty_streams_come_and_go_and_leave_nothing_behind(host):
     process = host(Loader())
     stays = process.stream("stays").frames(5)
