@@ -127,6 +127,12 @@ class NotMoved(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class NotChanged(GatewayError):
+    """No worker of the changed stream has taken over: it goes on as it was."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class NodeNotFound(GatewayError):
     status = HTTPStatus.NOT_FOUND
 

@@ -18,7 +18,13 @@ from tests.peers.service import FOR_PEERS, Service, running, until
 MEGAPIXELS = "livesr_megapixels"
 ONE = 1.5  # what a source takes that has not been opened yet
 SOURCE = "synthetic:?size=160x90&fps=8"
-LIGHT = {"ladder": ["bicubic"], "model": "awsrn-live-tiny-x2", "lanes": 1, "renditions": ["upscaled"]}
+LIGHT = {
+    "ladder": ["bicubic"],
+    "model": "awsrn-live-tiny-x2",
+    "lanes": 1,
+    "renditions": ["upscaled"],
+    "engine_patience_s": 2.0,  # as it is by default
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,9 +12,11 @@ from server.gateway.placement.capacity import Capacity, last_rung
 from server.gateway.placement.home import HomePlacement
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
+from server.gateway.streams.moving import Changed
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
-from server.gateway.streams.wishes import Rooms, network, sort_by_machine, wishes
+from server.gateway.streams.terms import Terms
+from server.gateway.streams.wishes import Rooms, network, pixels_per_s, sort_by_machine, wishes
 from server.settings import Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
 from server.wire.source_policy import SourcePolicy
@@ -87,10 +89,11 @@ class Streams:
         policy: SourcePolicy | None = None,
         created: datetime | None = None,
         *,
-        may_wait: bool = False,
+        waited_for: bool = False,
     ) -> Stream:
         """`policy` binds the source, except that of the settings' own stream; `created`: long ago, by another
-        run of the service; `may_wait`: for room in the cluster. Raises StreamExists, or LimitReached."""
+        run of the service; `waited_for`: by players of a gateway that is lost, so that it may wait for room
+        in the cluster. Raises StreamExists, or LimitReached."""
         limits = self.settings.limits
         if settings.id in self._streams:
             raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
@@ -103,12 +106,12 @@ class Streams:
         if policy is not None:
             self._check_capacity(settings)
             missing = ""
-            if self._cluster is not None and not may_wait:
+            if self._cluster is not None and not waited_for:
                 missing = self._cluster.missing_for(settings.job(limits))
             if missing:
                 raise LimitReached(f"full: {missing}")
         if (stream := self._bring_home(settings, policy, created)) is None:
-            stream = self._make(settings, policy, created, self._placement)
+            stream = self._make(settings, policy, created, self._placement, waited_for=waited_for)
             self._streams[stream.id] = stream
             stream.start()
         return stream
@@ -119,12 +122,13 @@ class Streams:
         policy: SourcePolicy | None,
         created: datetime | None,
         placement: Placement,
+        *,
+        waited_for: bool,
     ) -> Stream:
         return Stream(
-            settings,
-            policy=policy,
+            Terms(settings=settings, policy=policy, limits=self.settings.limits),
             created=created,
-            limits=self.settings.limits,
+            waited_for=waited_for,
             hls=self.settings.hls,
             placement=placement,
             archive=self._archive,
@@ -138,7 +142,7 @@ class Streams:
         """A stream for viewers of this gateway, that is at home at another one."""
         self.check_open()
         self._events.elsewhere.add(settings.id)
-        stream = self._make(settings, None, None, placement)
+        stream = self._make(settings, None, None, placement, waited_for=True)
         stream.figures.metrics.relay()
         self._relayed[stream.id] = stream, placement
         stream.start()
@@ -171,7 +175,7 @@ class Streams:
         placement.here = self._placement
         stream.figures.metrics.come_home()
         stream.created = created or datetime.now(UTC)
-        stream.change(settings, policy, self.settings.limits)
+        stream.renew(Terms(settings=settings, policy=policy, limits=self.settings.limits))
         return stream
 
     async def govern(self, room: Room) -> None:
@@ -231,7 +235,7 @@ class Streams:
         assert self._capacity is not None
         assumed = self.settings.limits.assumed_pixels_per_s
         return sum(
-            self._capacity.cores_for(last_rung(stream.settings), stream.pixels_per_s or assumed)
+            self._capacity.cores_for(last_rung(stream.settings), pixels_per_s(stream) or assumed)
             for stream in self.all()
         )
 
@@ -239,7 +243,7 @@ class Streams:
         """What those that are watched take with the networks that upscale them now."""
         assert self._capacity is not None
         return sum(
-            self._capacity.cores_for(network(stream), stream.pixels_per_s)
+            self._capacity.cores_for(network(stream), pixels_per_s(stream))
             for stream in self.all()
             if stream.state == "running"
         )
@@ -257,23 +261,29 @@ class Streams:
         return self.get(stream) if relayed is None else relayed[0]
 
     async def change(
-        self, settings: StreamSettings, policy: SourcePolicy | None, *, anew: bool = False
-    ) -> bool:
+        self,
+        settings: StreamSettings,
+        policy: SourcePolicy | None,
+        *,
+        anew: bool = False,
+        beside: bool = False,
+    ) -> Changed:
         """Changes the stream of that name, where anything differs; one that has failed then starts anew, or
-        with `anew` in any case. Whether it has another worker now. Raises StreamNotFound, or LimitReached
-        while the service shuts down."""
+        with `anew` in any case. With `beside` the present worker goes on until the next has taken over, where
+        both can run. Raises StreamNotFound, NotChanged, or LimitReached while the service shuts down."""
         self.check_open()
-        stream, limits = self.get(settings.id), self.settings.limits
+        stream = self.get(settings.id)
+        terms = Terms(settings=settings, policy=policy, limits=self.settings.limits)
         failed = stream.state == "failed"
-        if stream.is_as(settings, policy, limits) and not (failed and anew):
-            return False
+        if stream.terms.are(terms) and not (failed and anew):
+            return Changed(new_worker=False, lossless=True)
         if not failed:
-            new_worker = stream.change(settings, policy, limits)
-            self._events.tell("changed", stream.id, restarted=["worker"] if new_worker else [])
-            return new_worker
+            changed = await stream.change(terms, beside=beside)
+            self._events.tell("changed", stream.id, restarted=["worker"] if changed.new_worker else [])
+            return changed
         await self.delete(stream.id)
         self.create(settings, policy, stream.created)
-        return True
+        return Changed(new_worker=True, lossless=False)
 
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound."""

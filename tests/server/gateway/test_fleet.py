@@ -196,6 +196,8 @@ async def test_a_lost_gateways_streams_run_at_another(tmp_path):
 
             await until(taken, "another has it")
             (home,) = await taken()
+            (job,) = [worker.job for worker in home.placement.workers if worker.job.stream == "s"]
+            assert job.takes_over, "players come here and wait: a standby is for them"
             assert (await home.stream("s"))["created"] == created
             (other,) = {b.base, c.base} - {home.base}
 

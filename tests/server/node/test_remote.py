@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -317,3 +319,11 @@ async def test_a_host_that_falls_silent_is_replaced_under_the_same_viewer(tmp_pa
             assert placement.handles[0].lost
             assert "the host on one: no sign of life for 0.9 s; a new one starts" in caplog.text
             print(f"another host is asked for after {asked_s:.2f} s")
+
+
+def test_a_host_begins_without_what_takes_long_to_import():
+    """Viewers wait for it, where a machine is lost."""
+    slow = "{'server.settings', 'pydantic', 'av', 'openvino'}"
+    code = f"import sys, server.node.actor; print({slow} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
