@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from engine.artifact import Artifact, open_artifact
-from engine.backends.gpu import load_gpu_engine
 from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
 from engine.config import AwsrnConfig
 from engine.errors import BackendUnavailable, EngineError, ModelNotFound
 from engine.frame import Colour, Engine, EngineSpec, Precision, network_spec
 from engine.machine import cpu, nvidia_gpus
 from engine.net import Net
-from engine.sample_frames import DEFAULT, sample_frames
 from engine.shipped import is_name, model_name, shipped_artifact, shipped_checkpoint, zoo
 
 if TYPE_CHECKING:
@@ -114,6 +112,8 @@ def load_engine(
         spec = replace(spec, lanes=lanes or CPU_LANES)
     match choice.backend:
         case "tensorrt" | "cuda":
+            from engine.backends.gpu import load_gpu_engine
+
             assert not isinstance(choice.source, Artifact)
             return load_gpu_engine(
                 choice.backend,
@@ -261,6 +261,7 @@ def artifact_of(choice: Choice) -> Iterator[Artifact]:
         yield choice.source
         return
     from engine.compile import compile_checkpoint
+    from engine.sample_frames import DEFAULT, sample_frames
 
     frames = sample_frames(DEFAULT) if choice.precision == "int8" else []
     calibration = [frame.net_input(choice.config.colour) for frame in frames]

@@ -170,7 +170,7 @@ def _elsewhere(
         standby=settings.workers.standby,
     )
     url = settings.server.advertise or page_url(listener, everywhere=address_here())
-    fleet = Fleet(RayHomes(), url)
+    fleet = Fleet(RayHomes(), url, address_here())
     return create_app(settings, placement, metrics, None, kept, placement, fleet)
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ from server.settings import Tracing as TracingSettings
 if TYPE_CHECKING:  # OpenTelemetry and httpx are of the extras `otel` and `cluster`
     from server.gateway.figures.tracing import Tracing
     from server.gateway.routes.others import Others
+    from server.gateway.routes.relaying import Relaying
 
 WEB = Path(__file__).parent / "web"
 # Asked for anew each time, or a browser would mix modules of two versions.
@@ -75,7 +77,9 @@ class Gateway:
         sessions: whep.Sessions,
         reloader: Reloader,
         fleet: Fleet | None,
+        relaying: "Relaying | None",
     ) -> None:
+        self.relaying = relaying
         self._app = app
         self._reloader = reloader
         self._streams = streams
@@ -134,11 +138,15 @@ def create_app(
     network = Network(settings.webrtc)
     sessions = whep.Sessions(settings, streams, network, refusals)
     publishers = whip.Publishers(settings, streams, network, refusals)
-    guard = Guard(settings.auth, settings.limits, refusals)
+    path_key = None if fleet is None else partial(fleet.key, "hls paths")
+    guard = Guard(settings.auth, settings.limits, refusals, path_key)
     others = _others(fleet)
+    relaying = _relaying(fleet, settings, streams)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if relaying is not None:
+            await relaying.open()
         if fleet is not None:
             await fleet.join()
         for stream in settings.streams:
@@ -165,6 +173,8 @@ def create_app(
             if fleet is not None:
                 await fleet.close()
             await streams.close()
+            if relaying is not None:
+                await relaying.close()
             if tidier is not None:
                 await asyncio.to_thread(tidier.close)
             if uploader is not None:
@@ -192,23 +202,28 @@ def create_app(
         telemetry=tracing.of_calls() if tracing else {"tracing": False, "metrics": False, "logs": False},
     )
     # The last one comes first.
-    if fleet is not None:
+    if relaying is not None:
+        relaying.install(app, guard)
+    elif fleet is not None:
         app.add_middleware(AtHomeElsewhere, fleet=fleet, guard=guard)
     app.add_middleware(PlayerCors, server=settings.server)
     app.add_middleware(BodyLimit, max_bytes=settings.limits.max_body_bytes)
     app.add_middleware(RequestLimits, limits=settings.limits, refusals=refusals)
     app.add_middleware(KnownHosts, server=settings.server, refusals=refusals)
+    if relaying is not None:
+        relaying.install_first(app)
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard, others))
     app.include_router(snapshots.router(streams, guard))
     app.include_router(recordings.router(archive, index, uploader, record_threads, guard))
     app.include_router(nodes.router(cluster, guard))
     app.include_router(event_routes.router(streams, events, guard))
-    app.include_router(whep.router(sessions, settings, guard))
+    prefix, folder = (relaying.session_prefix, relaying.player_folder) if relaying else ("", "")
+    app.include_router(whep.router(sessions, settings, guard, prefix))
     app.include_router(viewers.router(sessions, guard))
     app.include_router(whip.router(publishers, settings, guard))
     dvr = Dvr(index, settings.hls) if index else None
-    app.include_router(hls.router(streams, dvr, record_threads, guard))
+    app.include_router(hls.router(streams, dvr, record_threads, guard, folder))
     app.include_router(log_level.router(streams, guard))
     app.include_router(health.router(streams, metrics, settings, guard))
     app.mount("/web", _Page(directory=WEB))
@@ -227,7 +242,7 @@ def create_app(
         events=events,
         guard=guard,
     )
-    return Gateway(SafeHeaders(app, server=settings.server), streams, sessions, reloader, fleet)
+    return Gateway(SafeHeaders(app, server=settings.server), streams, sessions, reloader, fleet, relaying)
 
 
 def _others(fleet: Fleet | None) -> "Others | None":
@@ -237,6 +252,15 @@ def _others(fleet: Fleet | None) -> "Others | None":
     from server.gateway.routes.others import Others
 
     return Others(fleet)
+
+
+def _relaying(fleet: Fleet | None, settings: Settings, streams: Streams) -> "Relaying | None":
+    """Likewise. None where this gateway answers for its own streams alone."""
+    if fleet is None or settings.server.streams_elsewhere == "redirect":
+        return None
+    from server.gateway.routes.relaying import Relaying
+
+    return Relaying(fleet, streams)
 
 
 def _tracing(settings: TracingSettings) -> "Tracing | None":

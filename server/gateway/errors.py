@@ -127,6 +127,12 @@ class NotMoved(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class NotChanged(GatewayError):
+    """No worker of the changed stream has taken over: it goes on as it was."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class NodeNotFound(GatewayError):
     status = HTTPStatus.NOT_FOUND
 
@@ -223,6 +229,13 @@ class AddressLimitReached(GatewayError):
 
 class HomesUnknown(GatewayError):
     """Which gateway of the cluster is home of which stream can't be known now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    retry_after_s = 1
+
+
+class HomeUnreachable(GatewayError):
+    """The gateway that is the stream's home doesn't answer; another one will be its home, or that again."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     retry_after_s = 1

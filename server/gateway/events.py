@@ -59,6 +59,7 @@ class Events:
 
     def __init__(self, limits: Limits, refusals: Refusals) -> None:
         self.limits = limits
+        self.elsewhere: set[str] = set()  # streams that another gateway is home to, and tells of
         self._refusals = refusals
         self._listeners: set[Listener] = set()
         self._of_address: Counter[str] = Counter()
@@ -88,7 +89,7 @@ class Events:
                 del self._of_address[who]
 
     def tell(self, kind: Kind, stream: str, **facts: object) -> None:
-        if not self._listeners:
+        if not self._listeners or stream in self.elsewhere:
             return
         text = event_text(kind, stream, **facts)
         for listener in list(self._listeners):

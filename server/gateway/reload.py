@@ -95,7 +95,7 @@ class Reloader:
 
     async def _change_or_create(self, stream: StreamSettings, old: StreamSettings | None) -> None:
         if stream.id in self._streams and not self._strangers.made(stream.id):
-            if await self._streams.change(stream, None):
+            if (await self._streams.change(stream, None)).new_worker:
                 log.info("stream changed by the settings", stream=stream.id)
         elif stream != old:  # one that the API has deleted stays so until its settings are others
             self._streams.create(stream)

@@ -2,32 +2,35 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
-from engine.machine import nvidia_gpus
-from engine.measure.gpu_costs import GpuCosts
 from server.gateway.placement.local import LocalPlacement
-from server.gateway.placement.slots import usual_slots
 from server.node.door import Door
-from server.settings import Settings
 from server.wire.hello import Ticket, wire_version
-from server.wire.logs import log_to_stderr
+from server.wire.logs import Format, LogLevel, log_to_stderr
 from server.wire.messages import Prepare
+
+if TYPE_CHECKING:  # viewers may be waiting: what a host on CPUs can do without isn't imported
+    from server.gateway.placement.slots import GpuSlots
+    from server.settings import Settings
 
 
 class HostActor:
     """Ends by being killed: its workers see their sockets close. Methods run on one event loop."""
 
     def __init__(
-        self, settings: Settings, *, on_gpu: bool, where: Callable[[], tuple[str, str, str]]
+        self,
+        *,
+        log_as: tuple[Format, LogLevel, int],
+        streams_per_worker: int,
+        on_gpu_by: "Settings | None",
+        where: Callable[[], tuple[str, str, str]],
     ) -> None:
-        """`where` says on which node this is: its id, name and address. `on_gpu`: the GPU that it sees is its
-        own."""
-        log_to_stderr(settings.log.format, settings.log.level, settings.log.repeats_per_min)
-        gpus = nvidia_gpus() if on_gpu else ()
-        self._placement = LocalPlacement(
-            usual_slots(gpus, settings, GpuCosts()) if gpus else None,
-            streams_per_worker=settings.workers.streams_per_worker,
-        )
+        """`where` says on which node this is: its id, name and address. `on_gpu_by`: the GPU that it sees is
+        its own, and shared by streams as these settings say."""
+        log_to_stderr(*log_as)
+        slots = _slots(on_gpu_by) if on_gpu_by is not None else None
+        self._placement = LocalPlacement(slots, streams_per_worker=streams_per_worker)
         self._where = where
         self._door: Door | None = None
         self._opening = asyncio.Lock()
@@ -52,3 +55,12 @@ class HostActor:
     async def prepare(self, engines: Collection[Prepare]) -> None:
         """A job may come in a hurry, for such an engine."""
         self._placement.prepare(engines)
+
+
+def _slots(settings: "Settings") -> "GpuSlots | None":
+    from engine.machine import nvidia_gpus
+    from engine.measure.gpu_costs import GpuCosts
+    from server.gateway.placement.slots import usual_slots
+
+    gpus = nvidia_gpus()
+    return usual_slots(gpus, settings, GpuCosts()) if gpus else None

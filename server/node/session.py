@@ -7,10 +7,10 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from server.gateway.placement import Placement, WorkerHandle
-from server.gateway.placement.process import READ_BYTES
 from server.node.files import BadFile, FileCache, Incoming, with_paths
 from server.wire.clock import now_ns
-from server.wire.codec import Decoder, ProtocolError, encode
+from server.wire.codec import ProtocolError
+from server.wire.door import Visitor
 from server.wire.hello import (
     ClockAsk,
     ClockTold,
@@ -44,20 +44,15 @@ class Session:
 
     def __init__(
         self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        gateway: Visitor,
         placement: Placement,
         files: FileCache,
-        decoder: Decoder,
         idle_cores: Callable[[], float],
     ) -> None:
+        self._gateway = gateway
         self._idle_cores = idle_cores
-        self.decoder = decoder
-        self._reader = reader
-        self._writer = writer
         self._placement = placement
         self._files = files
-        self._waiting: list[Message] = []
         self._offered = FilesOffered(files=())
         self._incoming: dict[str, int] = {}  # sizes of the files that are still to come
         self._file: Incoming | None = None
@@ -66,25 +61,12 @@ class Session:
         self._pump: asyncio.Task[None] | None = None
         self._holds = False  # the worker was too slow for what is published
 
-    async def next(self) -> Message | None:
-        """None at the end. Raises ProtocolError, OSError."""
-        while not self._waiting:
-            data = await self._reader.read(READ_BYTES)
-            if not data:
-                return None
-            self._waiting += self.decoder.feed(data)
-        return self._waiting.pop(0)
-
-    def say(self, message: Message) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(encode(message))
-
     async def run(self, stream: str) -> None:
         stopped = False
         try:
             while not stopped:
                 async with asyncio.timeout(_GONE_S):
-                    message = await self.next()
+                    message = await self._gateway.next()
                 if message is None:
                     break
                 stopped = await self._obey(message)
@@ -93,7 +75,7 @@ class Session:
         except (BadFile, ProtocolError, OSError) as exc:  # TimeoutError: the gateway is gone
             reason = str(exc) or f"the gateway was silent for {_GONE_S:g} s"
             log.warning("gateway left", stream=stream, reason=reason)
-            self.say(Refused(reason=reason))
+            self._gateway.say(Refused(reason=reason))
         finally:
             if self._file is not None:
                 self._file.close()
@@ -107,7 +89,7 @@ class Session:
                 at_work = self._worker is None or self._worker.at_work()
                 idle_cores = self._idle_cores()
                 told_ns = now_ns()
-                self.say(
+                self._gateway.say(
                     ClockTold(
                         asked_ns=asked_ns,
                         heard_ns=heard_ns,
@@ -121,7 +103,7 @@ class Session:
                 needed = await asyncio.to_thread(self._files.lacks, message)
                 sizes = {file.sha256: file.size for file in message.files}
                 self._incoming = {sha256: sizes[sha256] for sha256 in needed}
-                self.say(FilesNeeded(files=tuple(needed)))
+                self._gateway.say(FilesNeeded(files=tuple(needed)))
             case FilePart():
                 await asyncio.to_thread(self._take, message)
             case WorkerJob() if self._worker is None:
@@ -150,7 +132,7 @@ class Session:
         places = await asyncio.to_thread(self._files.lay_out, self._offered)
         self._names = {place: path for path, place in places.items()}
         self._worker = await self._placement.start(with_paths(job, places))
-        self.say(Started(isolated=self._worker.isolated))
+        self._gateway.say(Started(isolated=self._worker.isolated))
         self._pump = asyncio.create_task(self._pass_on(self._worker))
 
     async def _pass_on(self, worker: WorkerHandle) -> None:
@@ -160,13 +142,13 @@ class Session:
                 async for message in worker.messages():
                     if isinstance(message, EngineLoad):
                         message = replace(message, model=self._names.get(message.model, message.model))
-                    self.say(message)
-                    await self._writer.drain()  # a slow gateway makes the worker's pictures wait
+                    self._gateway.say(message)
+                    await self._gateway.writer.drain()  # a slow gateway makes the worker's pictures wait
             except ProtocolError as exc:
-                self.say(WorkerBroken(reason=f"the worker spoke nonsense: {exc}"))
-            self.say(WorkerGone(how=await worker.stop()))
-            await self._writer.drain()
-        self._writer.close()
+                self._gateway.say(WorkerBroken(reason=f"the worker spoke nonsense: {exc}"))
+            self._gateway.say(WorkerGone(how=await worker.stop()))
+            await self._gateway.writer.drain()
+        self._gateway.writer.close()
 
     def _publish(self, data: PublishedData) -> None:
         """What is published, to a worker that takes it; else from the next place where it can begin."""
@@ -176,8 +158,8 @@ class Session:
             return
         self._holds = not self._worker.send(data)
         if self._holds:
-            self.say(Dropped(stage="decode", reason="slow_worker", count=1))
-            self.say(NeedKeyframe())
+            self._gateway.say(Dropped(stage="decode", reason="slow_worker", count=1))
+            self._gateway.say(NeedKeyframe())
 
     async def _end(self) -> None:
         """As the gateway asks: the worker finishes, and how is its last word."""
@@ -186,8 +168,8 @@ class Session:
         self._pump.cancel()
         await asyncio.wait([self._pump])
         with contextlib.suppress(OSError):
-            self.say(WorkerGone(how=await self._worker.stop()))
-            await self._writer.drain()
+            self._gateway.say(WorkerGone(how=await self._worker.stop()))
+            await self._gateway.writer.drain()
 
     async def _abandon(self) -> None:
         if self._pump is not None:

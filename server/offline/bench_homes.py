@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from server.gateway.placement.homes import LEASE_S, RENEW_S, Home, Homes, View
+from server.gateway.placement.homes import LEASE_S, RENEW_S, Home, Homes, Member, View
 
 _GATEWAYS = 10
 _TURNS = 20
@@ -38,7 +38,7 @@ def bench_homes(streams: int) -> HomesCost:
     nothing = View(epoch="", version=0, gateways={}, homes={})
     gateways = [f"{number:016x}" for number in range(_GATEWAYS)]
     for gateway in gateways:
-        homes.join(gateway, f"http://10.0.0.{int(gateway, 16)}:8000", nothing)
+        homes.join(gateway, Member(url=f"http://10.0.0.{int(gateway, 16)}:8000"), nothing)
     for number in range(streams):
         given = {"id": f"camera-{number}", "source": f"rtsp://user:secret@10.1.0.{number % 250}:554/live"}
         homes.claim(

@@ -3,7 +3,7 @@
 import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -15,6 +15,9 @@ class Server(Table):
     port: int = Field(default=8080, ge=0, le=65535)
     # Base URL where other gateways of a cluster and their players find this one; empty: where it listens.
     advertise: str = ""
+    # What of a stream that is at home at another gateway: its packets and answers come through this one, or
+    # clients are sent there.
+    streams_elsewhere: Literal["relay", "redirect"] = "relay"
     drain_s: float = Field(default=10.0, ge=0, le=3600)  # at the end, for viewers to be told
     # File of the streams that the API makes; None: beside the settings, empty: none.
     state: str | None = None

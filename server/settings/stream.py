@@ -117,7 +117,8 @@ class PipelineOptions(Table):
         default=2.0,
         ge=0,
         le=3600,
-        description="An engine that takes longer to load is stood in for by bicubic",
+        description="An engine that takes longer to load is stood in for by bicubic; a twentieth of it after "
+        "a worker's death, as viewers wait",
     )
     ladder: tuple[str, ...] | None = Field(
         default=None,

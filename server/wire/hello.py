@@ -1,4 +1,4 @@
-"""How a gateway and a host on another machine begin, and what they say beside what a worker says.
+"""How a gateway and a host on another machine begin, or two gateways; what they say beside a worker's words.
 
 gateway                          host
 Hello (version, secret)  ──►
@@ -12,6 +12,9 @@ WorkerJob                ──►
                          ◄──     Started, or Refused
 what a gateway says      ◄─►     what a worker says
                          ◄──     WorkerGone
+
+To the gateway that is home of a stream another one says Subscribe in the place of files and job, then which
+renditions are watched and when a key frame is needed; and hears what the stream's viewers get.
 """
 
 import hashlib
@@ -38,6 +41,15 @@ FileName = Annotated[str, Meta(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]{0,254})?\
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoorAddress:
+    """Where a host or a gateway listens for others of the cluster."""
+
+    host: str
+    port: int
+    fingerprint: str  # SHA-256 of its certificate, in hexadecimal digits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
     """Admits one stream to a host, once: where it listens, what its certificate is, and the secret."""
 
@@ -45,7 +57,7 @@ class Ticket:
     port: int
     fingerprint: str  # SHA-256 of the certificate, in hexadecimal digits
     secret: bytes
-    node: str  # the host's machine, as people call it
+    node: str  # the host's machine, or the gateway, as people call it
 
 
 class Hello(Message, frozen=True):
@@ -122,6 +134,17 @@ class WorkerGone(Message, frozen=True):
     how: Text
 
 
+class Subscribe(Message, frozen=True):
+    """Gateway → the stream's home: its packets, as they are watched here."""
+
+
+class Viewers(Message, frozen=True):
+    """Gateway → the stream's home, as it changes: so many viewers it has of the stream."""
+
+    whep: Annotated[int, Meta(ge=0)]
+    hls: Annotated[int, Meta(ge=0)]
+
+
 HOSTS = (
     WORKERS
     | Hello
@@ -134,6 +157,8 @@ HOSTS = (
     | FilePart
     | Started
     | WorkerGone
+    | Subscribe
+    | Viewers
 )
 _DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(HOSTS)
 

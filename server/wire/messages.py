@@ -84,6 +84,7 @@ class WorkerJob(Message, frozen=True):
     renditions: tuple[Rendition, ...]  # that may be watched; UPSCALED is one
     # Where the worker before got to, in ticks of each: viewers never see timestamps go back.
     video_after: int | None = None
+    waited_for: bool = False  # that one was another gateway's, and players come here
     sound_after: int | None = None
     level: Level = 0  # of the ladder, where it stands
     deinterlace: Deinterlace = (
@@ -92,11 +93,12 @@ class WorkerJob(Message, frozen=True):
     slate: Text | None = None  # path of the image that viewers see while the source is away
     opened: "Opened | None" = None  # what the worker before had opened: a slate may go on as that
     gpu: Text = ""  # the UUID of the one GPU that it may use; "": what its environment says
+    engine_ahead: "Prepare | None" = None  # its own, if the source is as the worker before had it
 
     @property
     def takes_over(self) -> bool:
         """Viewers have seen what a worker before sent."""
-        return self.video_after is not None
+        return self.video_after is not None or self.waited_for
 
     def engine(self, *, width: int, height: int, matrix: Matrix, full_range: bool) -> "Prepare":
         """The engine that upscales planes of this kind."""
@@ -109,6 +111,12 @@ class WorkerJob(Message, frozen=True):
             height=height,
             matrix=matrix,
             full_range=full_range,
+        )
+
+    def engine_of(self, load: "EngineLoad") -> "Prepare":
+        """The engine for pictures as they were then."""
+        return self.engine(
+            width=load.width, height=load.height, matrix=load.matrix, full_range=load.full_range
         )
 
 

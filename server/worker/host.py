@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour, Engine
@@ -87,6 +88,8 @@ class Host:
         log = stream_log(job.stream)
         worker: Worker | None = None
         control: threading.Thread | None = None
+        if job.engine_ahead is not None:
+            prepared.begin(job.engine_ahead, partial(self._load, job, job.engine_ahead))
         try:
             worker = Worker(job, connection, log, self._shared(prepared), self._account)
             control = threading.Thread(target=worker.obey, args=(messages,), name="control", daemon=True)
@@ -103,6 +106,10 @@ class Host:
             if control is not None and control.ident is not None:
                 control.join()
 
+    def _load(self, job: WorkerJob, wanted: Prepare, on_progress: Callable[[str], None]) -> Engine:
+        colour = Colour(matrix=wanted.matrix, full_range=wanted.full_range)
+        return self._load_by(job, on_progress)(wanted.width, wanted.height, colour)
+
     def _see(self, gpu: str) -> None:
         """All streams of a process are on one GPU: the first one says which."""
         if gpu and os.environ.get("CUDA_VISIBLE_DEVICES") != gpu:
@@ -117,10 +124,7 @@ class Host:
                 wanted = job.engine(
                     width=width, height=height, matrix=colour.matrix, full_range=colour.full_range
                 )
-
-                def load(say: Callable[[str], None]) -> Engine:
-                    return self._load_by(job, say)(width, height, colour)
-
+                load = partial(self._load, job, wanted)
                 try:
                     return self._engines.get(engine_key(wanted), load, on_progress, wait_s=job.batch_wait_s)
                 finally:

@@ -1,5 +1,6 @@
-"""Engines compiled ahead, for a connection that has no job yet."""
+"""Engines loaded ahead, for a connection that has no job yet, or no picture."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -7,10 +8,11 @@ import numpy as np
 from engine.errors import EngineError
 from engine.frame import Colour, Engine, YuvFrame
 from engine.load import load_engine
+from engine.share import SharedEngine
 from server.wire.logs import get_logger
 from server.wire.messages import Prepare
 from server.worker.engines import engine_key
-from server.worker.shared import SharedEngines
+from server.worker.shared import OnProgress, SharedEngines
 
 log = get_logger(__name__)
 
@@ -24,6 +26,8 @@ class PreparedEngines:
     def __init__(self, shared: SharedEngines) -> None:
         self._shared = shared
         self._engines: dict[Prepare, Engine] = {}
+        self._ahead: SharedEngine | None = None
+        self._let_go = False
 
     def prepare(self, wanted: Prepare) -> None:
         """Compiles it and has it upscale some pictures; why it can't be, the job's own loading will say."""
@@ -37,8 +41,23 @@ class PreparedEngines:
         if len(self._engines) > MOST_ENGINES:
             del self._engines[next(iter(self._engines))]  # the oldest
 
+    def begin(self, wanted: Prepare, load: Callable[[OnProgress], Engine]) -> None:
+        """Loads it while the source is opened; the job's own loading waits for that, or says why it can't
+        be."""
+        if wanted not in self._engines:
+            threading.Thread(target=self._begin, args=(wanted, load), name="ahead", daemon=True).start()
+
+    def _begin(self, wanted: Prepare, load: Callable[[OnProgress], Engine]) -> None:
+        try:
+            ahead = self._shared.ahead(engine_key(wanted), load, lambda _: None)
+        except Exception:  # the thread's boundary: the job's own loading meets it, too
+            return
+        if not self._let_go:
+            self._ahead = ahead
+
     def let_go(self) -> None:
         """Leaves each engine to the streams that use it."""
+        self._let_go, self._ahead = True, None
         self._engines.clear()
 
 

@@ -28,9 +28,15 @@ class SharedEngines:
         *,
         wait_s: float = 0.0,
     ) -> Engine:
-        """The engine of that key for one more stream, by `load` where nobody has it. Who asks while it is
-        being loaded waits for that, hears how far it is, and gets what it raises. `wait_s`: how long a frame
-        of the stream may wait for those of others."""
+        """The engine of that key for one more stream, as by `ahead`. `wait_s`: how long a frame of the stream
+        may wait for those of others."""
+        return self.ahead(key, load, on_progress).join(wait_s)
+
+    def ahead(
+        self, key: Hashable, load: Callable[[OnProgress], Engine], on_progress: OnProgress
+    ) -> SharedEngine:
+        """The engine of that key, by `load` where nobody has it, for streams that have yet to join. Who asks
+        while it is being loaded waits for that, hears how far it is, and gets what it raises."""
         with self._lock:
             shared = self._known(key)
             loading = self._loading.get(key)
@@ -40,7 +46,7 @@ class SharedEngines:
                 loading.tell(on_progress)
         if shared is None:
             shared = loading.done.result() if loading is not None else self._load(key, begun, load)
-        return shared.join(wait_s)
+        return shared
 
     def _known(self, key: Hashable) -> SharedEngine | None:
         shared, engine = self._shared.get(key), self._engines.get(key)

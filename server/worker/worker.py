@@ -46,6 +46,8 @@ from server.worker.process.supply import StandIn
 from server.worker.pulse import HANG_S, Pulse
 
 _HEARTBEAT_S = 0.5
+# Of the patience with an engine where viewers have seen pictures, and wait for the next.
+_FOLLOWING = 0.05
 
 
 class WorkerHung(Exception):
@@ -137,7 +139,9 @@ class Worker:
             on_drop=self._on_drop,
             log=log,
             stand_in=StandIn(
-                load=bicubic_loader(job), better=torch_loader(job, load_by), patience_s=job.engine_patience_s
+                load=bicubic_loader(job),
+                better=torch_loader(job, load_by),
+                patience_s=job.engine_patience_s * (_FOLLOWING if job.takes_over else 1.0),
             ),
             lower=[
                 bicubic_loader(job)

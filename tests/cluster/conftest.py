@@ -18,7 +18,13 @@ from tests.peers.service import FOR_PEERS, Service, running, until
 MEGAPIXELS = "livesr_megapixels"
 ONE = 1.5  # what a source takes that has not been opened yet
 SOURCE = "synthetic:?size=160x90&fps=8"
-LIGHT = {"ladder": ["bicubic"], "model": "awsrn-live-tiny-x2", "lanes": 1, "renditions": ["upscaled"]}
+LIGHT = {
+    "ladder": ["bicubic"],
+    "model": "awsrn-live-tiny-x2",
+    "lanes": 1,
+    "renditions": ["upscaled"],
+    "engine_patience_s": 2.0,  # as it is by default
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,11 +94,14 @@ def cluster(count: int, streams_each: int) -> Iterator[Nodes]:
 
 
 @contextmanager
-def serving(folder: Path, nodes: Nodes, *, standby: int = 0, limits: str = "") -> Iterator[Service]:
+def serving(
+    folder: Path, nodes: Nodes, *, standby: int = 0, limits: str = "", server: str = ""
+) -> Iterator[Service]:
     base = FOR_PEERS.replace(
         "[limits]", f"[limits]\nmax_streams = 64\nassumed_pixels_per_s = {ONE * 1e6}\n{limits}"
     )
-    with running(folder, base=base, standby=standby, options=("--cluster", nodes.address)) as service:
+    options = ("--cluster", nodes.address)
+    with running(folder, base=base, standby=standby, server=server, options=options) as service:
         yield service
 
 

@@ -182,11 +182,12 @@ def test_the_cache_asks_with_its_own_token_and_keeps_what_it_gets(
         try:
             upstream = f"127.0.0.1:{server.server_port}"
             with cached(program("nginx", "nginx"), tmp_path, upstream) as url:
-                for _ in range(3):
-                    assert httpx.get(f"{url}hls/live/seg-1.m4s", headers={"Authorization": "x"}).is_success
+                for name in ("seg-1.m4s", "~0123456789abcdef/seg-1.m4s", "~0123456789abcdef/media.m3u8"):
+                    for _ in range(3):
+                        assert httpx.get(f"{url}hls/live/{name}", headers={"Authorization": "x"}).is_success
         finally:
             server.shutdown()
-    assert asked == ["Bearer secret"]
+    assert asked == 3 * ["Bearer secret"]
 
 
 def test_playlists_are_compressed_and_whole(front: Front) -> None:

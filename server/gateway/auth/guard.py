@@ -26,14 +26,21 @@ _Credentials = Annotated[
 class Guard:
     """Its methods are dependencies of routes. Raises ValueError where the settings' keys can't be read."""
 
-    def __init__(self, auth: Auth | None, limits: Limits, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        auth: Auth | None,
+        limits: Limits,
+        refusals: Refusals,
+        path_key: Callable[[], bytes] | None = None,
+    ) -> None:
+        """`path_key` as `PathSigner` has it."""
         self._auth = auth
         self._refusals = refusals
         self._per_min = limits.failed_logins_per_min
         self._failures = Rates(self._per_min / 60, self._per_min)
         self._tokens = Tokens(auth.tokens if auth else ())
         self._jwt = JwtVerifier(auth.jwt) if auth and auth.jwt else None
-        self._paths = PathSigner()
+        self._paths = PathSigner(path_key)
 
     def reload(self, auth: Auth | None) -> None:
         """Lets these in from now on; signed paths go on. Raises ValueError, with nothing changed, where the

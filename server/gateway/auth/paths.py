@@ -6,6 +6,7 @@ The signature stands in front of the file's name: what a playlist names is relat
 import base64
 import hmac
 import secrets
+from collections.abc import Callable
 
 from server.gateway.errors import InvalidPath
 
@@ -13,14 +14,15 @@ _MAC_BYTES = 16
 
 
 class PathSigner:
-    """The key lives as long as the process, like the segments: a restart takes every path back."""
-
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+    def __init__(self, key: Callable[[], bytes] | None = None) -> None:
+        """`key`: as it is now, of all gateways of a cluster. Else there is one that lives as long as the
+        process, like the segments: a restart takes every path back."""
+        own = secrets.token_bytes(32)
+        self._key = key or (lambda: own)
 
     def sign(self, stream: str, expires_s: int) -> str:
         """The part of the path that lets in; `expires_s` is Unix time."""
-        mac = hmac.digest(self._key, f"{stream}/{expires_s}".encode(), "sha256")[:_MAC_BYTES]
+        mac = hmac.digest(self._key(), f"{stream}/{expires_s}".encode(), "sha256")[:_MAC_BYTES]
         return f"{expires_s}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
     def check(self, stream: str, signature: str, now_s: float) -> None:

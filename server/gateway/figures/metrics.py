@@ -74,6 +74,7 @@ class Series(Collector):
     """One stream's, of every family that it has a value of."""
 
     def __init__(self, stream: str) -> None:
+        self.only: frozenset[str] | None = None  # names of the families that are told; None: all
         self._stream = stream
         self._families: dict[str, Any] = {}
         self._found: dict[tuple[str, ...], Any] = {}  # by family and labels: frames ask for the same ones
@@ -91,13 +92,19 @@ class Series(Collector):
         self._found = {key: found for key, found in self._found.items() if key[0] != family.name}
         self._families.pop(family.name, None)
 
+    def keep(self, names: frozenset[str]) -> None:
+        """Of the other families nothing is left."""
+        self._found = {key: found for key, found in self._found.items() if key[0] in names}
+        self._families = {name: own for name, own in self._families.items() if name in names}
+
     def remove(self, family: Family[M], *labels: str) -> None:
         if self._found.pop((family.name, *labels), None) is not None:
             self._families[family.name].remove(self._stream, *labels)
 
     def collect(self) -> Iterator[Metric]:
-        for own in list(self._families.values()):
-            yield from own.collect()
+        for name, own in list(self._families.items()):
+            if self.only is None or name in self.only:
+                yield from own.collect()
 
 
 class Metrics:
@@ -144,7 +151,13 @@ class Metrics:
         self.source_frames = counter("source_frames_total", "Pictures that the source has given")
         self.frames = counter("frames_total", "Frames published")
         self.dropped = counter("frames_dropped_total", "Frames that were not shown", "stage", "reason")
-        self.viewers = gauge("viewers", "Viewers now", "protocol")
+        self.relayed_latency = histogram(
+            "relayed_frame_latency_seconds",
+            "From a frame's last byte in, at its home, to its first bytes to the viewers of this gateway",
+            _BUCKETS,
+        )
+        self.subscribers = gauge("subscribers", "Other gateways that its packets are passed on to")
+        self.viewers = gauge("viewers", "Viewers of this gateway now", "protocol")
         self.rendition_viewers = gauge(
             "rendition_viewers", "Connected WebRTC viewers by what they are sent", "rendition"
         )
@@ -197,6 +210,13 @@ class Metrics:
         self.gpu_slots_used = self._add(Gauge, "gpu_slots_used", "Streams with a worker on the GPU", "gpu")
         build = self._add(Gauge, "build_info", "1 for the version that runs", "version")
         build.labels(version("livesr")).set(1)
+
+    @property
+    def of_viewers(self) -> frozenset[str]:
+        """What there is of a stream that is at home at another gateway, which counts the rest."""
+        of_viewers = (self.viewers, self.rendition_viewers, self.round_trip, self.loss)
+        others = (self.hls_requests, self.dropped, self.relayed_latency)
+        return frozenset(family.name for family in (*of_viewers, *others))
 
     def _add(self, kind: type[M], name: str, text: str, *labels: str) -> M:
         return kind(self._describe(kind, name, text, *labels).name, text, labels, registry=self.registry)

@@ -24,6 +24,11 @@ class StreamMetrics:
         self._metrics = metrics
         self._series = Series(stream)
         metrics.streams.append(self._series)
+        self._relayed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        metrics = self._metrics
         self._cpu_s, self._pictures = 0.0, 0  # of the running worker, as last reported
         self._budget_s = 0.0
         self._node: str | None = None
@@ -42,6 +47,19 @@ class StreamMetrics:
         for stage, reason in _USUAL_DROPS:
             self._series.of(metrics.dropped, stage, reason)
 
+    def relay(self) -> None:
+        """The stream is at home at another gateway, which counts it: here there is what its viewers here
+        have, and how late frames are with them."""
+        self._relayed = True
+        self._series.only = self._metrics.of_viewers
+
+    def come_home(self) -> None:
+        """What is of viewers goes on, all else begins."""
+        self._relayed = False
+        self._series.only = None
+        self._series.keep(self._metrics.of_viewers)
+        self._begin()
+
     def frame(
         self,
         stages_s: Mapping[Stage, float],
@@ -50,6 +68,9 @@ class StreamMetrics:
         late: bool,
         trace_id: str | None,
     ) -> None:
+        if self._relayed:
+            self._series.of(self._metrics.relayed_latency).observe(latency_s)
+            return
         self._frames.inc()
         self._late.inc(late)
         if budget_s != self._budget_s:
@@ -79,6 +100,9 @@ class StreamMetrics:
         self._series.clear(self._metrics.rendition_viewers)
         for rendition, count in viewers.items():
             self._series.of(self._metrics.rendition_viewers, rendition).set(count)
+
+    def subscribers(self, count: int) -> None:
+        self._series.of(self._metrics.subscribers).set(count)
 
     def push(self, target: str, *, connected: bool) -> None:
         self._series.of(self._metrics.push, target).set(connected)
@@ -135,4 +159,6 @@ class StreamMetrics:
             self._series.of(self._metrics.queue_length, stage).set(length)
 
     def forget(self) -> None:
-        self._metrics.streams.remove(self._series)
+        """Safe more than once."""
+        if self._series in self._metrics.streams:
+            self._metrics.streams.remove(self._series)

@@ -15,6 +15,12 @@ A counter starts again at 0 with the service: use `rate` and `increase`. A histo
 stream and goes with it. `stage` is one of `demux`, `decode`, `queue`, `upscale`, `encode` and `publish`, as a
 frame passes them.
 
+Of [several gateways](cluster.md) each has its own metrics. A stream counts at the gateway that is its home.
+Where another one relays it to viewers of its own, that one has what is of those viewers (`livesr_viewers`,
+`livesr_rendition_viewers`, `livesr_viewer_round_trip_seconds`, `livesr_viewer_loss_ratio`,
+`livesr_hls_requests_total`, `livesr_frames_dropped_total` of slow ones) and
+`livesr_relayed_frame_latency_seconds`, so that a sum over gateways counts nothing twice.
+
 | Name | Type | Labels | Unit | Meaning |
 |---|---|---|---|---|
 """

@@ -26,8 +26,9 @@ def name_of(rendition: Rendition) -> str:
     return MEDIA_PLAYLIST if rendition == UPSCALED else f"{rendition}.m3u8"
 
 
-def multivariant(sink: HlsSink) -> str:
-    """Every variant, the upscaled one first: players begin with it. It has segments."""
+def multivariant(sink: HlsSink, folder: str = "") -> str:
+    """Every variant, the upscaled one first: players begin with it. It has segments. `folder` is where their
+    playlists are, from here."""
     lines = ["#EXTM3U", f"#EXT-X-VERSION:{_MAP_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
     largest = _Measured.of(sink.segments)
     for form in sink.latest.renditions if sink.latest else ():
@@ -49,7 +50,7 @@ def multivariant(sink: HlsSink) -> str:
             f"RESOLUTION={width}x{height}",
             f"FRAME-RATE={measured.fps:.3f}",
         ]
-        lines += [f"#EXT-X-STREAM-INF:{','.join(attributes)}", name_of(form.name)]
+        lines += [f"#EXT-X-STREAM-INF:{','.join(attributes)}", folder + name_of(form.name)]
     return "\n".join((*lines, ""))
 
 

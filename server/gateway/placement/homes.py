@@ -3,9 +3,11 @@
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
+
+from server.wire.hello import SECRET_BYTES, DoorAddress
 
 # Lost and noticed within the sum of both.
 RENEW_S, LEASE_S = 0.5, 2.0
@@ -24,20 +26,30 @@ class Home:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A gateway. `url` is where the others and their players find it; `door` where the others subscribe to
+    packets, None where none are passed on."""
+
+    url: str
+    door: DoorAddress | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """All of it: URLs of the gateways that live by their ids, homes by streams. `epoch`: of which record, as
-    a lost one is replaced."""
+    """All of it: the gateways that live by their ids, homes by streams. `epoch`: of which record, as a lost
+    one is replaced. `secret` is of all these gateways, and of nobody else."""
 
     epoch: str
     version: int
-    gateways: dict[str, str]
+    gateways: dict[str, Member]
     homes: dict[str, Home]
+    secret: bytes = field(default=b"", repr=False)
 
 
 class Registry(Protocol):
     """The record as gateways reach it; each method raises OSError where it can't be asked now."""
 
-    async def join(self, gateway: str, url: str, seen: View) -> View: ...
+    async def join(self, gateway: str, member: Member, seen: View) -> View: ...
 
     async def renew(
         self, gateway: str, seen: tuple[str, int], gone: Collection[str]
@@ -52,16 +64,19 @@ class Homes:
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._epoch, self._version = secrets.token_hex(8), 0
-        self._gateways: dict[str, str] = {}
+        self._secret = b""
+        self._gateways: dict[str, Member] = {}
         self._until_s: dict[str, float] = {}  # of their leases
         self._homes: dict[str, Home] = {}
         self._asked_s = self._begun_s = clock_s()
 
-    def join(self, gateway: str, url: str, seen: View) -> View:
+    def join(self, gateway: str, member: Member, seen: View) -> View:
         """Lets a gateway in, again or for the first time. What it is home to by the view that it has `seen`
-        it stays, but for what others have taken since. A new record learns the others' streams from it."""
+        it stays, but for what others have taken since. A new record learns the others' streams from it, and
+        the secret."""
         self._settle()
-        self._let_in(gateway, url)
+        self._secret = self._secret or seen.secret or secrets.token_bytes(SECRET_BYTES)
+        self._let_in(gateway, member)
         mine = {stream: home for stream, home in seen.homes.items() if home.gateway == gateway}
         for stream, home in list(self._homes.items()):
             if home.gateway == gateway and stream not in mine:
@@ -103,8 +118,8 @@ class Homes:
         self._version += 1
         return home
 
-    def _let_in(self, gateway: str, url: str) -> None:
-        self._gateways[gateway] = url
+    def _let_in(self, gateway: str, member: Member) -> None:
+        self._gateways[gateway] = member
         self._until_s[gateway] = self._clock_s() + LEASE_S
         self._version += 1
 
@@ -146,4 +161,5 @@ class Homes:
             version=self._version,
             gateways=dict(self._gateways),
             homes=dict(self._homes),
+            secret=self._secret,
         )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -11,11 +12,13 @@ from engine.backends.require_gpu import GPU_BACKENDS
 from engine.machine import Gpu
 from server.gateway.placement import SlotUse, WorkerHandle
 from server.gateway.placement.process import HostProcess, LocalWorkerHandle, start_process
-from server.gateway.placement.slots import GpuSlots, Seat
 from server.gateway.placement.standby import Standbys
 from server.gateway.placement.suspects import Suspects
 from server.wire.logs import get_logger
 from server.wire.messages import EngineLoad, Opened, Prepare, WorkerJob
+
+if TYPE_CHECKING:  # hosts on CPUs import this, in a hurry
+    from server.gateway.placement.slots import GpuSlots, Seat
 
 log = get_logger(__name__)
 
@@ -30,7 +33,7 @@ class LocalPlacement:
 
     def __init__(
         self,
-        slots: GpuSlots | None = None,
+        slots: "GpuSlots | None" = None,
         *,
         standby: int = 0,
         streams_per_worker: int = 1,
@@ -41,6 +44,7 @@ class LocalPlacement:
         self._slots = slots
         self._module = module
         self._streams_per_worker = streams_per_worker
+        self._prepares = False
         self._standbys = Standbys(standby, self._start_standby)
         self._suspects = Suspects()
         self._hosts: list[HostProcess] = []
@@ -53,7 +57,9 @@ class LocalPlacement:
         await self._standbys.close()
 
     def prepare(self, engines: Collection[Prepare]) -> None:
-        """Has one standby wait with these engines compiled, though no stream runs yet; none after it."""
+        """Has one standby wait for whatever job comes, with these engines compiled, though no stream runs
+        yet; none after it."""
+        self._prepares = True
         self._standbys.keep(1)
         for engine in engines or (None,):
             self._standbys.needed_for(engine, engine)
@@ -87,9 +93,10 @@ class LocalPlacement:
                 if host.gpu == gpu and not host.isolated and self._has_room(host) and host.takes_another:
                     with contextlib.suppress(OSError):  # it is just ending
                         return await host.connect(job.stream)
-        worker = self._standbys.take() if job.takes_over else None
+        worker = self._standbys.take() if job.takes_over or self._prepares else None
         if worker is not None:
-            log.info("standby takes over", stream=job.stream)
+            if job.takes_over:
+                log.info("standby takes over", stream=job.stream)
             worker.stream = job.stream
         else:
             worker = await self._start_process(job.stream, _sees(gpu))
@@ -117,7 +124,7 @@ class LocalPlacement:
             host.kill()
             raise
 
-    def _follow(self, worker: LocalWorkerHandle, job: WorkerJob, seat: Seat | None) -> None:
+    def _follow(self, worker: LocalWorkerHandle, job: WorkerJob, seat: "Seat | None") -> None:
         """Hears what the stream takes of its GPU, and has standbys prepared for the engine that it has
         loaded. Not beside it: it is in a hurry."""
 
@@ -128,9 +135,7 @@ class LocalPlacement:
                 return
             # A standby has no GPU, until it is known which one.
             ready = facts.state == "ready" and seat is None
-            engine = job.engine(
-                width=facts.width, height=facts.height, matrix=facts.matrix, full_range=facts.full_range
-            )
+            engine = job.engine_of(facts)
             self._standbys.needed_for(worker, engine if ready else None)
 
         worker.on_facts = on_facts

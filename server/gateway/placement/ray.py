@@ -1,7 +1,7 @@
 """Workers on the machines of a Ray cluster: each host is an actor, which Ray puts where there is room.
 
-Only this file and `ray_homes.py` import ray. Packets go between gateway and host (`remote.py`), never
-through Ray.
+Only this file and its neighbours `ray_*.py` import ray. Packets go between gateway and host (`remote.py`),
+never through Ray.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 from server.gateway.placement import NodeUse, SlotUse
 from server.gateway.placement.local import may_use_gpu
 from server.gateway.placement.nodes import GPU, MEGAPIXELS, Node, Nodes, node_name
+from server.gateway.placement.ray_node import where
 from server.gateway.placement.remote import HostRefuses, HostUnreachable, RemoteWorkerHandle, connect
 from server.gateway.placement.spares import Spares
 from server.settings import Settings, split_address
@@ -50,12 +51,6 @@ def address_here() -> str:
     """Of this machine, as the cluster knows it."""
     address: str = ray.util.get_node_ip_address()
     return address
-
-
-def where() -> tuple[str, str, str]:
-    """In an actor: its node's id, name and address."""
-    node, address = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
-    return node, node_name(node, address), address
 
 
 class _Host:
@@ -151,8 +146,9 @@ class RayPlacement:
     def _left(self, host: _Host, worker: RemoteWorkerHandle) -> None:
         if worker.lost:
             self._nodes.avoid(host.node)
-        self._spares.forget(worker.stream)
         host.streams.remove(worker.stream)
+        if not any(worker.stream in other.streams for other in self._hosts):  # it has moved
+            self._spares.forget(worker.stream)
         if not host.streams:
             self._hosts.remove(host)
             host.end()
@@ -187,7 +183,15 @@ class RayPlacement:
         options |= {"num_gpus": 1} if on_gpu else {"resources": {MEGAPIXELS: self._demand(job)}}
         if kept_off := sorted(self._nodes.kept_off(*but_on)):
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(kept_off)})"}
-        actor = self._class.options(**options).remote(self._settings, on_gpu=on_gpu, where=where)
+        logs = self._settings.log
+        actor = self._class.options(**options).remote(
+            log_as=(logs.format, logs.level, logs.repeats_per_min),
+            streams_per_worker=self._settings.workers.streams_per_worker,
+            on_gpu_by=self._settings if on_gpu else None,
+            where=where,
+        )
+        if not on_gpu:
+            actor.prepare.remote(())  # its process starts meanwhile
         return _Host(actor, GPU if on_gpu else MEGAPIXELS, 1.0 if on_gpu else self._demand(job))
 
     def _keep_asking(self, stream: str, host: _Host) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from server.gateway.placement.homes import Home, Homes, View
+from server.gateway.placement.homes import Home, Homes, Member, View
 from server.gateway.placement.ray import NAMESPACE
 from server.wire.logs import get_logger
 
@@ -31,8 +31,8 @@ class RayHomes:
         except (RayError, ValueError) as exc:
             raise ValueError(f"--cluster: the record of homes doesn't start: {exc}") from exc
 
-    async def join(self, gateway: str, url: str, seen: View) -> View:
-        joined: View = await self._ask("join", gateway, url, seen)
+    async def join(self, gateway: str, member: Member, seen: View) -> View:
+        joined: View = await self._ask("join", gateway, member, seen)
         return joined
 
     async def renew(

@@ -1,4 +1,4 @@
-"""A worker on another machine: its host is spoken to over TLS, a connection for each stream."""
+"""A worker on another machine, or a stream's home at another gateway: over TLS, a connection for each."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,11 @@ from weakref import WeakKeyDictionary
 
 from server.gateway.placement import Elsewhere
 from server.gateway.placement.files import offer_files
-from server.gateway.placement.process import PUBLISHED_BUFFER_BYTES, READ_BYTES, SEND_BUFFER_BYTES
+from server.gateway.placement.process import PUBLISHED_BUFFER_BYTES, SEND_BUFFER_BYTES
 from server.gateway.placement.translation import Translation
 from server.wire.clock import now_ns
 from server.wire.codec import ProtocolError, encode
+from server.wire.door import READ_BYTES
 from server.wire.hello import (
     PART_BYTES,
     ClockAsk,
@@ -24,6 +25,7 @@ from server.wire.hello import (
     Hello,
     Refused,
     Started,
+    Subscribe,
     Ticket,
     Welcome,
     WorkerGone,
@@ -65,8 +67,17 @@ class HostRefuses(HostUnreachable):
 
 async def connect(ticket: Ticket, job: WorkerJob) -> "RemoteWorkerHandle":
     """Starts the job there. Raises HostUnreachable."""
+    return await _begin(ticket, job.stream, f"the host on {ticket.node}", job)
+
+
+async def subscribe(ticket: Ticket, stream: str) -> "RemoteWorkerHandle":
+    """Hears that stream from the gateway that is its home, as from a worker. Raises HostUnreachable."""
+    return await _begin(ticket, stream, f"the gateway {ticket.node}", None)
+
+
+async def _begin(ticket: Ticket, stream: str, there: str, job: WorkerJob | None) -> "RemoteWorkerHandle":
     async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_HELLOS_AT_ONCE)):
-        handle = await _say_hello(ticket, job.stream)
+        handle = await _say_hello(ticket, stream, there)
     try:
         await handle.begin(job)
     except BaseException:
@@ -75,15 +86,15 @@ async def connect(ticket: Ticket, job: WorkerJob) -> "RemoteWorkerHandle":
     return handle
 
 
-async def _say_hello(ticket: Ticket, stream: str) -> "RemoteWorkerHandle":
+async def _say_hello(ticket: Ticket, stream: str, there: str) -> "RemoteWorkerHandle":
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(
                 ticket.host, ticket.port, ssl=gateway_context(), server_hostname="", limit=READ_BYTES
             )
-            _check_certificate(writer, ticket)
-            handle = RemoteWorkerHandle(ticket, stream, reader, writer)
+            _check_certificate(writer, ticket, there)
+            handle = RemoteWorkerHandle(ticket, stream, there, reader, writer)
             handle.write(Hello(version=wire_version(), stream=stream, secret=ticket.secret))
             await handle.expect(Welcome)
             return handle
@@ -93,26 +104,33 @@ async def _say_hello(ticket: Ticket, stream: str) -> "RemoteWorkerHandle":
         if isinstance(exc, HostUnreachable) or not isinstance(exc, OSError | ProtocolError):
             raise
         why = str(exc) or f"no answer within {CONNECT_TIMEOUT_S:g} s"
-        raise HostUnreachable(f"the host on {ticket.node} can't be reached: {why}") from exc
+        raise HostUnreachable(f"{there} can't be reached: {why}") from exc
 
 
-def _check_certificate(writer: asyncio.StreamWriter, ticket: Ticket) -> None:
+def _check_certificate(writer: asyncio.StreamWriter, ticket: Ticket, there: str) -> None:
     tls = writer.get_extra_info("ssl_object")
     found = fingerprint(tls.getpeercert(binary_form=True) or b"")
     if not hmac.compare_digest(found, ticket.fingerprint):
         raise HostUnreachable(
-            f"{ticket.host}:{ticket.port} is not the host on {ticket.node}: its certificate is "
+            f"{ticket.host}:{ticket.port} is not {there}: its certificate is "
             f"{found[:16]}…, not {ticket.fingerprint[:16]}…"
         )
 
 
 class RemoteWorkerHandle:
-    """Made by `connect`. All times that it gives and takes are of this machine's clock."""
+    """Made by `connect` or `subscribe`. All times that it gives and takes are of this machine's clock."""
 
     def __init__(
-        self, ticket: Ticket, stream: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        ticket: Ticket,
+        stream: str,
+        there: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
+        """`there`: the host or gateway, as errors name it."""
         self.ticket = ticket
+        self._there = there
         self.stream = stream
         self.isolated = False
         # Hears what the worker says of its engine and its source.
@@ -143,17 +161,19 @@ class RemoteWorkerHandle:
             idle_cores=self._idle_cores,
         )
 
-    async def begin(self, job: WorkerJob) -> None:
-        """Raises HostUnreachable where the host is lost meanwhile, or refuses."""
+    async def begin(self, job: WorkerJob | None) -> None:
+        """Without a job it only listens. Raises HostUnreachable where the host is lost meanwhile, or
+        refuses."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 for _ in range(_FIRST_ASKS):
                     self.write(ClockAsk(asked_ns=now_ns()))
                     await self.expect(ClockTold)
-            async with asyncio.timeout(_FILES_TIMEOUT_S):
-                await self._offer(job)
+            if job is not None:
+                async with asyncio.timeout(_FILES_TIMEOUT_S):
+                    await self._offer(job)
             async with asyncio.timeout(_START_TIMEOUT_S):
-                self.write(self._translation.to_host(job))
+                self.write(Subscribe() if job is None else self._translation.to_host(job))
                 started = await self.expect(Started)
         except HostUnreachable:
             raise
@@ -188,7 +208,7 @@ class RemoteWorkerHandle:
             while self._waiting:
                 message = self._waiting.pop(0)
                 if isinstance(message, Refused):
-                    raise HostRefuses(f"the host on {self.ticket.node} refuses: {message.reason}")
+                    raise HostRefuses(f"{self._there} refuses: {message.reason}")
                 if isinstance(message, kind):
                     return message
                 if not isinstance(message, ClockTold):
@@ -301,4 +321,4 @@ class RemoteWorkerHandle:
         self._writer.transport.abort()
 
     def _shown(self, what: str) -> str:
-        return f"the host on {self.ticket.node}: {what}"
+        return f"{self._there}: {what}"

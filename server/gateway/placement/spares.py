@@ -51,9 +51,7 @@ class Spares(Generic[S]):
         if isinstance(facts, Opened) or facts.state == "loading":
             return
         if facts.state == "ready":
-            self._engines[job.stream] = job.engine(
-                width=facts.width, height=facts.height, matrix=facts.matrix, full_range=facts.full_range
-            )
+            self._engines[job.stream] = job.engine_of(facts)
         kept_off = self._kept_off()
         for spare in tuple(self._spares):
             failed = spare.begun.done() and not _went_well(spare.begun)

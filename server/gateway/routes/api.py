@@ -16,6 +16,7 @@ from server.gateway.errors import (
     HomesUnknown,
     InvalidStream,
     LimitReached,
+    NotChanged,
     NotKept,
     NotMoved,
     StreamExists,
@@ -38,6 +39,13 @@ if TYPE_CHECKING:  # httpx is of the extra `cluster`
 _SHOWN_AT_ONCE = 16
 
 Here = Annotated[bool, Query(description="Only those that are at home at the gateway that is asked")]
+Beside = Annotated[
+    bool,
+    Query(
+        description="The present worker goes on until the next has taken over; false: it ends first, for "
+        "a machine without room for both"
+    ),
+]
 
 
 class HlsPath(BaseModel):
@@ -48,6 +56,11 @@ class HlsPath(BaseModel):
 class StreamChanged(BaseModel):
     stream: StreamView
     restarted: list[Literal["worker"]] = Field(description="Empty where it all changes as it runs")
+    lossless: bool = Field(
+        description="No frame was lost by it, none shown twice. False where another worker starts once the "
+        "present one has ended: with `beside=false`, for another source, where nobody watches, or only one "
+        "worker can have the source"
+    )
 
 
 class StreamMoved(BaseModel):
@@ -103,21 +116,27 @@ def router(streams: Streams, strangers: Strangers, guard: Guard, others: "Others
     @routes.patch(
         "/{stream}",
         responses=responses(
-            *(UnreadableBody, StreamNotFound, StreamOfSettings, InvalidStream, LimitReached, NotKept)
+            *(UnreadableBody, StreamNotFound, StreamOfSettings, InvalidStream, LimitReached, NotKept),
+            *(NotChanged, HomesUnknown),
         ),
         dependencies=[needs_publish],
     )
-    async def change_stream(stream: str, wanted: StreamChanges) -> StreamChanged:
-        """Changes a running stream, and says what restarted: viewers stay, and see the next worker's picture.
-        Fields that are left out stay as they are; one that has failed starts anew. A stream of the settings
-        file is changed there."""
+    async def change_stream(stream: str, wanted: StreamChanges, beside: Beside = True) -> StreamChanged:
+        """Changes a running stream, and says what restarted; fields that are left out stay as they are. What
+        takes another worker is answered once that has its engine and has taken over at a key frame, under
+        the same viewers; where it can't, nothing has changed (409). A later change takes in one that is on
+        its way. A stream that has failed starts anew; one of the settings file is changed there."""
         try:
-            changed, new_worker = await strangers.change(
-                stream, wanted.model_dump(mode="json", exclude_unset=True)
+            changed, came_to = await strangers.change(
+                stream, wanted.model_dump(mode="json", exclude_unset=True), beside=beside
             )
         except ValidationError as exc:
             raise RequestValidationError(exc.errors()) from exc
-        return StreamChanged(stream=show(changed), restarted=["worker"] if new_worker else [])
+        return StreamChanged(
+            stream=show(changed),
+            restarted=["worker"] if came_to.new_worker else [],
+            lossless=came_to.lossless,
+        )
 
     @routes.post("/{stream}/hls-path", responses=responses(StreamNotFound), dependencies=[needs_view])
     async def sign_hls_path(stream: str) -> HlsPath:

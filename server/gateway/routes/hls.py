@@ -47,10 +47,13 @@ PartIndex = Annotated[int | None, Query(alias="_HLS_part", ge=0)]
 Skip = Annotated[Literal["YES", "v2"] | None, Query(alias="_HLS_skip")]
 
 
-def router(streams: Streams, dvr: Dvr | None, threads: RecordThreads, guard: Guard) -> APIRouter:
-    """The files at two paths: for a token in the headers, and for a signature in the path."""
+def router(
+    streams: Streams, dvr: Dvr | None, threads: RecordThreads, guard: Guard, folder: str = ""
+) -> APIRouter:
+    """The files at two paths: for a token in the headers, and for a signature in the path. Players that have
+    begun go on in `folder`."""
     routes = APIRouter(tags=["HLS"])
-    files = _files(streams, DvrFiles(streams, dvr, threads, guard), guard)
+    files = _files(streams, DvrFiles(streams, dvr, threads, guard), guard, folder)
     routes.include_router(
         files,
         prefix="/hls/{stream}",
@@ -66,7 +69,7 @@ def router(streams: Streams, dvr: Dvr | None, threads: RecordThreads, guard: Gua
     return routes
 
 
-def _files(streams: Streams, recorded: DvrFiles, guard: Guard) -> APIRouter:
+def _files(streams: Streams, recorded: DvrFiles, guard: Guard, folder: str) -> APIRouter:
     routes = APIRouter()
     routes.include_router(recorded.router())
     described = responses(StreamNotFound, StreamFailed, LimitReached, NotReady)
@@ -92,7 +95,7 @@ def _files(streams: Streams, recorded: DvrFiles, guard: Guard) -> APIRouter:
             raise InvalidRequest(f"to={to!r} without from: what is live has no end")
         streams.check_open()
         found = await _with_segments(streams, stream, request)
-        return playlist_response(playlist.multivariant(found.outputs.hls), request, guard)
+        return playlist_response(playlist.multivariant(found.outputs.hls, folder), request, guard)
 
     @routes.head(f"/{playlist.MEDIA_PLAYLIST}", include_in_schema=False)
     @routes.get(
@@ -160,7 +163,7 @@ def _files(streams: Streams, recorded: DvrFiles, guard: Guard) -> APIRouter:
     async def media_segment(stream: str, segment: str, request: Request) -> Response:
         """A segment, a part of one, or the init segment before it. It waits for the part that a playlist says
         comes next."""
-        found = streams.get(stream)
+        found = streams.get_to_view(stream)
         segments = found.outputs.hls.of(segment)
         if segment == segments.next_part:
             await _changed(segments, lambda: segment != segments.next_part)
@@ -212,7 +215,7 @@ async def _with_segments(
 ) -> Stream:
     """The stream that is watched by this, once the variant has a segment; raises StreamNotFound,
     RenditionNotFound, StreamFailed, LimitReached or NotReady."""
-    stream = streams.get(stream_id)
+    stream = streams.get_to_view(stream_id)
     stream.outputs.require(rendition)
     stream.audience.saw_player(_player(request), rendition)
     segments = stream.outputs.hls.variant(rendition)
@@ -223,7 +226,7 @@ async def _with_segments(
         raise NotReady(f"stream {stream_id!r} is {stream.state} and has no segment yet") from None
     if not segments.listed:
         streams.check_open()
-        streams.get(stream_id)  # it may have been deleted meanwhile
+        streams.get_to_view(stream_id)  # it may have been deleted meanwhile
         raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
     stream.figures.metrics.hls_requests.inc()
     return stream

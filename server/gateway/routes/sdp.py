@@ -43,9 +43,9 @@ async def read_body(request: Request, content_type: str) -> str:
 
 
 def created(answer: str, session: Session, at: str, settings: WebRtc) -> Response:
-    """The answer to an offer, and the session's resource below that path."""
+    """The answer to an offer, and the session's resource: that path, and its id."""
     headers = {
-        "Location": f"{at}/{session.id}",
+        "Location": f"{at}{session.id}",
         "ETag": session.etag,
         "Accept-Patch": FRAGMENT,
         **_links(settings),

@@ -65,7 +65,7 @@ class Sessions:
         self, stream_id: str, sdp: str, address: str, rendition: Rendition | None = None
     ) -> tuple[Session, str]:
         """A new viewer from that address, and the answer to it. Without `rendition` its network chooses."""
-        stream = self._streams.get(stream_id)
+        stream = self._streams.get_to_view(stream_id)
         media = stream.outputs.webrtc
         first = rendition or UPSCALED
         stream.outputs.require(first)
@@ -129,7 +129,7 @@ class Sessions:
 
     def _measure(self) -> None:
         watched = {
-            stream: dict.fromkeys(stream.outputs.webrtc.renditions, 0) for stream in self._streams.all()
+            stream: dict.fromkeys(stream.outputs.webrtc.renditions, 0) for stream in self._streams.to_view()
         }
         for stream, peer in self._peers.values():
             if peer.session.pending or stream not in watched:
@@ -149,7 +149,8 @@ class Sessions:
         stream.audience.count_viewer(-1)
 
 
-def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
+def router(sessions: Sessions, settings: Settings, guard: Guard, prefix: str = "") -> APIRouter:
+    """`prefix` comes before the sessions' ids in what clients are told."""
     routes = APIRouter(
         prefix="/whep/{stream}",
         tags=["WHEP"],
@@ -174,7 +175,7 @@ def router(sessions: Sessions, settings: Settings, guard: Guard) -> APIRouter:
         """Starts a WebRTC viewer. A second video m-line in the offer gets the source's own picture."""
         offer = await read_body(request, SDP)
         session, answer = await sessions.open(stream, offer, address_of(request), rendition)
-        return created(answer, session, f"/whep/{stream}", settings.webrtc)
+        return created(answer, session, f"/whep/{stream}/{prefix}", settings.webrtc)
 
     add_session_routes(routes, lambda stream, session: sessions.get(stream, session).session, settings.webrtc)
     return routes

@@ -39,7 +39,7 @@ from server.gateway.webrtc.inbound.offer import parse_offer
 from server.gateway.webrtc.inbound.publisher import Publisher
 from server.gateway.webrtc.session import Session
 from server.settings import Settings
-from server.wire.messages import PieceKind
+from server.wire.messages import Dropped, PieceKind
 
 
 class Publishers:
@@ -112,7 +112,8 @@ class _Sink:
         self.stream.desk.push(self.publisher, data, kind, picture=picture, arrival_ns=arrival_ns)
 
     def dropped(self, count: int) -> None:
-        self.stream.publisher_lost(count)
+        """So many pictures couldn't be decoded for what was lost on the way to us."""
+        self.stream.figures.drop(Dropped(stage="decode", reason="before_keyframe", count=count))
 
 
 def router(publishers: Publishers, settings: Settings, guard: Guard) -> APIRouter:
@@ -141,7 +142,7 @@ def router(publishers: Publishers, settings: Settings, guard: Guard) -> APIRoute
         VP9 or AV1, and one sound by Opus."""
         offer = await read_body(request, SDP)
         session, answer = await publishers.open(stream, offer, address_of(request))
-        return created(answer, session, f"/whip/{stream}", settings.webrtc)
+        return created(answer, session, f"/whip/{stream}/", settings.webrtc)
 
     add_session_routes(routes, publishers.get, settings.webrtc)
     return routes

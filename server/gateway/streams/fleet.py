@@ -2,30 +2,39 @@
 
 import asyncio
 import contextlib
+import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from server.gateway.errors import HomesUnknown, StreamExists
-from server.gateway.placement.homes import RENEW_S, Home, Registry, View
+from server.gateway.placement.homes import RENEW_S, Home, Member, Registry, View
 from server.settings import StreamSettings
+from server.wire.hello import SECRET_BYTES, DoorAddress, Ticket
 from server.wire.logs import get_logger
 
 log = get_logger(__name__)
 
 _LOOK_EVERY_S = 0.1  # whatever is asked for
+# What gateways prove to each other by the secret that they share: each by a key of its own.
+Purpose = Literal["packets", "forwarded", "hls paths"]
 
 
 class Fleet:
     """What the record said last, and the lease on this gateway's part of it. One question at a time, so that
     an older answer never replaces a newer one."""
 
-    def __init__(self, registry: Registry, url: str) -> None:
-        """`url`: where the other gateways and their players find this one."""
+    def __init__(self, registry: Registry, url: str, host: str = "127.0.0.1") -> None:
+        """`url`: where the other gateways and their players find this one; `host`: the address of this
+        machine where they may subscribe to packets."""
         self.id = secrets.token_hex(8)
         self.url = url.rstrip("/")
+        self.host = host
+        self.door: DoorAddress | None = None  # there, once it is open
+        self._own_secret = secrets.token_bytes(SECRET_BYTES)  # until it knows that of all
         self._registry = registry
         self._asking = asyncio.Lock()
         self._view = View(epoch="", version=0, gateways={}, homes={})
@@ -47,14 +56,46 @@ class Fleet:
     def elsewhere(self, stream: str) -> str | None:
         """The base URL of the other gateway that is home to this stream."""
         home = self._view.homes.get(stream)
-        return None if home is None or home.gateway == self.id else self._view.gateways.get(home.gateway)
+        return None if home is None or home.gateway == self.id else self.url_of(home.gateway)
+
+    def url_of(self, gateway: str) -> str | None:
+        """The base URL of a gateway that lives."""
+        member = self._view.gateways.get(gateway)
+        return None if member is None else member.url
+
+    def home(self, stream: str) -> Home | None:
+        return self._view.homes.get(stream)
+
+    def key(self, purpose: Purpose) -> bytes:
+        """Of all gateways of the cluster alike, for that purpose."""
+        return hmac.digest(self._view.secret or self._own_secret, purpose.encode(), "sha256")
+
+    async def ticket(self, stream: str) -> Ticket:
+        """For a subscription to the stream's packets at its home. Raises OSError."""
+        await self.look()
+        home = self.home(stream)
+        member = None if home is None else self._view.gateways.get(home.gateway)
+        if home is None or member is None:
+            raise OSError("no gateway is its home now")
+        if home.gateway == self.id:
+            raise OSError("this gateway is to be its home")
+        door = member.door
+        if door is None:
+            raise OSError(f"the gateway {member.url} passes no packets on: server.streams_elsewhere there")
+        return Ticket(
+            host=door.host,
+            port=door.port,
+            fingerprint=door.fingerprint,
+            secret=self.key("packets"),
+            node=member.url,
+        )
 
     def others(self) -> list[tuple[str, list[Home]]]:
         """Base URLs of the other gateways, each with what it is home to."""
         homes = self._view.homes.values()
         return [
-            (url, [home for home in homes if home.gateway == gateway])
-            for gateway, url in self._view.gateways.items()
+            (member.url, [home for home in homes if home.gateway == gateway])
+            for gateway, member in self._view.gateways.items()
             if gateway != self.id
         ]
 
@@ -148,16 +189,14 @@ class Fleet:
             if holder.gateway == self.id:
                 self._gone.discard(home.stream)
                 return
-        at = self._view.gateways.get(holder.gateway, "another gateway")
+        at = self.url_of(holder.gateway) or "another gateway"
         raise StreamExists(f"id={home.stream!r}: there is a stream of that name at {at}")
 
     async def _join(self) -> None:
         homes = {name: home for name, home in self._view.homes.items() if name not in self._gone}
-        seen = View(
-            epoch=self._view.epoch, version=self._view.version, gateways=self._view.gateways, homes=homes
-        )
+        member = Member(url=self.url, door=self.door)
         try:
-            self._view = await self._registry.join(self.id, self.url, seen)
+            self._view = await self._registry.join(self.id, member, replace(self._view, homes=homes))
         except OSError as exc:
             raise HomesUnknown(str(exc)) from exc
         self._asked_s = time.monotonic()

@@ -12,6 +12,7 @@ from server.gateway.hls.sink import HlsSink
 from server.gateway.push.sink import PushSink
 from server.gateway.record.archive import Archive
 from server.gateway.record.sink import RecordSink
+from server.gateway.relay.sink import RelaySink
 from server.gateway.snapshots.pictures import LatestPictures
 from server.gateway.webrtc.outputs import ViewerOutputs
 from server.settings import Hls, StreamSettings
@@ -47,8 +48,12 @@ class Outputs:
         self.hls = HlsSink(hls, on_need_keyframe=ask, on_listed=on_listed)
         self.record = RecordSink(settings.id, archive, metrics=metrics, events=events, on_need_keyframe=ask)
         self.push = PushSink(settings.id, metrics=metrics, events=events, on_need_keyframe=ask)
+        self.relay = RelaySink(metrics=metrics, on_need_keyframe=ask, on_drop=on_slow_viewer)
         self.pictures = LatestPictures()
-        self._sinks: tuple[Sink, ...] = (self.webrtc, self.hls, self.record, self.push, self.pictures)
+        self._sinks: tuple[Sink, ...] = (
+            *(self.webrtc, self.hls, self.record, self.push),
+            *(self.relay, self.pictures),
+        )
 
     def wanted(self, settings: StreamSettings) -> None:
         """What the stream goes to beside its viewers."""

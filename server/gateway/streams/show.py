@@ -26,6 +26,7 @@ def show(stream: Stream) -> StreamView:
     """Credentials are masked."""
     opened, figures = stream.opened, stream.figures
     recent, now_s = figures.recent, time.monotonic()
+    elsewhere = stream.outputs.relay.viewers
     return StreamView(
         id=stream.id,
         source=mask_credentials(stream.settings.source),
@@ -51,7 +52,10 @@ def show(stream: Stream) -> StreamView:
         hls_latency_s=recent.hls_latency(),
         stages_s=recent.stages(),
         frames=figures.frames_view(),
-        viewers=ViewersView(whep=figures.whep_viewers, hls=figures.hls_players.count(now_s)),
+        viewers=ViewersView(
+            whep=figures.whep_viewers + elsewhere.whep,
+            hls=figures.hls_players.count(now_s) + elsewhere.hls,
+        ),
         source_reconnects=figures.reconnects,
         recording=stream.outputs.record.state,
         push=stream.outputs.push.show(),

@@ -39,16 +39,18 @@ class Splice:
         deliver: Callable[[Message], None],
         request_keyframe: Callable[[], object],
         on_switch: Callable[[], None],
+        stands_in: bool = True,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_switch` is called in between: after the last message of the present worker, before the first
-        of the next."""
+        of the next. `stands_in`: what upscales in the place of an engine that can't be had will do."""
         self.done = False
         self.last_word = ""  # why the next worker can't
         self.holds = 0  # so often viewers had to wait
         self._deliver = deliver
         self._request_keyframe = request_keyframe
         self._on_switch = on_switch
+        self._stands_in = stands_in
         self._clock_s = clock_s
         self._shown: int | None = None  # time of the present worker's last picture
         self._heard_s = clock_s()  # it, last
@@ -60,7 +62,8 @@ class Splice:
         self._sounds: deque[AudioPacket] = deque(maxlen=_SOUNDS)
         self._pictures: list[VideoPacket] = []  # of the next worker, from its last key frame on
         self._cut: int | None = None  # just before the key frame that the next worker begins with
-        self._opened = self._ready = self._loading = self._given_up = False
+        self.loading = False  # the next worker's engine
+        self._opened = self._ready = self._given_up = False
 
     def from_present(self, message: Message) -> None:
         if self.done:
@@ -114,10 +117,12 @@ class Splice:
                 self.last_word = reason
             case Opened():
                 self._opened = True
+            case EngineLoad(state="failed", detail=reason) if not self._stands_in:
+                self.last_word = reason
             case EngineLoad(state=state):
-                self._loading = state == "loading"
+                self.loading = state == "loading"
             case Heartbeat():  # what it loads, it says before
-                self._ready = self._opened and not self._loading
+                self._ready = self._opened and not self.loading and not self.last_word
 
     def _on_picture(self, packet: VideoPacket) -> None:
         first = packet.rendition == UPSCALED

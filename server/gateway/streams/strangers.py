@@ -12,6 +12,7 @@ from server.gateway.errors import (
     GatewayError,
     HomesUnknown,
     InvalidStream,
+    NotChanged,
     NotKept,
     StreamExists,
     StreamOfSettings,
@@ -19,6 +20,7 @@ from server.gateway.errors import (
 from server.gateway.placement.homes import Home
 from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import CantBeKept, KeptStream, KeptStreams
+from server.gateway.streams.moving import Changed
 from server.gateway.streams.stream import Stream
 from server.gateway.streams.streams import Streams
 from server.settings import Settings, StreamSettings, describe_error
@@ -39,6 +41,7 @@ class Strangers:
         self._streams = streams
         self._kept = kept
         self._known = {stream.id: stream for stream in (kept.at_start if kept else ())}
+        self._coming: dict[str, KeptStream] = {}  # those whose next worker has yet to take over
         self._running: set[str] = set()  # of those; others can't be started, or a stream of the settings can
         self._changing = asyncio.Lock()
 
@@ -86,16 +89,19 @@ class Strangers:
             await self._streams.delete(stream.id)
             raise
 
-    async def change(self, stream: str, changes: dict[str, Any]) -> tuple[Stream, bool]:
-        """The stream with these fields in the place of those that it has, and whether its worker is another.
-        Raises pydantic.ValidationError, InvalidStream, StreamNotFound, StreamOfSettings, LimitReached,
-        HomesUnknown or NotKept: then it is as it was."""
+    async def change(
+        self, stream: str, changes: dict[str, Any], *, beside: bool = True
+    ) -> tuple[Stream, Changed]:
+        """The stream with these fields in the place of those that it has, and what that came to. `beside`: as
+        soon as another worker has taken over, where both can run; a later change is for both then. Raises
+        pydantic.ValidationError, InvalidStream, StreamNotFound, StreamOfSettings, LimitReached, HomesUnknown,
+        NotChanged or NotKept: then it is as it was."""
         async with self._changing:
             self._streams.check_open()
             found = self._streams.get(stream)
             if not self.made(stream):
                 raise StreamOfSettings(f"stream {stream!r} is in the settings file: change it there")
-            given = self._known[stream].given | changes
+            given = self._coming.get(stream, self._known[stream]).given | changes
             settings = self._checked(given)
             kept = KeptStream(id=stream, created=found.created, given=given)
             await self._claim(kept)
@@ -104,9 +110,37 @@ class Strangers:
             except NotKept:
                 await self._claim_back(stream)
                 raise
-            self._known[stream] = kept
-            new_worker = await self._streams.change(settings, self._settings.sources.policy(), anew=True)
-            return self._streams.get(stream), new_worker
+            if stream in self._coming:
+                await found.end_change()
+            self._coming[stream] = kept
+            if not beside or found.state == "failed":
+                return await self._change_to(kept, settings, beside=False)
+        # Others don't wait for what may take minutes.
+        try:
+            return await self._change_to(kept, settings, beside=True)
+        except NotChanged:
+            await self._take_back(kept)
+            raise
+
+    async def _change_to(
+        self, kept: KeptStream, settings: StreamSettings, *, beside: bool
+    ) -> tuple[Stream, Changed]:
+        changed = await self._streams.change(
+            settings, self._settings.sources.policy(), anew=True, beside=beside
+        )
+        if self._coming.get(kept.id) is kept:
+            self._known[kept.id] = self._coming.pop(kept.id)
+        return self._streams.get(kept.id), changed
+
+    async def _take_back(self, kept: KeptStream) -> None:
+        """Nothing came of it; nor, since, of a later one, and the stream is still there."""
+        async with self._changing:
+            if self._coming.get(kept.id) is not kept:
+                return
+            del self._coming[kept.id]
+            with _logged(kept.id):
+                await self._keep(self._known[kept.id])
+            await self._claim_back(kept.id)
 
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound or NotKept."""
@@ -115,6 +149,7 @@ class Strangers:
             if known:
                 await self._forget(stream)
                 del self._known[stream]
+                self._coming.pop(stream, None)
                 self._running.discard(stream)
             if self._fleet is not None:
                 self._fleet.release(stream)
@@ -154,20 +189,21 @@ class Strangers:
             for wanted in [wanted for wanted in self._settings.streams if wanted.id in freed]:
                 if await self._fleet.claim_of_settings(wanted, datetime.now(UTC)):
                     with _logged(wanted.id):
-                        self._streams.create(wanted)
+                        self._streams.create(wanted, waited_for=True)
 
     async def _take_over(self, home: Home) -> None:
         log.warning("stream taken over", stream=home.stream, reason="its gateway is lost")
         stream = KeptStream(id=home.stream, created=home.created, given=dict(home.given))
         self._known[stream.id] = stream
         with _logged(stream.id):
-            self._start(stream.id, stream.given, stream.created, may_wait=True)
+            self._start(stream.id, stream.given, stream.created, waited_for=True)
         with _logged(stream.id):
             await self._keep(stream)
 
     async def _lose(self, stream: str, reason: str) -> None:
         log.warning("stream at home elsewhere", stream=stream, reason=reason)
         del self._known[stream]
+        self._coming.pop(stream, None)
         with _logged(stream):
             await self._forget(stream)
         if self.made(stream):
@@ -212,10 +248,10 @@ class Strangers:
         await self._streams.change(checked, self._settings.sources.policy())
 
     def _start(
-        self, stream: str, given: dict[str, Any], created: datetime | None = None, *, may_wait: bool = False
+        self, stream: str, given: dict[str, Any], created: datetime | None = None, *, waited_for: bool = False
     ) -> Stream:
         started = self._streams.create(
-            self._checked(given), self._settings.sources.policy(), created, may_wait=may_wait
+            self._checked(given), self._settings.sources.policy(), created, waited_for=waited_for
         )
         self._running.add(stream)
         return started

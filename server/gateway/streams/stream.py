@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from engine.frame import USUAL_FPS
 from server.gateway.events import Events
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics
@@ -20,13 +19,14 @@ from server.gateway.publish.desk import Desk
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
 from server.gateway.snapshots.snapshots import Snapshots
-from server.gateway.streams.audience import Audience, Granted
+from server.gateway.streams.audience import Audience
 from server.gateway.streams.entrance import Entrance
 from server.gateway.streams.log_fields import opened_fields
-from server.gateway.streams.moving import move
+from server.gateway.streams.moving import Changed, change, move
 from server.gateway.streams.outputs import Outputs
 from server.gateway.streams.supervisor import Supervisor
-from server.settings import Hls, Limits, StreamSettings
+from server.gateway.streams.terms import Terms
+from server.settings import Hls, StreamSettings
 from server.wire import logs
 from server.wire.logs import get_logger
 from server.wire.messages import (
@@ -50,7 +50,6 @@ from server.wire.messages import (
     Watch,
     WorkerJob,
 )
-from server.wire.source_policy import SourcePolicy
 from server.wire.urls import mask_credentials
 
 if TYPE_CHECKING:  # OpenTelemetry is of the extra `otel`
@@ -66,11 +65,10 @@ class Stream:
 
     def __init__(
         self,
-        settings: StreamSettings,
+        terms: Terms,
         *,
-        policy: SourcePolicy | None,
         created: datetime | None,
-        limits: Limits,
+        waited_for: bool,
         hls: Hls,
         placement: Placement,
         archive: Archive | None,
@@ -79,9 +77,8 @@ class Stream:
         tracing: "Tracing | None",
         events: Events,
     ) -> None:
-        self.settings = settings
-        self._limits = limits
-        self._policy = policy
+        self.terms, settings = terms, terms.settings
+        self._waited_for = waited_for
         self.id = settings.id
         self.state: StreamState = "starting"
         self.reason = ""
@@ -96,13 +93,13 @@ class Stream:
             archive=archive,
             metrics=self.figures.metrics,
             events=events,
-            feedback_keyframe_every_s=limits.feedback_keyframe_every_s,
+            feedback_keyframe_every_s=terms.limits.feedback_keyframe_every_s,
             on_request_keyframe=self._request_keyframe,
             on_slow_viewer=self._on_slow_viewer,
             on_joined=lambda renditions: self.audience.join(renditions),
             on_listed=self.figures.segment_listed,
         )
-        self.audience = Audience(self.figures, _granted(settings), on_change=self._on_audience)
+        self.audience = Audience(self.figures, terms.granted, on_change=self._on_audience)
         self.snapshots = Snapshots(self.outputs.pictures, glance=self.audience.glance)
         self.outputs.play(self.audience.plays)
         self._events = events
@@ -124,6 +121,7 @@ class Stream:
         self.stepped: SteppedView | None = None
         self._lost_opening = 0  # of the source by this worker, the last that is over
         self._supervisor = Supervisor(placement, self._job, self)
+        self.end_change = self._supervisor.end_change
         self._task: asyncio.Task[None] | None = None
         self._enter("starting")
 
@@ -134,32 +132,36 @@ class Stream:
         self.outputs.wanted(self.settings)
         self._task = asyncio.create_task(self._supervise())
 
-    def is_as(self, settings: StreamSettings, policy: SourcePolicy | None, limits: Limits) -> bool:
-        """Whether a change to these would change nothing."""
-        job = self.settings.job(self._limits, self._policy)
-        return self.settings == settings and job == settings.job(limits, policy)
+    @property
+    def settings(self) -> StreamSettings:
+        return self.terms.settings
 
-    def change(self, settings: StreamSettings, policy: SourcePolicy | None, limits: Limits) -> bool:
-        """Takes these in the place of those that it has, under the same viewers. Whether that takes a new
-        worker."""
-        before, job, ladder = self.settings, self._job(), _ladder(self.settings)
-        self.settings, self._policy, self._limits = settings, policy, limits
+    async def change(self, terms: Terms, *, beside: bool) -> Changed:
+        """Takes these in the place of those that it has, under the same viewers. With `beside`, where it can,
+        as soon as the next worker has taken over; else at once. Raises NotChanged."""
+        await self.end_change()
+        job = self._job(terms)
+        if job == self._job():
+            self._take(terms)
+            return Changed(new_worker=False, lossless=True)
+        if beside and terms.source == self.terms.source and self._runs_beside():
+            await change(self.id, self._supervisor, job, lambda: self._take(terms))
+            return Changed(new_worker=True, lossless=True)
+        self.renew(terms)
+        return Changed(new_worker=True, lossless=False)
+
+    def _take(self, terms: Terms) -> None:
+        before, self.terms, settings = self.terms, terms, terms.settings
         self.desk.timeout_s, self.desk.override = settings.source_timeout_s, settings.override_publisher
         self.figures.budget_s = settings.latency_budget_s
-        self.audience.grant(_granted(settings))
+        self.audience.grant(terms.granted)
         self.outputs.wanted(settings)
-        if before.source != settings.source:
+        if before.settings.source != settings.source:
+            self.engine_load = None
             self.entrance.close()
             self.entrance.open(settings.source)
-        if self.level and ladder != _ladder(settings):
-            self.figures.metrics.step(self.level, 0)
-            self.level, self.stepped = 0, None
-        if self._job() == job:
-            return False
-        if self.opened is None:
-            self.outputs.webrtc.offer(settings.renditions)
-        self._supervisor.renew()
-        return True
+        if before.ladder != terms.ladder:
+            self._at_level(0, None)
 
     async def _supervise(self) -> None:
         try:
@@ -192,13 +194,17 @@ class Stream:
         await self.outputs.close()
         self.figures.metrics.forget()
 
-    def _job(self) -> WorkerJob:
+    def _job(self, terms: Terms | None = None) -> WorkerJob:
+        """Of a worker that goes on from here, by its own terms unless others are given."""
+        terms = terms or self.terms
         return replace(
-            self.settings.job(self._limits, self._policy),
+            job := terms.job(),
+            waited_for=self._waited_for,
             video_after=self._video_pts,
             sound_after=self._sound_end,
-            level=self.level,
+            level=self.level if terms.ladder == self.terms.ladder else 0,
             opened=self.opened,
+            engine_ahead=job.engine_of(self.engine_load) if self.engine_load is not None else None,
         )
 
     # Supervised
@@ -261,6 +267,14 @@ class Stream:
         self.desk.worker_gone()
         self.outputs.interrupted()
 
+    def renew(self, terms: Terms | None = None) -> None:
+        """Has another worker begin at once, by these where they are others."""
+        if terms is not None:
+            self._take(terms)
+        if self.opened is None:
+            self.outputs.webrtc.offer(self.settings.renditions)
+        self._supervisor.renew()
+
     def release(self) -> None:
         """Its workers may die again as if none had; one that is in quarantine starts."""
         if self.state == "quarantined":
@@ -268,16 +282,20 @@ class Stream:
         self._supervisor.release()
 
     async def move(self) -> bool:
-        """Has another worker take over; see `moving.move`."""
-        beside = bool(self.audience.watches) and not self.entrance.takes_one
-        return await move(self.id, self.state, self._supervisor, beside=beside)
+        """As `moving.move`."""
+        return await move(self.id, self.state, self._supervisor, beside=self._runs_beside())
+
+    def _runs_beside(self) -> bool:
+        """Whether another worker can run beside the present one, and somebody would notice."""
+        return self.state == "running" and bool(self.audience.watches) and not self.entrance.takes_one
 
     def on_next(self, worker: WorkerHandle) -> None:
         worker.send(Watch(renditions=self.audience.watches))
 
-    def on_takeover(self, worker: WorkerHandle) -> None:
+    def on_takeover(self, worker: WorkerHandle, job: WorkerJob) -> None:
         self.figures.worker_started(worker)
         self._lost_opening = 0
+        self._at_level(job.level, self.stepped)
         place = worker.elsewhere
         log.info("another worker has taken over", stream=self.id, node=place.node if place else "")
         self._events.tell("moved", self.id, node=place.node if place else None)
@@ -325,21 +343,16 @@ class Stream:
             asyncio.get_running_loop().call_soon(self.figures.frame_out, packet)
 
     def _on_stepped(self, stepped: Stepped) -> None:
-        self.stepped = SteppedView(reason=stepped.reason, at=datetime.now(UTC))
-        self.figures.metrics.step(self.level, stepped.level)
         level = logging.WARNING if stepped.level > self.level else logging.INFO
         steps = {"ladder_from": self.level, "ladder_to": stepped.level}
         log.log(level, "network changed", stream=self.id, reason=stepped.reason, **steps)
-        self.level = stepped.level
+        self._at_level(stepped.level, SteppedView(reason=stepped.reason, at=datetime.now(UTC)))
         self._events.tell("step", self.id, level=stepped.level, reason=mask_credentials(stepped.reason))
 
-    @property
-    def pixels_per_s(self) -> float:
-        """Of the source, as it was last opened; 0 before."""
-        if self.opened is None:
-            return 0.0
-        source = self.opened.source
-        return source.width * source.height * (source.fps or USUAL_FPS)
+    def _at_level(self, level: int, stepped: SteppedView | None) -> None:
+        if level != self.level:
+            self.figures.metrics.step(self.level, level)
+        self.level, self.stepped = level, stepped
 
     def step_up(self, level: int) -> None:
         """There is room for that level."""
@@ -357,10 +370,6 @@ class Stream:
 
     def _on_slow_viewer(self, count: int) -> None:
         self.figures.drop(Dropped(stage="publish", reason="slow_viewer", count=count))
-
-    def publisher_lost(self, count: int) -> None:
-        """So many pictures couldn't be decoded for what was lost on the publisher's way to us."""
-        self.figures.drop(Dropped(stage="decode", reason="before_keyframe", count=count))
 
     def _on_slow_worker(self, count: int) -> None:
         self.figures.drop(Dropped(stage="decode", reason="slow_worker", count=count))
@@ -381,18 +390,5 @@ class Stream:
         self._show_super_resolution()
 
     def _show_super_resolution(self) -> None:
-        upscaling = (
-            self.state == "running" and self.opened is not None and self.opened.engine.super_resolution
-        )
-        self.figures.metrics.super_resolution.set(upscaling)
-
-
-def _ladder(settings: StreamSettings) -> tuple[object, ...]:
-    """What says which networks its levels are."""
-    return settings.model, settings.backend, settings.ladder
-
-
-def _granted(settings: StreamSettings) -> Granted | None:
-    if settings.upscale_when == "always":
-        return "played"
-    return "watched" if settings.record or settings.push else None
+        upscaling = self.opened is not None and self.opened.engine.super_resolution
+        self.figures.metrics.super_resolution.set(upscaling and self.state == "running")

@@ -1,7 +1,7 @@
 """The registry: which streams there are."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from server.gateway.errors import LimitReached, StreamExists, StreamNotFound
@@ -9,11 +9,14 @@ from server.gateway.events import Events
 from server.gateway.figures.metrics import Metrics
 from server.gateway.placement import Cluster, Placement
 from server.gateway.placement.capacity import Capacity, last_rung
+from server.gateway.placement.home import HomePlacement
 from server.gateway.publish.doors import Doors
 from server.gateway.record.archive import Archive
+from server.gateway.streams.moving import Changed
 from server.gateway.streams.room import Room
 from server.gateway.streams.stream import Stream
-from server.gateway.streams.wishes import Rooms, network, sort_by_machine, wishes
+from server.gateway.streams.terms import Terms
+from server.gateway.streams.wishes import Rooms, network, pixels_per_s, sort_by_machine, wishes
 from server.settings import Settings, StreamSettings
 from server.wire.logs import LogLevel, set_level
 from server.wire.source_policy import SourcePolicy
@@ -50,6 +53,9 @@ class Streams:
         self._events = events
         self._streams: dict[str, Stream] = {}
         self._ending: set[str] = set()  # deleted, their workers still there
+        # At home at other gateways, and watched at this one.
+        self._relayed: dict[str, tuple[Stream, HomePlacement]] = {}
+        self._closings: set[asyncio.Task[None]] = set()  # of some that aren't any more
         self._closing = False
         self._capacity = capacity
         metrics.watch_streams(self.free)
@@ -66,16 +72,28 @@ class Streams:
     def all(self) -> list[Stream]:
         return list(self._streams.values())
 
+    def to_view(self) -> list[Stream]:
+        """With those that are relayed from their homes."""
+        return [*self._streams.values(), *(stream for stream, _ in self._relayed.values())]
+
+    def is_relayed(self, stream: str) -> bool:
+        return stream in self._relayed
+
+    def is_leaving(self, stream: str) -> bool:
+        """Whether it is still here that has been at home here."""
+        return stream in self._streams or stream in self._ending
+
     def create(
         self,
         settings: StreamSettings,
         policy: SourcePolicy | None = None,
         created: datetime | None = None,
         *,
-        may_wait: bool = False,
+        waited_for: bool = False,
     ) -> Stream:
         """`policy` binds the source, except that of the settings' own stream; `created`: long ago, by another
-        run of the service; `may_wait`: for room in the cluster. Raises StreamExists, or LimitReached."""
+        run of the service; `waited_for`: by players of a gateway that is lost, so that it may wait for room
+        in the cluster. Raises StreamExists, or LimitReached."""
         limits = self.settings.limits
         if settings.id in self._streams:
             raise StreamExists(f"id={settings.id!r}: there is a stream of that name")
@@ -88,25 +106,76 @@ class Streams:
         if policy is not None:
             self._check_capacity(settings)
             missing = ""
-            if self._cluster is not None and not may_wait:
+            if self._cluster is not None and not waited_for:
                 missing = self._cluster.missing_for(settings.job(limits))
             if missing:
                 raise LimitReached(f"full: {missing}")
-        stream = Stream(
-            settings,
-            policy=policy,
+        if (stream := self._bring_home(settings, policy, created)) is None:
+            stream = self._make(settings, policy, created, self._placement, waited_for=waited_for)
+            self._streams[stream.id] = stream
+            stream.start()
+        return stream
+
+    def _make(
+        self,
+        settings: StreamSettings,
+        policy: SourcePolicy | None,
+        created: datetime | None,
+        placement: Placement,
+        *,
+        waited_for: bool,
+    ) -> Stream:
+        return Stream(
+            Terms(settings=settings, policy=policy, limits=self.settings.limits),
             created=created,
-            limits=limits,
+            waited_for=waited_for,
             hls=self.settings.hls,
-            placement=self._placement,
+            placement=placement,
             archive=self._archive,
             doors=self._doors,
             metrics=self._metrics,
             tracing=self._tracing,
             events=self._events,
         )
-        self._streams[stream.id] = stream
+
+    def relay(self, settings: StreamSettings, placement: HomePlacement) -> Stream:
+        """A stream for viewers of this gateway, that is at home at another one."""
+        self.check_open()
+        self._events.elsewhere.add(settings.id)
+        stream = self._make(settings, None, None, placement, waited_for=True)
+        stream.figures.metrics.relay()
+        self._relayed[stream.id] = stream, placement
         stream.start()
+        return stream
+
+    def end_relay(self, stream: str) -> None:
+        """Its viewers are told the end. Another of its name may begin at once."""
+        ended, _ = self._relayed.pop(stream)
+        ended.end()
+        ended.figures.metrics.forget()
+        self._events.elsewhere.discard(stream)
+        closing = asyncio.create_task(ended.close())
+        self._closings.add(closing)
+        closing.add_done_callback(self._closings.discard)
+
+    def _bring_home(
+        self, settings: StreamSettings, policy: SourcePolicy | None, created: datetime | None
+    ) -> Stream | None:
+        """The stream that has been relayed until now, under the viewers that it has, with a worker of its own
+        from now on."""
+        if settings.id not in self._relayed:
+            return None
+        stream, placement = self._relayed[settings.id]
+        if stream.state == "failed":  # its viewers have been told
+            self.end_relay(settings.id)
+            return None
+        del self._relayed[settings.id]
+        self._events.elsewhere.discard(stream.id)
+        self._streams[stream.id] = stream
+        placement.here = self._placement
+        stream.figures.metrics.come_home()
+        stream.created = created or datetime.now(UTC)
+        stream.renew(Terms(settings=settings, policy=policy, limits=self.settings.limits))
         return stream
 
     async def govern(self, room: Room) -> None:
@@ -166,7 +235,7 @@ class Streams:
         assert self._capacity is not None
         assumed = self.settings.limits.assumed_pixels_per_s
         return sum(
-            self._capacity.cores_for(last_rung(stream.settings), stream.pixels_per_s or assumed)
+            self._capacity.cores_for(last_rung(stream.settings), pixels_per_s(stream) or assumed)
             for stream in self.all()
         )
 
@@ -174,7 +243,7 @@ class Streams:
         """What those that are watched take with the networks that upscale them now."""
         assert self._capacity is not None
         return sum(
-            self._capacity.cores_for(network(stream), stream.pixels_per_s)
+            self._capacity.cores_for(network(stream), pixels_per_s(stream))
             for stream in self.all()
             if stream.state == "running"
         )
@@ -186,24 +255,35 @@ class Streams:
         except KeyError:
             raise StreamNotFound(f"there is no stream {stream!r}") from None
 
+    def get_to_view(self, stream: str) -> Stream:
+        """Also one that is relayed from its home. Raises StreamNotFound."""
+        relayed = self._relayed.get(stream)
+        return self.get(stream) if relayed is None else relayed[0]
+
     async def change(
-        self, settings: StreamSettings, policy: SourcePolicy | None, *, anew: bool = False
-    ) -> bool:
+        self,
+        settings: StreamSettings,
+        policy: SourcePolicy | None,
+        *,
+        anew: bool = False,
+        beside: bool = False,
+    ) -> Changed:
         """Changes the stream of that name, where anything differs; one that has failed then starts anew, or
-        with `anew` in any case. Whether it has another worker now. Raises StreamNotFound, or LimitReached
-        while the service shuts down."""
+        with `anew` in any case. With `beside` the present worker goes on until the next has taken over, where
+        both can run. Raises StreamNotFound, NotChanged, or LimitReached while the service shuts down."""
         self.check_open()
-        stream, limits = self.get(settings.id), self.settings.limits
+        stream = self.get(settings.id)
+        terms = Terms(settings=settings, policy=policy, limits=self.settings.limits)
         failed = stream.state == "failed"
-        if stream.is_as(settings, policy, limits) and not (failed and anew):
-            return False
+        if stream.terms.are(terms) and not (failed and anew):
+            return Changed(new_worker=False, lossless=True)
         if not failed:
-            new_worker = stream.change(settings, policy, limits)
-            self._events.tell("changed", stream.id, restarted=["worker"] if new_worker else [])
-            return new_worker
+            changed = await stream.change(terms, beside=beside)
+            self._events.tell("changed", stream.id, restarted=["worker"] if changed.new_worker else [])
+            return changed
         await self.delete(stream.id)
         self.create(settings, policy, stream.created)
-        return True
+        return Changed(new_worker=True, lossless=False)
 
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound."""
@@ -220,16 +300,17 @@ class Streams:
         """Ends every stream, but keeps what HLS has; returns once every viewer has been told. None can be
         created from here on."""
         self._closing = True
-        for stream in self.all():
+        for stream in self.to_view():
             stream.end()
         self._events.end_all()
         # A player that is gone says nothing, but is forgotten: no event tells of that.
-        while not all(stream.all_told for stream in self.all()):  # noqa: ASYNC110
+        while not all(stream.all_told for stream in self.to_view()):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
 
     async def close(self) -> None:
         """Ends every stream; none can be created from here on."""
         self._closing = True
-        streams = self.all()
+        streams = self.to_view()
         self._streams.clear()
-        await asyncio.gather(*(stream.close() for stream in streams))
+        self._relayed.clear()
+        await asyncio.gather(*(stream.close() for stream in streams), *self._closings)

@@ -5,7 +5,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from server.gateway.placement import Placement, WorkerHandle
 from server.gateway.streams.splice import Splice
@@ -96,7 +96,7 @@ class Supervised(Protocol):
     def on_next(self, worker: WorkerHandle) -> None:
         """It has been started beside the present one, to take over."""
 
-    def on_takeover(self, worker: WorkerHandle) -> None:
+    def on_takeover(self, worker: WorkerHandle, job: WorkerJob) -> None:
         """What follows is of that worker, and goes on where the one before ended."""
 
     def on_renewal(self) -> None: ...
@@ -122,6 +122,7 @@ class Supervisor:
         self._turn: _Turn | None = None  # of the worker that is heard
         self._next: WorkerHandle | None = None  # which is to take over
         self._moving: asyncio.Task[None] | None = None
+        self._changing: asyncio.Task[None] | None = None  # that, where the next one's job is another
         self._deaths: deque[float] = deque(maxlen=patience.deaths)
         self._released = asyncio.Event()
         self._renewal = asyncio.Event()  # the job has changed since it was asked for
@@ -141,15 +142,31 @@ class Supervisor:
     async def move(self) -> None:
         """Returns once another worker has taken over at a key frame. Raises CantMove."""
         if self._moving is None or self._moving.done():
-            if self._turn is None:
-                raise CantMove("no worker runs")
-            self._moving = asyncio.create_task(self._move(self._turn))
-            self._moving.add_done_callback(lambda task: task.cancelled() or task.exception())
-        moving = self._moving
-        await asyncio.wait([moving])
-        if moving.cancelled():
-            raise CantMove("the worker has ended meanwhile")
-        moving.result()
+            self._moving = self._begin_move(self._job(), lambda: None, stands_in=True)
+        await _moved(self._moving)
+
+    async def change(self, job: WorkerJob, on_takeover: Callable[[], None]) -> None:
+        """As `move`, by a worker with that job, whose own engine has to be there. `on_takeover` is called as
+        it takes over; what was on its way ends for it."""
+        while self._moving is not None and not self._moving.done():
+            await _end(self._moving)
+        self._moving = self._changing = self._begin_move(job, on_takeover, stands_in=False)
+        await _moved(self._moving)
+
+    async def end_change(self) -> None:
+        """Has no other job begin any more that was to."""
+        if self._changing is not None:
+            await _end(self._changing)
+
+    def _begin_move(
+        self, job: WorkerJob, on_takeover: Callable[[], None], *, stands_in: bool
+    ) -> asyncio.Task[None]:
+        """Raises CantMove."""
+        if self._turn is None:
+            raise CantMove("no worker runs")
+        moving = asyncio.create_task(self._move(self._turn, job, on_takeover, stands_in=stands_in))
+        moving.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return moving
 
     def renew(self) -> None:
         """The job is another: a new worker takes it over, at once, whatever the ones before came to."""
@@ -161,8 +178,7 @@ class Supervisor:
             await self._keep_running()
         finally:
             if self._moving is not None:
-                self._moving.cancel()
-                await asyncio.wait([self._moving])
+                await _end(self._moving)
 
     async def _keep_running(self) -> None:
         refusals = 0
@@ -230,23 +246,27 @@ class Supervisor:
                 return WorkerEnded(how, turn.worker.lost) if ending == WorkerEnded("") else ending
             turn = ending.by
 
-    async def _move(self, present: _Turn) -> None:
-        """Raises CantMove."""
+    async def _move(
+        self, present: _Turn, job: WorkerJob, on_takeover: Callable[[], None], *, stands_in: bool
+    ) -> None:
+        """`stands_in`: it takes over, too, where something stands in for its engine. Raises CantMove."""
         try:
-            worker = await self._placement.start(self._job())
+            worker = await self._placement.start(job)
         except OSError as exc:
             raise CantMove(f"no worker could be started: {exc}") from exc
         following = _Turn(worker=worker, deliver=lambda message: splice.from_next(message))
 
         def on_switch() -> None:
             present.by = self._turn = following
-            self._supervised.on_takeover(worker)
+            on_takeover()
+            self._supervised.on_takeover(worker, job)
             present.replaced.set()
 
         splice = Splice(
             deliver=self._supervised.on_message,
             request_keyframe=lambda: worker.send(RequestKeyframe()),
             on_switch=on_switch,
+            stands_in=stands_in,
         )
         self._next, present.deliver = worker, splice.from_present
         following.listening = asyncio.create_task(self._listen(following))
@@ -257,21 +277,26 @@ class Supervisor:
             self._next = None
             if not splice.done:
                 splice.give_up()
-                following.listening.cancel()
-                await asyncio.wait([following.listening])
+                await _end(following.listening)
                 await worker.stop()
 
     async def _watch_splice(self, splice: Splice, listening: asyncio.Task[Ending]) -> None:
-        """Returns once it is done. Raises CantMove."""
-        until_s = asyncio.get_running_loop().time() + self._patience.move_s
+        """Returns once it is done. An engine may take minutes to be built. Raises CantMove."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._patience.move_s
         while not splice.done:
             await asyncio.wait([listening], timeout=_TICK_S)
             splice.tick()
             if splice.done:
                 return
+            if splice.last_word:
+                raise CantMove(f"the next worker can't: {splice.last_word}")
             if listening.done():
-                raise CantMove(f"the next worker has ended: {splice.last_word or listening.result()}")
-            if asyncio.get_running_loop().time() > until_s:
+                ending = listening.result()
+                raise CantMove("the next worker has ended" + _because(ending))
+            if splice.loading:
+                until_s = loop.time() + self._patience.move_s
+            if loop.time() > until_s:
                 raise CantMove(f"no other worker could take over within {self._patience.move_s:g} s")
 
     async def _listen(self, turn: _Turn) -> Ending:
@@ -307,6 +332,23 @@ class Supervisor:
         except ProtocolError as exc:
             return WorkerEnded(f"the worker spoke nonsense: {exc}")
         return WorkerEnded("")
+
+
+async def _moved(moving: asyncio.Task[None]) -> None:
+    """Raises CantMove."""
+    await asyncio.wait([moving])
+    if moving.cancelled():
+        raise CantMove("its worker has ended meanwhile, or was to change again")
+    moving.result()
+
+
+def _because(ending: Ending) -> str:
+    return f": {ending.reason}" if isinstance(ending, WorkerEnded) and ending.reason else ""
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _end_when(event: asyncio.Event, limit: asyncio.Timeout) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 
+from engine.frame import USUAL_FPS
 from server.gateway.placement import Elsewhere
 from server.gateway.streams.room import Room, Wish
 from server.gateway.streams.stream import Stream
@@ -49,6 +50,14 @@ def wish(stream: Stream) -> Wish | None:
         fps=stream.figures.recent.fps(time.monotonic()),
         frame_cpu_s=beat.frame_cpu_s,
     )
+
+
+def pixels_per_s(stream: Stream) -> float:
+    """Of its source, as it was last opened; 0 before."""
+    if stream.opened is None:
+        return 0.0
+    source = stream.opened.source
+    return source.width * source.height * (source.fps or USUAL_FPS)
 
 
 def network(stream: Stream) -> str:

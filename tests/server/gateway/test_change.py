@@ -2,13 +2,19 @@
 
 import asyncio
 from contextlib import closing
+from itertools import pairwise
 
+import httpx
 import pytest
 
 from server.gateway.streams.kept import KeptStreams
-from server.wire.messages import JobImpossible, Stepped, Watch
+from server.wire.messages import EngineLoad, JobImpossible, Stepped, Stop, Watch
 from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
+from tests.server.gateway.scripted_media import FPS
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
+from tests.server.gateway.test_recording import files, frames_of
 
+LOADED = EngineLoad(state="ready", model="m", width=80, height=60, elapsed_s=1, detail="", matrix="bt601")
 BODY = {"id": "mine", "source": "synthetic:", "upscale_when": "always"}
 
 
@@ -30,10 +36,17 @@ async def test_a_worker_with_another_job_takes_over_under_the_same_viewer():
         async with Viewer(served, "mine") as viewer:
             await viewer.sees(5)
             before = served.worker
+            before.say(LOADED)
+
+            async def heard() -> dict | None:
+                return (await served.stream("mine"))["engine_load"]
+
+            await until(heard, "its engine is known")
             changed = await patch(served, lanes=3, preset="ultrafast")
-            assert changed["restarted"] == ["worker"]
+            assert (changed["restarted"], changed["lossless"]) == (["worker"], True)
+            assert served.worker.job.engine_ahead == served.worker.job.engine_of(LOADED)
             assert changed["stream"]["id"] == "mine"
-            await until(lambda: served.worker is not before, "another worker")
+            assert served.worker is not before, "it has taken over"
             assert (served.worker.job.lanes, served.worker.job.preset) == (3, "ultrafast")
             assert served.worker.job.video_after is not None, "timestamps go on"
             assert not before.ended_at_once
@@ -44,6 +57,118 @@ async def test_a_worker_with_another_job_takes_over_under_the_same_viewer():
             assert stream["viewers"]["whep"] == 1
             assert stream["worker"]["restarts"] == 0, "it was no fault"
         assert len(served.placement.workers) == 2
+
+
+def silent_next(served: Gateway) -> None:
+    served.placement.script.live = False
+
+
+async def begin(served: Gateway, workers: int, **changes) -> asyncio.Task[httpx.Response]:
+    """To a worker that says nothing."""
+    silent_next(served)
+    changing = asyncio.create_task(served.http.patch("/api/streams/mine", json=changes, timeout=60))
+    await until(lambda: len(served.placement.workers) == workers, "another worker")
+    return changing
+
+
+async def test_another_size_takes_over_at_a_key_frame_with_no_frame_lost(tmp_path):
+    """HLS players get another init segment after a discontinuity, the recording another file."""
+    placement = ScriptedPlacement(Script(gop_s=1.0))
+    recording = {"folder": str(tmp_path), "free_bytes": 0}
+    async with gateway(placement, streams=(), recording=recording, hls={"segment_s": 1.0}) as served:
+        await made(served, record=True)
+        async with Viewer(served, "mine") as viewer:
+            await viewer.sees(FPS)
+            playlist = await until(lambda: listed(served), "a segment")
+            assert playlist.count("#EXT-X-MAP") == 1
+            placement.script.width, placement.script.height = 320, 240
+            assert (await patch(served, model="awsrn-live-large-x4"))["lossless"]
+            await until(lambda: viewer.frames[0][-1].width == 320, "the new size")
+            assert not placement.workers[0].ended_at_once
+
+            async def both() -> str:
+                text = await listed(served)
+                return text if text.count("#EXT-X-MAP") == 2 else ""
+
+            playlist = await until(both, "the new init segment is listed")
+            assert playlist.count("#EXT-X-DISCONTINUITY\n") == 1
+            first, second = await files(served, 2, 20_000)
+        starts_of = {file["name"]: file["starts"] for file in (first, second)}
+        times = [frames_of(tmp_path / "mine" / name)[0] for name in sorted(starts_of, key=starts_of.get)]
+        steps = [later - sooner for file in times for sooner, later in pairwise(file)]
+        assert steps == pytest.approx([1 / FPS] * len(steps), abs=0.02)
+        stream = await served.stream("mine")
+        assert (stream["output"]["width"], stream["worker"]["restarts"]) == (320, 0)
+
+
+async def listed(served: Gateway) -> str:
+    await served.http.get("/hls/mine/index.m3u8", timeout=30)
+    return (await served.http.get("/hls/mine/media.m3u8")).text
+
+
+async def test_a_worker_that_cannot_take_over_changes_nothing(tmp_path):
+    path = tmp_path / "streams.db"
+    async with gateway(streams=(), kept=KeptStreams(path)) as served:
+        await made(served)
+        silent_next(served)
+        loading = EngineLoad(state="failed", model="m", width=2, height=2, elapsed_s=1, detail="no such GPU")
+        for first, word in (
+            ((JobImpossible(reason="rtsp://u:secret@x holds none"),), "can't: rtsp://***@x holds none"),
+            ((loading,), "can't: no such GPU"),
+        ):
+            served.placement.script.first = first
+            changing = {"lanes": 3, "record": False, "priority": 4}
+            answer = await served.http.patch("/api/streams/mine", json=changing)
+            assert answer.status_code == 409
+            assert f"stream 'mine' goes on as it was: the next worker {word}" in answer.json()["detail"]
+            assert "?beside=false ends the present worker first" in answer.json()["detail"]
+            await until(lambda: isinstance(served.worker.received[-1], Stop), "the next one is gone")
+        served.placement.script.refuse = "every GPU is full"
+        answer = await served.http.patch("/api/streams/mine", json={"lanes": 3})
+        assert (answer.status_code, "started: every GPU is full" in answer.json()["detail"]) == (409, True)
+        frames = (await served.stream("mine"))["frames"]["total"]
+
+        async def more() -> bool:
+            stream = await served.stream("mine")
+            return stream["frames"]["total"] > frames and stream["state"] == "running"
+
+        await until(more, "the present worker goes on")
+        served.placement.script = Script()
+        await patch(served, preset="ultrafast")
+        assert (served.worker.job.lanes, served.worker.job.preset) == (0, "ultrafast")
+    with closing(KeptStreams(path)) as kept:
+        assert kept.at_start[0].given == BODY | {"preset": "ultrafast"}
+
+
+async def test_a_later_change_takes_in_one_that_is_on_its_way():
+    async with gateway(streams=()) as served:
+        await made(served)
+        first = await begin(served, 2, lanes=3)
+        served.placement.script.live = True
+        assert (await patch(served, preset="ultrafast"))["lossless"]
+        assert (served.worker.job.lanes, served.worker.job.preset) == (3, "ultrafast")
+        assert ((await first).status_code, len(served.placement.workers)) == (409, 3)
+        second = await begin(served, 4, lanes=4)
+        assert (await patch(served, lanes=3))["restarted"] == [], "as it is"
+        assert (await second).status_code == 409
+        third = await begin(served, 5, lanes=5)
+        assert (await served.http.delete("/api/streams/mine")).status_code == 204
+        assert (await third).status_code == 409
+        assert (await served.stream("mine"))["status"] == 404
+
+
+async def test_what_is_not_to_wait_starts_anew():
+    async with gateway(streams=()) as served:
+        await made(served)
+        for query, changes in (("?beside=false", {"lanes": 3}), ("", {"source": "synthetic:?fps=12"})):
+            before = served.worker
+            answer = await served.http.patch(f"/api/streams/mine{query}", json=changes)
+            assert answer.json()["lossless"] is False
+            await until(lambda one=before: isinstance(one.received[-1], Stop), "the present one ends")
+            await until(lambda one=before: served.worker is not one, "another worker")
+            assert served.worker.job.engine_ahead is None, "nobody knows its pictures"
+            await served.in_state("running", "mine")
+            served.worker.say(LOADED)
 
 
 async def test_what_the_worker_is_not_told_changes_as_it_runs():

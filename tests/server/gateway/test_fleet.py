@@ -1,47 +1,24 @@
 """Several gateways that share a cluster's streams: who is home of which, and what the others answer."""
 
 import asyncio
-import contextlib
 import hashlib
 from datetime import UTC, datetime
 
 import pytest
 
 from server.__main__ import main
-from server.gateway.placement.homes import LEASE_S, RENEW_S, Home, Homes, View
-from server.gateway.streams.fleet import Fleet
+from server.gateway.placement.homes import LEASE_S, RENEW_S, Home, Homes, Member, View
 from server.gateway.streams.kept import KeptStreams
 from tests.ports import free_port
-from tests.server.gateway.scripted_gateway import Gateway, gateway, until
+from tests.server.gateway.fleets import SOURCE, Record, lose, member
+from tests.server.gateway.scripted_gateway import Gateway, until
 
 NOTHING = View(epoch="", version=0, gateways={}, homes={})
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-SOURCE = "synthetic:?size=160x90&fps=8"
 TOKEN = "a" * 32
 SHA256 = hashlib.sha256(TOKEN.encode()).hexdigest()
+REDIRECT = {"streams_elsewhere": "redirect"}
 AUTH = {"tokens": [{"name": "one", "sha256": SHA256, "scopes": ["view:x"]}]}
-
-
-class Record:
-    """A `Registry` in this process, which may be away or lost."""
-
-    def __init__(self) -> None:
-        self.homes = Homes()
-        self.away = False
-
-    async def join(self, *args):
-        return self._homes().join(*args)
-
-    async def renew(self, *args):
-        return self._homes().renew(*args)
-
-    async def claim(self, *args):
-        return self._homes().claim(*args)
-
-    def _homes(self) -> Homes:
-        if self.away:
-            raise OSError("the record is away")
-        return self.homes
 
 
 class Clock:
@@ -49,6 +26,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+def at(gateway: str) -> Member:
+    return Member(url=f"http://{gateway}")
 
 
 def home(stream: str, gateway: str, *, of_settings: bool = False) -> Home:
@@ -68,7 +49,7 @@ def test_a_lost_gateways_streams_go_to_exactly_one_other():
     clock = Clock()
     homes = Homes(clock)
     for name in "abc":
-        homes.join(name, f"http://{name}", NOTHING)
+        homes.join(name, at(name), NOTHING)
     for number in range(4):
         homes.claim(home(f"s{number}", "a"))
     homes.claim(home("fixed", "a", of_settings=True))
@@ -79,15 +60,15 @@ def test_a_lost_gateways_streams_go_to_exactly_one_other():
     assert "fixed" not in view.homes
     # One that only seemed lost learns that it has nothing any more.
     assert homes.renew("a", ("", 0), ()) == "unknown"
-    late = homes.join("a", "http://a", View(epoch="x", version=1, gateways={}, homes={"s0": home("s0", "a")}))
+    late = homes.join("a", at("a"), View(epoch="x", version=1, gateways={}, homes={"s0": home("s0", "a")}))
     assert late.homes == view.homes
 
 
 def test_a_record_that_stood_still_gives_nobody_up():
     clock = Clock()
     homes = Homes(clock)
-    homes.join("a", "http://a", NOTHING)
-    homes.join("b", "http://b", NOTHING)
+    homes.join("a", at("a"), NOTHING)
+    homes.join("b", at("b"), NOTHING)
     clock.now_s += 60
     assert homes.renew("a", ("", 0), ()) != "unknown"
     assert homes.renew("b", ("", 0), ()) != "unknown"
@@ -96,10 +77,10 @@ def test_a_record_that_stood_still_gives_nobody_up():
 def test_streams_wait_for_a_gateway():
     clock = Clock()
     homes = Homes(clock)
-    homes.join("a", "http://a", NOTHING)
+    homes.join("a", at("a"), NOTHING)
     homes.claim(home("s", "a"))
     clock.now_s += 60
-    assert homes.join("b", "http://b", NOTHING).gateways.keys() == {"a", "b"}
+    assert homes.join("b", at("b"), NOTHING).gateways.keys() == {"a", "b"}
     live(homes, clock, ["b"], LEASE_S + 2 * RENEW_S)
     assert homes.renew("b", ("", 0), ()).homes["s"].gateway == "b"
 
@@ -107,30 +88,16 @@ def test_streams_wait_for_a_gateway():
 def test_a_new_record_is_filled_by_what_gateways_know():
     clock = Clock()
     old, new = Homes(clock), Homes(clock)
-    old.join("a", "http://a", NOTHING)
-    old.join("b", "http://b", NOTHING)
+    old.join("a", at("a"), NOTHING)
+    old.join("b", at("b"), NOTHING)
     old.claim(home("at-a", "a"))
     old.claim(home("at-b", "b"))
     seen = old.renew("b", ("", 0), ())
     assert new.renew("b", ("", 0), ()) == "unknown"
-    new.join("b", "http://b", seen)
+    new.join("b", at("b"), seen)
     assert new.claim(home("at-a", "b")) == home("at-a", "a"), "a is still to come"
     live(new, clock, ["b"], LEASE_S + RENEW_S)  # and never does
     assert {found.gateway for found in new.renew("b", ("", 0), ()).homes.values()} == {"b"}
-
-
-@contextlib.asynccontextmanager
-async def member(record: Record, streams: tuple[str, ...] = (), **more):
-    port = free_port()
-    fleet = Fleet(record, f"http://127.0.0.1:{port}")
-    async with gateway(streams=streams, source=SOURCE, fleet=fleet, port=port, **more) as served:
-        yield served
-
-
-async def lose(served: Gateway, record: Record) -> None:
-    """As a stop begins: nothing is heard of it any more, but what runs in it goes on."""
-    await served.app._fleet.close()
-    record.homes._until_s[served.app._fleet.id] = 0.0  # sooner than by waiting
 
 
 async def listed(served: Gateway) -> set[str]:
@@ -139,7 +106,10 @@ async def listed(served: Gateway) -> set[str]:
 
 async def test_any_gateway_answers_for_all(capsys: pytest.CaptureFixture[str]):
     record = Record()
-    async with member(record, ("fixed",)) as a, member(record, ("fixed",)) as b:
+    async with (
+        member(record, ("fixed",), server=REDIRECT) as a,
+        member(record, ("fixed",), server=REDIRECT) as b,
+    ):
         assert len(a.placement.workers) == 1
         assert not b.placement.workers, "of two that have it in their settings one runs it"
         made = {"id": "s", "source": SOURCE}
@@ -168,11 +138,16 @@ async def test_any_gateway_answers_for_all(capsys: pytest.CaptureFixture[str]):
         await until(lambda: _is(b, made), "the name is free again")
 
         # A gateway that doesn't answer costs its streams' details only.
-        record.homes.join(a.app._fleet.id, f"http://127.0.0.1:{free_port()}", a.app._fleet._view)
-        unreached = {stream["id"]: stream for stream in (await b.http.get("/api/streams")).json()}
-        assert unreached["s"]["state"] != "reconnecting"
-        assert unreached["fixed"]["state"] == "reconnecting"
-        assert "does not answer" in unreached["fixed"]["reason"]
+        away = Member(url=f"http://127.0.0.1:{free_port()}")
+        record.homes.join(a.app._fleet.id, away, a.app._fleet._view)
+
+        async def unreached() -> dict | None:
+            streams = {stream["id"]: stream for stream in (await b.http.get("/api/streams")).json()}
+            assert streams["s"]["state"] != "reconnecting"
+            return streams["fixed"] if streams["fixed"]["state"] == "reconnecting" else None
+
+        fixed = await until(unreached, "b has heard of that")
+        assert "does not answer" in fixed["reason"]
 
 
 async def _lists(served: Gateway, streams: set[str]) -> bool:
@@ -185,7 +160,10 @@ async def _is(served: Gateway, made: dict) -> bool:
 
 async def test_strangers_are_not_told_where_a_stream_is():
     record = Record()
-    async with member(record, ("x", "y"), auth=AUTH), member(record, auth=AUTH) as b:
+    async with (
+        member(record, ("x", "y"), auth=AUTH, server=REDIRECT),
+        member(record, auth=AUTH, server=REDIRECT) as b,
+    ):
         assert (await b.http.get("/api/streams/x")).status_code == 401
         wrong = {"Authorization": "Bearer nobody's"}
         assert (await b.http.get("/api/streams/x", headers=wrong)).status_code == 401
@@ -200,10 +178,13 @@ async def test_a_lost_gateways_streams_run_at_another(tmp_path):
     record = Record()
     kept = KeptStreams(tmp_path / "a.db")
     both = ("fixed", "deleted")
-    async with member(record, both, kept=kept) as a:
+    async with member(record, both, kept=kept, server=REDIRECT) as a:
         assert (await a.http.post("/api/streams", json={"id": "s", "source": SOURCE})).status_code == 201
         created = (await a.stream("s"))["created"]
-        async with member(record, both) as b, member(record) as c:
+        async with (
+            member(record, both, server=REDIRECT) as b,
+            member(record, server=REDIRECT) as c,
+        ):
             assert (await a.http.delete("/api/streams/deleted")).status_code == 204
             waiting = [served.app._fleet._waits_for for served in (b, c)]
             await until(lambda: all("deleted" not in names for names in waiting), "they have seen that")
@@ -215,6 +196,8 @@ async def test_a_lost_gateways_streams_run_at_another(tmp_path):
 
             await until(taken, "another has it")
             (home,) = await taken()
+            (job,) = [worker.job for worker in home.placement.workers if worker.job.stream == "s"]
+            assert job.takes_over, "players come here and wait: a standby is for them"
             assert (await home.stream("s"))["created"] == created
             (other,) = {b.base, c.base} - {home.base}
 

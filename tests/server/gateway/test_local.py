@@ -134,3 +134,19 @@ async def test_a_standby_takes_over_where_viewers_wait_and_nowhere_else():
 def job() -> WorkerJob:
     settings = Settings()
     return settings.stream(**SMALL, **FAST).job(settings.limits)
+
+
+async def test_what_is_prepared_for_is_whatever_job_comes():
+    """As a host of a cluster does: its stream's process starts while the gateway is on its way."""
+    placement = LocalPlacement()
+    placement.prepare(())
+    try:
+        await until(lambda: placement._standbys._waiting, "a process waits")
+        (waiting,) = placement._standbys._waiting
+        settings = Settings()
+        job = settings.stream(id="s", source="synthetic:").job(settings.limits)
+        worker = await placement.start(job)
+        assert worker.pid == waiting.worker.pid
+        await worker.stop(at_once=True)
+    finally:
+        await placement.close()

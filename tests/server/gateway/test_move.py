@@ -1,7 +1,8 @@
-"""A stream moves from one real worker to another: its viewers get every frame, once."""
+"""A stream goes from one real worker to another: its viewers get every frame, once."""
 
 import asyncio
 import itertools
+from functools import partial
 
 import av
 import pytest
@@ -22,6 +23,7 @@ class Seen:
 
     def __init__(self, served) -> None:
         self.numbers: list[int] = []
+        self.widths: set[int] = set()
         self.begun = False
         self.opened = 0
         stream = served.app._streams.get("demo")
@@ -35,7 +37,8 @@ class Seen:
             if packet.rendition != "upscaled" or packet.slate or not self.begun:
                 return
             for frame in decoder.decode(av.Packet(packet.payload)):
-                number = read_frame_number(frame.to_ndarray(format="gray"), scale=2)
+                number = read_frame_number(frame.to_ndarray(format="gray"), scale=frame.width // 160)
+                self.widths.add(frame.width)
                 assert number is not None
                 self.numbers.append(number)
 
@@ -50,19 +53,25 @@ class Seen:
         return [(a, b) for a, b in itertools.pairwise(self.numbers) if b != a + 1]
 
 
-async def test_a_moved_stream_loses_no_frame_and_shows_none_twice():
+async def test_a_moved_or_changed_stream_loses_no_frame_and_shows_none_twice():
+    """The change is of its model, for one of another scale."""
     async with gateway(LocalPlacement(standby=1), streams=(), defaults=OPTIONS) as served:
         assert (await served.http.post("/api/streams", json=SMALL)).status_code == 201
         await served.in_state("running")
         seen = Seen(served)
         await until(lambda: len(seen.numbers) > 8, "frames")
         first = (await served.stream())["worker"]["pid"]
-        for _ in range(2):
-            answer = await served.http.post("/api/streams/demo/move", timeout=90)
+        change = {"model": "awsrn-live-large-x4"}
+        for send in (
+            partial(served.http.post, "/api/streams/demo/move"),
+            partial(served.http.patch, "/api/streams/demo", json=change),
+        ):
+            answer = await send(timeout=90)
             assert answer.status_code == 200, answer.text
             assert answer.json()["lossless"]
             count = len(seen.numbers)
             await until(lambda c=count: len(seen.numbers) > c + 16, "frames of the next worker")
+        assert seen.widths == {320, 640}
         dropped = (await served.stream())["frames"]["dropped"]
         lost = sum(b - a - 1 for a, b in seen.gaps)
         assert all(b > a for a, b in seen.gaps), "none is shown twice"

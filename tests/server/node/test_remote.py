@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from server.gateway.placement.remote import HostUnreachable, connect
-from server.node.session import Session
 from server.offline.idle_hosts import IdleHost
 from server.settings import Limits, StreamSettings
+from server.wire.door import Visitor
 from server.wire.hello import HELLO_BYTES, Ticket, wire_version
 from server.wire.messages import (
     EngineLoad,
@@ -120,7 +122,7 @@ async def test_streams_that_start_together_say_hello_a_few_at_a_time(monkeypatch
     """Each has three seconds for it, which a thousand handshakes at once would take longer than."""
     strangers = []
 
-    class Counting(Session):
+    class Counting(Visitor):
         async def next(self):
             if self.decoder.most_bytes != HELLO_BYTES:
                 return await super().next()
@@ -129,7 +131,7 @@ async def test_streams_that_start_together_say_hello_a_few_at_a_time(monkeypatch
             strangers.append(strangers[-1] - 1)
             return await super().next()
 
-    monkeypatch.setattr("server.node.door.Session", Counting)
+    monkeypatch.setattr("server.wire.door.Visitor", Counting)
     async with host_here(IdleHost(), tmp_path) as host:
         jobs = [job(id=f"s{number}") for number in range(40)]
         workers = await asyncio.gather(*[connect(await host.admit(job.stream), job) for job in jobs])
@@ -317,3 +319,11 @@ async def test_a_host_that_falls_silent_is_replaced_under_the_same_viewer(tmp_pa
             assert placement.handles[0].lost
             assert "the host on one: no sign of life for 0.9 s; a new one starts" in caplog.text
             print(f"another host is asked for after {asked_s:.2f} s")
+
+
+def test_a_host_begins_without_what_takes_long_to_import():
+    """Viewers wait for it, where a machine is lost."""
+    slow = "{'server.settings', 'pydantic', 'av', 'openvino'}"
+    code = f"import sys, server.node.actor; print({slow} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,1 @@
+"""A stream's packets for other gateways of the cluster."""
