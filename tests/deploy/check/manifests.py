@@ -23,6 +23,7 @@ GPUS = {
     "resources": REQUESTS,
 }
 PLACED = {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}, "tolerations": [{"key": "nvidia.com/gpu"}]}
+SEVERAL = {"settings": GUARDED, "secrets": {"existing": "mine"}}  # replicas need tokens in common
 MATRIX: dict[str, Manifest] = {
     "defaults": {},
     "gpu": {"gpu": {"enabled": True, "buildEngines": True}, "tolerations": [{"key": "nvidia.com/gpu"}]},
@@ -37,13 +38,19 @@ MATRIX: dict[str, Manifest] = {
         "ingress": {"enabled": True, "host": "video.example.com", "tlsSecret": "tls", "className": "nginx"}
     },
     "metrics": {"metrics": SCRAPED},
-    "scaled": {"metrics": SCRAPED, "autoscaling": {"enabled": True, "maxReplicas": 3}},
-    "scaled gpus": {"gpu": {"enabled": True}, "metrics": SCRAPED, "autoscaling": {"enabled": True}},
-    "nothing kept": {"persistence": {"enabled": False}, "replicas": 3},
+    "scaled": {"metrics": SCRAPED, "autoscaling": {"enabled": True, "maxReplicas": 3}, **SEVERAL},
+    "scaled gpus": {
+        "gpu": {"enabled": True},
+        "metrics": SCRAPED,
+        "autoscaling": {"enabled": True},
+        **SEVERAL,
+    },
+    "nothing kept": {"persistence": {"enabled": False}, "replicas": 3, **SEVERAL},
     "open inside": {
         "networkPolicy": {"privateSources": ["192.168.1.0/24"], "metricsFrom": [{"podSelector": {}}]}
     },
     "cluster": {"cluster": {"enabled": True}},
+    "gateways": {"cluster": {"enabled": True}, "replicas": 3, **SEVERAL},
     "drained cluster": {
         "cluster": {
             "enabled": True,

@@ -13,7 +13,7 @@ import yaml
 from server.settings.read import load
 from tests.conftest import ROOT, missing_peer
 from tests.deploy.check.conftest import Run
-from tests.deploy.check.manifests import CPUS, GPUS, MATRIX, Manifest, charts, one, pod, ray_pods
+from tests.deploy.check.manifests import CPUS, GPUS, MATRIX, SEVERAL, Manifest, charts, one, pod, ray_pods
 
 EXCEPTIONS = "deploy/.trivyignore.yaml"
 # Kinds of operators, which Kubernetes' own schemas don't know.
@@ -95,13 +95,14 @@ def test_the_service_takes_the_settings(
         ({"replica": 2}, "replica"),
         ({"media": {"mode": "magic"}}, "/media/mode"),
         ({"media": {"lastPort": 39999}}, "media.lastPort=39999: must not be below media.firstPort=40000"),
-        ({"media": {"mode": "service"}, "replicas": 2}, "takes one replica"),
-        ({"autoscaling": {"enabled": True}}, "needs metrics.serviceMonitor"),
+        ({"media": {"mode": "service"}, "replicas": 2, **SEVERAL}, "takes one replica"),
+        ({"autoscaling": {"enabled": True}, **SEVERAL}, "needs metrics.serviceMonitor"),
         ({"ingress": {"enabled": True}}, "ingress.host: must name the host"),
         ({"networkPolicy": {"privateSources": ["cameras"]}}, "/networkPolicy/privateSources/0"),
         ({"hlsCache": {"enabled": True}}, "a token of the scope view"),
         ({"hlsCache": {"enabled": True, "token": "viewers"}}, "there is neither"),
-        ({"cluster": {"enabled": True}, "replicas": 2}, "takes one replica"),
+        ({"cluster": {"enabled": True}, "replicas": 2}, "settings.auth: more than one replica"),
+        ({"cluster": {"enabled": True}, "autoscaling": {"enabled": True}, **SEVERAL}, "Ray scales"),
         ({"cluster": {"enabled": True}, "gpu": {"enabled": True}}, "GPUs are a group's"),
         (
             {"cluster": {"enabled": True}, "media": {"mode": "hostNetwork"}},
@@ -215,7 +216,8 @@ def test_hosts_are_reached_by_gateways_and_each_other_only(
     gateways = {"podSelector": {"matchLabels": gateway["spec"]["podSelector"]["matchLabels"]}}
     assert ray["spec"]["podSelector"] == hosts["podSelector"]
     assert ray["spec"]["ingress"] == [{"from": [hosts, gateways]}]
-    assert {"to": [hosts]} in gateway["spec"]["egress"]
+    assert {"to": [hosts, gateways]} in gateway["spec"]["egress"]
+    assert {"from": [hosts, gateways]} in gateway["spec"]["ingress"], "gateways pass packets on to each other"
     inside = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fc00::/7"}
     blocks = [peer["ipBlock"] for rule in ray["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
     assert inside <= {cidr for block in blocks for cidr in block.get("except", ())}, (

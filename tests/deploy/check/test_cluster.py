@@ -1,4 +1,4 @@
-"""The pods of the chart's cluster as containers here: Ray's head, a worker, the gateway beside its node.
+"""The pods of the chart's cluster as containers here: Ray's head, a worker, two gateways beside their nodes.
 
 `podman play kube` knows no sidecar that goes on: what each container runs is taken from the chart.
 """
@@ -27,7 +27,7 @@ def test_a_stream_runs_in_the_workers_pod_and_is_seen_at_the_gateways(
     (made,) = charts(tool, [{"cluster": {"enabled": True}}])
     texts = [text for path, text in made["files"].items() if path.endswith(".yaml")]
     documents = [document for text in texts for document in yaml.safe_load_all(text) if document]
-    gcs, http = free_port(), free_port()
+    gcs = free_port()
     (group,) = one(documents, "RayCluster")["spec"]["workerGroupSpecs"]
     (ray,), (service,) = pod(documents)["initContainers"], pod(documents)["containers"]
 
@@ -51,18 +51,25 @@ def test_a_stream_runs_in_the_workers_pod_and_is_seen_at_the_gateways(
         until(lambda: "Ray runtime started" in head.log(), "Ray's head has started")
         worker = started([*here(joins), carries], "-e XDG_CACHE_HOME=/var/cache/livesr")
         until(lambda: "Ray runtime started" in worker.log(), "a worker's node has joined")
-        shared = tmp_path / "tmp"
-        shared.mkdir()
-        os.chown(shared, 1000, 1000)  # the container's user
-        node = started(here(joins), tmp=f"-v {shared}:/tmp")
-        until(lambda: "Ray runtime started" in node.log(), "the gateway's node has joined")
-        command = ["tini", "--", "livesr", *here(service["args"]), "--host=127.0.0.1", f"--port={http}"]
-        options = f"--pid container:{node.name} -e LIVESR_SERVER__OPEN_TO_THE_WORLD=true"
-        gateway = started(command, options, tmp=f"-v {shared}:/tmp")
-        with httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=30) as api:
-            until(lambda: _plays(api), f"the demo plays\n{gateway.log()}", 120)
-            (on,) = [found for found in api.get("/api/nodes").json() if found["streams"]]
-            assert on["has"]["livesr_megapixels"] == float(group["resources"]["livesr_megapixels"])
+        for replica in ("home", "other"):
+            shared = tmp_path / replica
+            shared.mkdir()
+            os.chown(shared, 1000, 1000)  # the container's user
+            node = started(here(joins), tmp=f"-v {shared}:/tmp")
+            until(lambda node=node: "Ray runtime started" in node.log(), "the gateway's node has joined")
+            http = free_port()
+            command = ["tini", "--", "livesr", *here(service["args"]), "--host=127.0.0.1", f"--port={http}"]
+            options = f"--pid container:{node.name} -e LIVESR_SERVER__OPEN_TO_THE_WORLD=true"
+            gateway = started(command, options, tmp=f"-v {shared}:/tmp")
+            api = pods.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{http}", timeout=30))
+            until(
+                lambda api=api: _plays(api), f"the demo plays at the {replica} gateway\n{gateway.log()}", 120
+            )
+            own = api.get("/api/streams?here=true").json()
+            assert len(own) == (replica == "home"), "the other has its packets from there"
+            if own:
+                (on,) = [found for found in api.get("/api/nodes").json() if found["streams"]]
+                assert on["has"]["livesr_megapixels"] == float(group["resources"]["livesr_megapixels"])
 
 
 def _plays(api: httpx.Client) -> bool:
