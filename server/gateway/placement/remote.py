@@ -54,7 +54,11 @@ _FILES_TIMEOUT_S, _START_TIMEOUT_S = 120.0, 20.0
 # So many say hello at once, of however many wait to: a handshake takes milliseconds of both sides, and all of
 # a thousand together would take longer than each of them may.
 _HELLOS_AT_ONCE = 16
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_Turns = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+_of_hosts: _Turns = WeakKeyDictionary()
+_of_gateways: _Turns = (
+    WeakKeyDictionary()
+)  # one that is lost must not hold up the workers that its streams get
 
 
 class HostUnreachable(OSError):
@@ -67,16 +71,18 @@ class HostRefuses(HostUnreachable):
 
 async def connect(ticket: Ticket, job: WorkerJob) -> "RemoteWorkerHandle":
     """Starts the job there. Raises HostUnreachable."""
-    return await _begin(ticket, job.stream, f"the host on {ticket.node}", job)
+    return await _begin(ticket, job.stream, f"the host on {ticket.node}", job, _of_hosts)
 
 
 async def subscribe(ticket: Ticket, stream: str) -> "RemoteWorkerHandle":
     """Hears that stream from the gateway that is its home, as from a worker. Raises HostUnreachable."""
-    return await _begin(ticket, stream, f"the gateway {ticket.node}", None)
+    return await _begin(ticket, stream, f"the gateway {ticket.node}", None, _of_gateways)
 
 
-async def _begin(ticket: Ticket, stream: str, there: str, job: WorkerJob | None) -> "RemoteWorkerHandle":
-    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_HELLOS_AT_ONCE)):
+async def _begin(
+    ticket: Ticket, stream: str, there: str, job: WorkerJob | None, turns: _Turns
+) -> "RemoteWorkerHandle":
+    async with turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_HELLOS_AT_ONCE)):
         handle = await _say_hello(ticket, stream, there)
     try:
         await handle.begin(job)
