@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import importlib.util
 import json
@@ -119,9 +120,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _open_as_many_as_may_be() -> None:
     """Each stream, viewer and player takes a file descriptor. That there are 1,024 by default is for the sake
-    of `select`, which the gateway doesn't call."""
+    of `select`, which nothing here calls."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Refused where the limit of the process is above the system's own.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _ready(page: str, form: Format) -> str:

@@ -80,6 +80,8 @@ class Handover:
 
     def _play(self, player: socket.socket) -> None:
         requests, heard_s = _Requests(), time.monotonic()
+        poll = select.poll()
+        poll.register(player, select.POLLIN)
         while not self._closing.is_set():
             match self._inbox.take(_POLL_S, self._closing):
                 case PublishedData(data=data, arrival_ns=arrival_ns):
@@ -91,7 +93,7 @@ class Handover:
                 case _ if time.monotonic() - heard_s > self._timeout_s:
                     self.end = f"nothing arrived within {self._timeout_s:g} s"
                     return
-            if select.select([player], [], [], 0)[0]:  # libav's reports, and that it is there
+            if poll.poll(0):  # libav's reports, and that it is there
                 data = player.recv(_READ_BYTES)
                 if not data:
                     return

@@ -61,17 +61,20 @@ class Relay:
 
     def _pass_on(self, ours: socket.socket, theirs: socket.socket) -> None:
         guard = RedirectGuard() if self._rtsp else None
+        poll = select.poll()
+        for each in (ours, theirs):
+            poll.register(each, select.POLLIN)
         while not self._closing.is_set():
             pending = isinstance(theirs, ssl.SSLSocket) and theirs.pending()
-            readable = [theirs] if pending else select.select([ours, theirs], [], [], _POLL_S)[0]
-            if ours in readable:
+            readable = [theirs.fileno()] if pending else [fd for fd, _ in poll.poll(_POLL_S * 1000)]
+            if ours.fileno() in readable:
                 data = ours.recv(_READ_BYTES)
                 if not data:
                     return
                 if guard is not None:
                     guard.from_client(data)
                 theirs.sendall(data)
-            if theirs in readable:
+            if theirs.fileno() in readable:
                 data = theirs.recv(_READ_BYTES)
                 if not data:
                     return

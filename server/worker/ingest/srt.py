@@ -46,8 +46,10 @@ class SrtReceiver:
     def begins(self, stop: threading.Event) -> bool:
         """Waits for the first message, or the end; False where neither comes in time."""
         deadline_s = time.monotonic() + self._wait_s
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
         while not stop.is_set() and time.monotonic() < deadline_s:
-            if select.select([self.socket], [], [], _POLL_S)[0]:
+            if poll.poll(_POLL_S * 1000):
                 return True
         return False
 
