@@ -84,9 +84,9 @@ def _judge(model: str, sets: list[SetFolder], stored: dict[str, Any], folder: Pa
     found = reproduce(model, sets)
     stored["networks"][found.name] = found.to_dict()
     bicubic = open_contender("bicubic", found.scale)
-    stored["bicubic"][str(found.scale)] = {
-        each.name: asdict(evaluate_set(bicubic.upscale, found.scale, each)) for each in sets
-    }
+    stored["bicubic"].setdefault(str(found.scale), {}).update(
+        {each.name: asdict(evaluate_set(bicubic.upscale, found.scale, each)) for each in sets}
+    )
     figure = figure_5(load_network(checkpoint_of(model)), read_rgb(PICTURE))
     folder.mkdir(parents=True, exist_ok=True)
     save_plot(figure, folder / f"figure5-{found.name}.png", dpi=60, greys=16)
