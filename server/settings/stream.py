@@ -117,8 +117,8 @@ class PipelineOptions(Table):
         default=2.0,
         ge=0,
         le=3600,
-        description="An engine that takes longer to load is stood in for by bicubic; a twentieth of it after "
-        "a worker's death, as viewers wait",
+        description="An engine that takes longer to load is stood in for by bicubic; a twentieth of it where "
+        "another worker begins, after a death or a change, as viewers wait",
     )
     ladder: tuple[str, ...] | None = Field(
         default=None,

@@ -12,6 +12,7 @@ from server.gateway.errors import (
     GatewayError,
     HomesUnknown,
     InvalidStream,
+    LimitReached,
     NotChanged,
     NotKept,
     StreamExists,
@@ -114,12 +115,17 @@ class Strangers:
                 await found.end_change()
             self._coming[stream] = kept
             if not beside or found.state == "failed":
-                return await self._change_to(kept, settings, beside=False)
+                try:
+                    return await self._change_to(kept, settings, beside=False)
+                except LimitReached:
+                    await self._take_back(kept)
+                    raise
         # Others don't wait for what may take minutes.
         try:
             return await self._change_to(kept, settings, beside=True)
-        except NotChanged:
-            await self._take_back(kept)
+        except (NotChanged, LimitReached):
+            async with self._changing:
+                await self._take_back(kept)
             raise
 
     async def _change_to(
@@ -134,13 +140,12 @@ class Strangers:
 
     async def _take_back(self, kept: KeptStream) -> None:
         """Nothing came of it; nor, since, of a later one, and the stream is still there."""
-        async with self._changing:
-            if self._coming.get(kept.id) is not kept:
-                return
-            del self._coming[kept.id]
-            with _logged(kept.id):
-                await self._keep(self._known[kept.id])
-            await self._claim_back(kept.id)
+        if self._coming.get(kept.id) is not kept:
+            return
+        del self._coming[kept.id]
+        with _logged(kept.id):
+            await self._keep(self._known[kept.id])
+        await self._claim_back(kept.id)
 
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound or NotKept."""
@@ -224,7 +229,7 @@ class Strangers:
             self._fleet.release(stream)
             return
         with _logged(stream):
-            await self._claim(self._known[stream])
+            await self._claim(self._coming.get(stream, self._known[stream]))
 
     async def reload(self, settings: Settings) -> None:
         """New defaults, limits and `[sources]` count for these, too: what may not be any more ends, but stays

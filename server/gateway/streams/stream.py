@@ -287,10 +287,13 @@ class Stream:
 
     def _runs_beside(self) -> bool:
         """Whether another worker can run beside the present one, and somebody would notice."""
-        return self.state == "running" and bool(self.audience.watches) and not self.entrance.takes_one
+        runs = self.state == "running" and self._supervisor.runs
+        return runs and bool(self.audience.watches) and not self.entrance.takes_one
 
     def on_next(self, worker: WorkerHandle) -> None:
         worker.send(Watch(renditions=self.audience.watches))
+        if (wanted := logs.changed_level()) is not None:
+            worker.send(SetLogLevel(level=wanted))
 
     def on_takeover(self, worker: WorkerHandle, job: WorkerJob) -> None:
         self.figures.worker_started(worker)

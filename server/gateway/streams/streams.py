@@ -105,15 +105,23 @@ class Streams:
             raise LimitReached(f"{len(self._streams)} streams run; limits.max_streams={limits.max_streams}")
         if policy is not None:
             self._check_capacity(settings)
-            missing = ""
-            if self._cluster is not None and not waited_for:
-                missing = self._cluster.missing_for(settings.job(limits))
-            if missing:
-                raise LimitReached(f"full: {missing}")
+            if not waited_for:
+                self._check_cluster(settings)
         if (stream := self._bring_home(settings, policy, created)) is None:
-            stream = self._make(settings, policy, created, self._placement, waited_for=waited_for)
-            self._streams[stream.id] = stream
-            stream.start()
+            stream = self._start(settings, policy, created, waited_for=waited_for)
+        return stream
+
+    def _start(
+        self,
+        settings: StreamSettings,
+        policy: SourcePolicy | None,
+        created: datetime | None,
+        *,
+        waited_for: bool = False,
+    ) -> Stream:
+        stream = self._make(settings, policy, created, self._placement, waited_for=waited_for)
+        self._streams[stream.id] = stream
+        stream.start()
         return stream
 
     def _make(
@@ -202,15 +210,21 @@ class Streams:
         if self._closing:
             raise LimitReached("the service is shutting down")
 
-    def _check_capacity(self, settings: StreamSettings) -> None:
-        """Raises LimitReached for a stream that would not fit even if all were upscaled by the last rungs of
-        their ladders."""
+    def _check_cluster(self, settings: StreamSettings) -> None:
+        """Raises LimitReached."""
+        missing = self._cluster.missing_for(settings.job(self.settings.limits)) if self._cluster else ""
+        if missing:
+            raise LimitReached(f"full: {missing}")
+
+    def _check_capacity(self, settings: StreamSettings, but: Stream | None = None) -> None:
+        """Raises LimitReached for a stream that would not fit even if all (but that one, in whose place it
+        comes) were upscaled by the last rungs of their ladders."""
         if self._capacity is None:
             return
         cores, usable = self._capacity.cores, self._capacity.usable_cores
         assumed = self.settings.limits.assumed_pixels_per_s
         needed = self._capacity.cores_for(last_rung(settings), assumed)
-        reserved = self.reserved_cores()
+        reserved = self.reserved_cores(but)
         if reserved + needed > usable:
             raise LimitReached(
                 f"full: {len(self._streams)} streams take {reserved:.2f} of {usable:.2f} cores "
@@ -230,13 +244,14 @@ class Streams:
             free = min(free, int(left / cores)) if cores else free
         return max(0, free)
 
-    def reserved_cores(self) -> float:
-        """What all streams take when they are watched and upscaled by the last rungs of their ladders."""
+    def reserved_cores(self, but: Stream | None = None) -> float:
+        """What all, but that one, take when watched and upscaled by the last rungs of their ladders."""
         assert self._capacity is not None
         assumed = self.settings.limits.assumed_pixels_per_s
         return sum(
             self._capacity.cores_for(last_rung(stream.settings), pixels_per_s(stream) or assumed)
             for stream in self.all()
+            if stream is not but
         )
 
     def used_cores(self) -> float:
@@ -281,8 +296,11 @@ class Streams:
             changed = await stream.change(terms, beside=beside)
             self._events.tell("changed", stream.id, restarted=["worker"] if changed.new_worker else [])
             return changed
+        if policy is not None:
+            self._check_capacity(settings, but=stream)
+            self._check_cluster(settings)
         await self.delete(stream.id)
-        self.create(settings, policy, stream.created)
+        self._start(settings, policy, stream.created)
         return Changed(new_worker=True, lossless=False)
 
     async def delete(self, stream: str) -> None:

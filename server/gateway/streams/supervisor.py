@@ -15,6 +15,7 @@ from server.wire.messages import (
     JobImpossible,
     Message,
     RequestKeyframe,
+    SetLogLevel,
     Watch,
     WorkerBroken,
     WorkerJob,
@@ -127,6 +128,11 @@ class Supervisor:
         self._released = asyncio.Event()
         self._renewal = asyncio.Event()  # the job has changed since it was asked for
 
+    @property
+    def runs(self) -> bool:
+        """Whether a worker is heard: not between two of them."""
+        return self._turn is not None
+
     def release(self) -> None:
         """Forgets the deaths so far, and starts a worker again where they were too many."""
         self._deaths.clear()
@@ -134,8 +140,8 @@ class Supervisor:
 
     def send(self, message: Message) -> bool:
         """Sends to the running worker; between two of them nothing is sent, as each starts from scratch.
-        False where the message is lost. What is watched the next one hears, too."""
-        if isinstance(message, Watch) and self._next is not None:
+        False where the message is lost. What is watched, or to be logged, the next one hears, too."""
+        if isinstance(message, Watch | SetLogLevel) and self._next is not None:
             self._next.send(message)
         return self._turn is not None and self._turn.worker.send(message)
 
@@ -273,6 +279,9 @@ class Supervisor:
         self._supervised.on_next(worker)
         try:
             await self._watch_splice(splice, following.listening)
+        except asyncio.CancelledError:
+            if not splice.done:  # else it is too late: another has taken over
+                raise
         finally:
             self._next = None
             if not splice.done:

@@ -1,10 +1,13 @@
 """What the machine carries: refused in time, and told to autoscalers."""
 
+from contextlib import closing
+
 import pytest
 
 from engine.measure.costs import load_costs, store_costs
 from server.gateway.placement.capacity import Capacity
-from server.wire.messages import BICUBIC
+from server.gateway.streams.kept import KeptStreams
+from server.wire.messages import BICUBIC, JobImpossible
 from tests.server.gateway.scripted_gateway import gateway
 
 STREAM = {"source": "synthetic:"}
@@ -51,6 +54,22 @@ async def test_a_ladder_without_bicubic_takes_more(capacity: Capacity):
         answer = await served.http.post("/api/streams", json=STREAM | {"id": "pinned", "ladder": []})
         assert answer.status_code == 503
         assert "one more 2.00" in answer.json()["detail"]
+
+
+async def test_a_stream_that_has_failed_stays_where_its_change_finds_no_room(capacity: Capacity, tmp_path):
+    path = tmp_path / "streams.db"
+    given = STREAM | {"id": "mine"}
+    async with gateway(streams=(), capacity=capacity, kept=KeptStreams(path)) as served:
+        await served.http.post("/api/streams", json=given)
+        served.worker.hang()
+        served.worker.say(JobImpossible(reason="no video in it"))
+        await served.in_state("failed", "mine")
+        for ladder, status in (([], 503), (["bicubic"], 200)):
+            answer = await served.http.patch("/api/streams/mine", json={"ladder": ladder})
+            assert answer.status_code == status
+            assert ((await served.stream("mine"))["state"] == "failed") == (status == 503)
+    with closing(KeptStreams(path)) as kept:
+        assert kept.at_start[0].given == given | {"ladder": ["bicubic"]}
 
 
 async def test_what_is_left_is_a_metric(capacity: Capacity):

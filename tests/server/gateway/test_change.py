@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from server.gateway.streams.kept import KeptStreams
-from server.wire.messages import EngineLoad, JobImpossible, Stepped, Stop, Watch
+from server.wire import logs
+from server.wire.messages import EngineLoad, JobImpossible, SetLogLevel, Stepped, Stop, Watch
 from tests.server.gateway.scripted_gateway import Gateway, Viewer, gateway, loopback, until  # noqa: F401
 from tests.server.gateway.scripted_media import FPS
 from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
@@ -155,6 +156,29 @@ async def test_a_later_change_takes_in_one_that_is_on_its_way():
         assert (await served.http.delete("/api/streams/mine")).status_code == 204
         assert (await third).status_code == 409
         assert (await served.stream("mine"))["status"] == 404
+
+
+async def test_what_has_taken_over_is_no_failure_whatever_comes_at_once(monkeypatch):
+    monkeypatch.setattr("server.gateway.streams.supervisor._TICK_S", 0.2)  # between two looks at it
+    async with gateway(streams=()) as served:
+        await made(served)
+        first = asyncio.create_task(served.http.patch("/api/streams/mine", json={"lanes": 3}, timeout=60))
+        await until(lambda: isinstance(served.placement.workers[0].received[-1], Stop), "it has taken over")
+        await patch(served, priority=5)
+        assert ((await first).status_code, served.worker.job.lanes) == (200, 3)
+
+
+async def test_the_next_worker_logs_as_the_present_one_was_told(monkeypatch):
+    monkeypatch.setattr(logs, "_changed", None)
+    async with gateway(streams=()) as served:
+        await made(served)
+        await served.http.put("/api/log-level", json={"level": "warning"})
+        changing = await begin(served, 2, lanes=3)
+        assert SetLogLevel(level="warning") in served.worker.received
+        await served.http.put("/api/log-level", json={"level": "info"})
+        assert SetLogLevel(level="info") in served.worker.received
+        await served.http.delete("/api/streams/mine")
+        await changing
 
 
 async def test_what_is_not_to_wait_starts_anew():
