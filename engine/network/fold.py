@@ -1,11 +1,14 @@
 """Exact inference-time rewriting of AWSRN into Conv, ReLU, Add, Concat and one PixelShuffle.
 
 Each step changes the numbers by float32 rounding only: weight norm becomes plain weights; λ_res goes into the
-second convolution of its unit; λ_x leaves the shortcut by rescaling the residual stream, y_k = x_k / ∏ λ_x;
-the AWMS branches, parallel linear convolutions of one input, become one convolution of the largest kernel,
-to which the global skip is added before the shuffle; the pixel scale goes into the outer convolutions.
-The mean shift stays, because zero padding comes after it.
+second convolution of its unit, what is between its two is scaled so that half precision holds it; λ_x leaves
+the shortcut by rescaling the residual stream, y_k = x_k / ∏ λ_x; the AWMS branches, parallel linear
+convolutions of one input, become one convolution of the largest kernel, to which the global skip is added
+before the shuffle; the pixel scale goes into the outer convolutions. The mean shift stays, because zero
+padding comes after it.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +126,17 @@ def fold_awru(awru: AWRU, scale: float) -> tuple[FoldedAwru, float]:
     scale_out, shortcut = _fold_shortcut(awru.lambda_x, scale)
     conv1 = scaled(plain_conv(awru.conv1), inputs=scale)
     conv2 = scaled(plain_conv(awru.conv2), outputs=awru.lambda_res.item() / scale_out)
+    hidden = _balance(conv1.weight, conv2.weight)
+    conv1, conv2 = scaled(conv1, outputs=1 / hidden), scaled(conv2, inputs=hidden)
     return FoldedAwru(conv1, conv2, shortcut), scale_out
+
+
+def _balance(into: Tensor, out: Tensor) -> float:
+    """By how much less the ReLU between two convolutions may get, so that their weights are alike: nothing in
+    training keeps it within what half precision holds, as whatever the first gives the second takes back. A
+    power of two, which changes no float32 result."""
+    into_max, out_max = into.abs().max().item(), out.abs().max().item()
+    return 2.0 ** round(math.log2(into_max / out_max) / 2) if into_max and out_max else 1.0
 
 
 def fold_lfb(lfb: LFB, scale: float) -> tuple[FoldedLfb, float]:
