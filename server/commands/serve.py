@@ -98,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         app = _here(settings, metrics, kept)
     refusals = Refusals(metrics.count_refusal)
-    protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
+    protocol = guarded(
+        Connections(settings.limits, refusals, proxies=server.trusted_proxies, gateways=app.gateways)
+    )
 
     def read_again() -> Settings:
         wanted = _settings(args)

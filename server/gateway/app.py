@@ -89,6 +89,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
 
+    def gateways(self) -> set[str]:
+        """Addresses of the other gateways of the cluster, as they are now."""
+        return set() if self._fleet is None else self._fleet.addresses()
+
     async def reload(self, settings: Settings) -> None:
         """Takes what can change of these while it runs, and logs what can't. Raises ValueError, with nothing
         changed, where keys of [auth] can't be read."""

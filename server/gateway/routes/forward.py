@@ -40,7 +40,9 @@ class Forward:
         self._http = httpx.AsyncClient(
             verify=ssl.create_default_context(),
             trust_env=False,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+            # No most of them: requests that wait at one home must not hold up the rest, and each is of a
+            # client's connection here, which are counted.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
 
     async def close(self) -> None:
@@ -72,7 +74,7 @@ class Forward:
             httpx.URL(url).copy_with(raw_path=raw_path),
             headers=headers,
             content=await request.body() or None,
-            timeout=httpx.Timeout(_READ_S if reads else _CHANGE_S, connect=_CONNECT_S),
+            timeout=httpx.Timeout(_READ_S if reads else _CHANGE_S, connect=_CONNECT_S, pool=_CONNECT_S),
         )
         try:
             answer = await self._http.send(asked, stream=True)

@@ -99,6 +99,11 @@ class Fleet:
             if gateway != self.id
         ]
 
+    def addresses(self) -> set[str]:
+        """Of the machines of the other gateways that pass requests on to this one."""
+        members = self._view.gateways.items()
+        return {member.door.host for gateway, member in members if gateway != self.id and member.door}
+
     def start(self, follow: Callable[[], Awaitable[None]]) -> None:
         """Renews the lease from now on; `follow` makes what runs here what this gateway is home to."""
         self._closing = False
