@@ -1,5 +1,6 @@
 """Requests that another gateway of the cluster answers: passed on to it over HTTP, in the caller's name."""
 
+import asyncio
 import hmac
 import ssl
 
@@ -76,6 +77,22 @@ class Forward:
             content=await request.body() or None,
             timeout=httpx.Timeout(_READ_S if reads else _CHANGE_S, connect=_CONNECT_S, pool=_CONNECT_S),
         )
+        if not reads:  # what was asked for is done, even if nobody hears of it
+            await self._exchange(asked, url, send)
+            return
+        exchange = asyncio.create_task(self._exchange(asked, url, send))
+        left = asyncio.create_task(_leaves(receive))
+        try:
+            await asyncio.wait([exchange, left], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            exchange.cancel()
+            left.cancel()
+            await asyncio.wait([exchange, left])
+        if not exchange.cancelled():
+            exchange.result()
+
+    async def _exchange(self, asked: httpx.Request, url: str, send: Send) -> None:
+        """Raises HomeUnreachable."""
         try:
             answer = await self._http.send(asked, stream=True)
         except httpx.HTTPError as exc:
@@ -97,3 +114,8 @@ class Forward:
 
     def _proof(self, address: str) -> str:
         return hmac.digest(self._fleet.key("forwarded"), address.encode(), "sha256").hex()
+
+
+async def _leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

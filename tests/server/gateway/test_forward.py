@@ -93,6 +93,20 @@ async def test_requests_that_wait_hold_up_no_other():
         await asyncio.wait(waiting)
 
 
+async def test_a_client_that_leaves_ends_its_request_but_no_change():
+    async with passing_on() as (home, ask):
+        left = asyncio.Event()
+        reads = asyncio.create_task(ask("/hls/s/wait", left))
+        changes = asyncio.create_task(ask("/api/streams/s/wait", left, "POST"))
+        await until(lambda: home.waiting == 2, "both are there")
+        left.set()
+        assert await asyncio.wait_for(reads, 10) is None
+        await until(lambda: home.waiting == 1, "it is over there, too")
+        assert not changes.done()
+        changes.cancel()
+        await asyncio.wait([changes])
+
+
 def test_another_gateways_connections_are_its_clients():
     settings = Settings.model_validate({"limits": {"max_connections_per_address": 1, "max_connections": 4}})
     fleet = Fleet(Record(), "http://127.0.0.1:1")
