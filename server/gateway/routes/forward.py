@@ -68,14 +68,16 @@ class Forward:
         address = scope["client"][0] if scope["client"] else ""
         headers.append((_MARK, f"{address} {self._proof(address)}".encode()))
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        raw_path = scope["raw_path"].partition(b"?")[0] + query
+        target = scope["raw_path"].partition(b"?")[0] + query
         reads = scope["method"] in ("GET", "HEAD")
         asked = self._http.build_request(
             scope["method"],
-            httpx.URL(url).copy_with(raw_path=raw_path),
+            url,
             headers=headers,
             content=await request.body() or None,
             timeout=httpx.Timeout(_READ_S if reads else _CHANGE_S, connect=_CONNECT_S, pool=_CONNECT_S),
+            # As it was authorised here: httpx would resolve its dots, and take a # for a fragment.
+            extensions={"target": target},
         )
         if not reads:  # what was asked for is done, even if nobody hears of it
             await self._exchange(asked, url, send)

@@ -107,6 +107,14 @@ async def test_a_client_that_leaves_ends_its_request_but_no_change():
         await asyncio.wait([changes])
 
 
+async def test_a_path_is_passed_on_as_it_is():
+    """It has been authorised by its first part."""
+    asked = ["/api/streams/s/../../../metrics", "/hls/s/%2e%2e/x?a=%2F..&b", "/api/streams/s#x", "/hls//s/?"]
+    async with passing_on() as (home, ask):
+        assert {await ask(target) for target in asked} == {204}
+        assert home.targets == [*asked[:3], "/hls//s/"]
+
+
 def test_another_gateways_connections_are_its_clients():
     settings = Settings.model_validate({"limits": {"max_connections_per_address": 1, "max_connections": 4}})
     fleet = Fleet(Record(), "http://127.0.0.1:1")
