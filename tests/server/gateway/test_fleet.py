@@ -101,6 +101,21 @@ def test_a_new_record_is_filled_by_what_gateways_know():
     assert {found.gateway for found in new.renew("b", ("", 0), ()).homes.values()} == {"b"}
 
 
+def test_a_new_record_keeps_the_secret_though_a_new_gateway_is_first():
+    clock = Clock()
+    old, new = Homes(clock), Homes(clock)
+    old.join("a", at("a"), NOTHING)
+    seen = old.renew("a", ("", 0), ())
+    invented = new.join("b", at("b"), NOTHING)
+    assert invented.secret != seen.secret
+    new.join("b", at("b"), invented)
+    assert new.join("a", at("a"), seen).secret == seen.secret
+    heard = new.renew("b", (invented.epoch, invented.version), ())
+    assert heard.secret == seen.secret
+    other = Homes(clock).join("c", at("c"), NOTHING)
+    assert new.join("c", at("c"), other).secret == seen.secret, "the first"
+
+
 async def test_whoever_looks_hears_what_the_record_says_by_then():
     record = Record()
     a, b = (Fleet(record, f"http://{name}") for name in "ab")
