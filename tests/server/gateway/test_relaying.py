@@ -232,10 +232,13 @@ async def test_all_about_a_stream_is_asked_at_any_gateway():
 
 
 async def test_a_path_signed_at_one_gateway_holds_at_any():
-    async with cluster(2, **tokens(one=["publish:*", "view:*"], other=["view:t"])) as (a, b):
+    async with cluster(2, **tokens(one=["publish:*", "view:*"], other=["view:t"], camera=["publish:s"])) as (
+        a,
+        b,
+    ):
         made = {"id": "s", "source": SOURCE}
         assert (await a.http.post("/api/streams", json=made, headers=bearer("one"))).status_code == 201
-        for nobody in ({}, bearer("other"), bearer("wrong")):
+        for nobody in ({}, bearer("other"), bearer("wrong"), bearer("camera")):
             assert (await b.http.get("/hls/s/index.m3u8", headers=nobody)).status_code in (401, 403)
         assert (await b.http.get("/hls/s/1999999999.AAAA/index.m3u8")).status_code == 403
         assert not b.app._streams.is_relayed("s"), "a stranger causes nothing"
