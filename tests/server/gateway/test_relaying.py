@@ -1,6 +1,8 @@
 """Gateways behind one name: a stream is watched, and all about it asked, at whichever."""
 
+import asyncio
 import contextlib
+import time
 from functools import partial
 from io import BytesIO
 from itertools import pairwise
@@ -9,6 +11,7 @@ import av
 import pytest
 
 from server.gateway.h264 import to_sample
+from server.gateway.placement import remote
 from server.gateway.placement.homes import Member
 from server.gateway.placement.remote import HostUnreachable, subscribe
 from server.gateway.relay.sink import Subscriber
@@ -282,6 +285,33 @@ async def test_nobody_else_subscribes(monkeypatch):
             assert Media.parse(held.text).numbered().items() & names, "b itself has answered"
             mark = {"livesr-forwarded": "192.0.2.1 of nobody"}
             assert (await b.http.get("/api/streams/s", headers=mark)).status_code == 200
+
+
+async def test_a_gateway_that_is_silent_holds_up_no_other(monkeypatch):
+    """Nor, for longer than one may try, those of its streams that are at home elsewhere by then."""
+    monkeypatch.setattr(remote, "CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(remote, "_HELLOS_AT_ONCE", 1)
+    visitors = []
+
+    async def silent(reader, writer) -> None:
+        visitors.append(writer)
+        await reader.read()
+        await reader.read()
+        writer.close()
+        visitors.remove(writer)
+
+    async with cluster(2) as (_, b), await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        ticket = await b.app._fleet.ticket("s")
+        away = forged(ticket, port=server.sockets[0].getsockname()[1])
+        began_s = time.monotonic()
+        waiting = [asyncio.create_task(subscribe(away, "s")) for _ in range(3)]
+        await until(lambda: visitors, "the first one tries")
+        await (await subscribe(ticket, "s")).stop()
+        assert not any(task.done() for task in waiting)
+        said = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all("can't be reached: no answer within 1 s" in str(exc) for exc in said)
+        assert time.monotonic() - began_s < len(waiting), "not one after the other"
+        await until(lambda: not visitors, "it is alone")
 
 
 async def test_a_home_that_is_away_is_said(monkeypatch):
