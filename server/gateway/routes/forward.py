@@ -17,6 +17,8 @@ log = get_logger(__name__)
 _CONNECT_S = 1.0
 # Reading again (RFC 8216bis) and a snapshot wait for seconds, a stream that moves may for minutes.
 _READ_S, _CHANGE_S = 60.0, 600.0
+# The other end closes a connection that is idle for five seconds: a request on its way then would be lost.
+IDLE_S = 2.0
 _MARK = b"livesr-forwarded"
 # What is between two programs only (RFC 9110, 7.6.1), or made anew for the next two.
 _HOP = {
@@ -43,7 +45,7 @@ class Forward:
             trust_env=False,
             # No most of them: requests that wait at one home must not hold up the rest, and each is of a
             # client's connection here, which are counted.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=IDLE_S),
         )
 
     async def close(self) -> None:
