@@ -41,9 +41,9 @@ class Relaying:
             AtHomeAnywhere, fleet=self._fleet, guard=guard, relays=self._relays, forward=self._forward
         )
 
-    def install_first(self, app: FastAPI) -> None:
-        """In front of all other middleware."""
-        app.add_middleware(Forwarded, forward=self._forward)
+    def first(self, app: ASGIApp) -> ASGIApp:
+        """In front of all other middleware, and of the access log."""
+        return Forwarded(app, forward=self._forward)
 
     async def open(self) -> None:
         """Before the others know of this gateway. Raises OSError."""
