@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from functools import partial
 from io import BytesIO
@@ -18,6 +19,7 @@ from server.gateway.relay.sink import Subscriber
 from server.gateway.routes import hls
 from server.gateway.streams import relays
 from server.wire.messages import Stop, VideoPacket
+from tests.logs import events
 from tests.ports import free_port
 from tests.server.gateway.fleets import SOURCE, Record, member
 from tests.server.gateway.hls_media import Media, video
@@ -252,13 +254,15 @@ async def test_a_path_signed_at_one_gateway_holds_at_any():
             assert media.entries
 
 
-async def test_nobody_else_subscribes(monkeypatch):
+async def test_nobody_else_subscribes(monkeypatch, caplog):
     """Nor does a home that can't be had: that is said, and tried again; other streams don't notice."""
-    async with cluster(2) as (a, b):
+    caplog.set_level(logging.INFO)
+    async with cluster(2, log={"access": True}) as (a, b):
         fleet = b.app._fleet
         await fleet.look()
         ticket = await fleet.ticket("s")
-        assert ticket.secret.hex() not in repr(fleet._view)
+        shown = repr((fleet._view, ticket))
+        assert not any(repr(secret) in shown for secret in (fleet._view.secret, ticket.secret))
         with pytest.raises(HostUnreachable, match="its secret is not that of the cluster's gateways"):
             await subscribe(forged(ticket, secret=bytes(32)), "s")
         with pytest.raises(HostUnreachable, match="its certificate is"):
@@ -283,8 +287,11 @@ async def test_nobody_else_subscribes(monkeypatch):
             _, own = await playlist(b)
             names = own.numbered().items()
             assert Media.parse(held.text).numbered().items() & names, "b itself has answered"
-            mark = {"livesr-forwarded": "192.0.2.1 of nobody"}
+            mark = {"livesr-forwarded": "192.0.2.7 of nobody"}
             assert (await b.http.get("/api/streams/s", headers=mark)).status_code == 200
+    clients = {request["client"] for request in events(caplog, "request")}
+    assert "192.0.2.1" in clients, "for whom it was passed on"
+    assert "192.0.2.7" not in clients
 
 
 async def test_a_gateway_that_is_silent_holds_up_no_other(monkeypatch):
