@@ -24,7 +24,6 @@ from engine.machine import Gpu, nvidia_gpus
 from engine.measure.costs import load_costs
 from engine.measure.gpu_costs import GpuCosts
 from server.commands.listen import listen, page_url, refuse_strangers, resolve
-from server.gateway.access_log import AccessLog
 from server.gateway.app import Gateway, create_app
 from server.gateway.auth.first_token import first_token
 from server.gateway.figures.metrics import Metrics
@@ -98,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         app = _here(settings, metrics, kept)
     refusals = Refusals(metrics.count_refusal)
-    protocol = guarded(Connections(settings.limits, refusals, proxies=server.trusted_proxies))
+    protocol = guarded(
+        Connections(settings.limits, refusals, proxies=server.trusted_proxies, gateways=app.gateways)
+    )
 
     def read_again() -> Settings:
         wanted = _settings(args)
@@ -108,9 +109,8 @@ def run(args: argparse.Namespace) -> int:
             refuse_strangers(wanted.server, address)
         return wanted
 
-    logged = AccessLog(app) if settings.log.access else app
     served = _Server(
-        _config(logged, protocol, server), _ready(page, settings.log.format), app, server.drain_s, read_again
+        _config(app, protocol, server), _ready(page, settings.log.format), app, server.drain_s, read_again
     )
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.shipped import zoo
 from server.gateway import errors
+from server.gateway.access_log import AccessLog
 from server.gateway.auth.guard import Guard
 from server.gateway.browsers import KnownHosts, PlayerCors, SafeHeaders
 from server.gateway.events import Events
@@ -88,6 +89,10 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
+
+    def gateways(self) -> set[str]:
+        """Addresses of the other gateways of the cluster, as they are now."""
+        return set() if self._fleet is None else self._fleet.addresses()
 
     async def reload(self, settings: Settings) -> None:
         """Takes what can change of these while it runs, and logs what can't. Raises ValueError, with nothing
@@ -210,8 +215,6 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.limits.max_body_bytes)
     app.add_middleware(RequestLimits, limits=settings.limits, refusals=refusals)
     app.add_middleware(KnownHosts, server=settings.server, refusals=refusals)
-    if relaying is not None:
-        relaying.install_first(app)
     errors.install(app)
     app.include_router(api.router(streams, strangers, guard, others))
     app.include_router(snapshots.router(streams, guard))
@@ -242,7 +245,12 @@ def create_app(
         events=events,
         guard=guard,
     )
-    return Gateway(SafeHeaders(app, server=settings.server), streams, sessions, reloader, fleet, relaying)
+    first: ASGIApp = SafeHeaders(app, server=settings.server)
+    if settings.log.access:
+        first = AccessLog(first)
+    if relaying is not None:
+        first = relaying.first(first)
+    return Gateway(first, streams, sessions, reloader, fleet, relaying)
 
 
 def _others(fleet: Fleet | None) -> "Others | None":

@@ -75,7 +75,9 @@ class Door:
     async def open(self, host: str, port: int = 0) -> None:
         """Listens there. Raises OSError."""
         context, self._fingerprint = host_context()
-        self._server = await asyncio.start_server(self._come, host, port, ssl=context, limit=READ_BYTES)
+        self._server = await asyncio.start_server(
+            self._come, host, port, ssl=context, ssl_handshake_timeout=_HELLO_S, limit=READ_BYTES
+        )
 
     @property
     def address(self) -> DoorAddress:

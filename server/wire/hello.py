@@ -20,7 +20,7 @@ renditions are watched and when a key frame is needed; and hears what the stream
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from typing import Annotated
@@ -51,12 +51,13 @@ class DoorAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """Admits one stream to a host, once: where it listens, what its certificate is, and the secret."""
+    """Admits one stream to a host, once, or to a gateway that is its home: where that listens, what its
+    certificate is, and the secret."""
 
     host: str
     port: int
     fingerprint: str  # SHA-256 of the certificate, in hexadecimal digits
-    secret: bytes
+    secret: bytes = field(repr=False)
     node: str  # the host's machine, or the gateway, as people call it
 
 

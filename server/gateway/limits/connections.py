@@ -5,6 +5,7 @@ uvicorn by itself waits without end for the rest of a request, and for a client 
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import h11
@@ -20,24 +21,37 @@ MAX_LINES = 8192
 
 
 class Connections:
-    """Those that are open now, by address. A proxy's are its clients' and only count as a whole."""
+    """Those that are open now, by address. A proxy's are its clients' and only count as a whole, and so do
+    those of another gateway of the cluster."""
 
-    def __init__(self, limits: Limits, refusals: Refusals, *, proxies: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        refusals: Refusals,
+        *,
+        proxies: tuple[str, ...],
+        gateways: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """`gateways`: the addresses of the others, as they are by then."""
         self.client_timeout_s = limits.client_timeout_s
         self.refusals = refusals
         self._limits = limits
         self._proxies = frozenset(map(origin, proxies))
+        self._gateways = gateways
         self._open: Counter[str] = Counter()
 
     def enter(self, client: str) -> bool:
         """Whether there is room for one more of this address."""
         who = origin(client)
-        full = self._open[who] >= self._limits.max_connections_per_address and who not in self._proxies
-        if full or self._open.total() >= self._limits.max_connections:
+        full = self._open[who] >= self._limits.max_connections_per_address
+        if (full and not self._is_many(who)) or self._open.total() >= self._limits.max_connections:
             self.refusals.add("connections", client)
             return False
         self._open[who] += 1
         return True
+
+    def _is_many(self, who: str) -> bool:
+        return who in self._proxies or who in map(origin, self._gateways())
 
     def leave(self, client: str) -> None:
         who = origin(client)

@@ -26,10 +26,10 @@ class HomePlacement:
         return self._subscription
 
     def tell(self, viewers: Viewers) -> None:
-        """Has the home know how many there are here."""
-        if self._subscription is not None and self._told != (self._subscription, viewers):
-            self._told = self._subscription, viewers
-            self._subscription.send(viewers)
+        """Has the home know how many there are here; where it can't be told now, it is the next time."""
+        there = self._subscription
+        if there is not None and self._told != (there, viewers) and there.send(viewers):
+            self._told = there, viewers
 
     async def close(self) -> None:
         pass

@@ -64,7 +64,7 @@ class Homes:
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._epoch, self._version = secrets.token_hex(8), 0
-        self._secret = b""
+        self._secret, self._is_new_secret = b"", True
         self._gateways: dict[str, Member] = {}
         self._until_s: dict[str, float] = {}  # of their leases
         self._homes: dict[str, Home] = {}
@@ -73,16 +73,19 @@ class Homes:
     def join(self, gateway: str, member: Member, seen: View) -> View:
         """Lets a gateway in, again or for the first time. What it is home to by the view that it has `seen`
         it stays, but for what others have taken since. A new record learns the others' streams from it, and
-        the secret."""
+        the secret, even where one that has seen none was first."""
         self._settle()
-        self._secret = self._secret or seen.secret or secrets.token_bytes(SECRET_BYTES)
+        is_early = seen.epoch != self._epoch and self._clock_s() < self._begun_s + LEASE_S
+        if seen.secret and self._is_new_secret and (is_early or not self._secret):
+            self._secret, self._is_new_secret = seen.secret, False
+        self._secret = self._secret or secrets.token_bytes(SECRET_BYTES)
         self._let_in(gateway, member)
         mine = {stream: home for stream, home in seen.homes.items() if home.gateway == gateway}
         for stream, home in list(self._homes.items()):
             if home.gateway == gateway and stream not in mine:
                 del self._homes[stream]
         self._learn(mine.values())
-        if seen.epoch != self._epoch and self._clock_s() < self._begun_s + LEASE_S:
+        if is_early:
             for other in seen.gateways.keys() - self._gateways.keys():
                 self._let_in(other, seen.gateways[other])
             self._learn(seen.homes.values())

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from server.gateway.placement import Elsewhere
 from server.gateway.placement.files import offer_files
@@ -54,11 +54,10 @@ _FILES_TIMEOUT_S, _START_TIMEOUT_S = 120.0, 20.0
 # So many say hello at once, of however many wait to: a handshake takes milliseconds of both sides, and all of
 # a thousand together would take longer than each of them may.
 _HELLOS_AT_ONCE = 16
-_Turns = WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
-_of_hosts: _Turns = WeakKeyDictionary()
-_of_gateways: _Turns = (
-    WeakKeyDictionary()
-)  # one that is lost must not hold up the workers that its streams get
+_of_hosts: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+# At each gateway: one that is lost must hold up no other, nor the workers that its streams get.
+_AtGateways = WeakValueDictionary[tuple[str, int], asyncio.Semaphore]
+_at_gateways: WeakKeyDictionary[asyncio.AbstractEventLoop, _AtGateways] = WeakKeyDictionary()
 
 
 class HostUnreachable(OSError):
@@ -71,19 +70,28 @@ class HostRefuses(HostUnreachable):
 
 async def connect(ticket: Ticket, job: WorkerJob) -> "RemoteWorkerHandle":
     """Starts the job there. Raises HostUnreachable."""
-    return await _begin(ticket, job.stream, f"the host on {ticket.node}", job, _of_hosts)
+    turns = _of_hosts.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_HELLOS_AT_ONCE))
+    async with turns:
+        handle = await _say_hello(ticket, job.stream, f"the host on {ticket.node}")
+    return await _begin(handle, job)
 
 
 async def subscribe(ticket: Ticket, stream: str) -> "RemoteWorkerHandle":
     """Hears that stream from the gateway that is its home, as from a worker. Raises HostUnreachable."""
-    return await _begin(ticket, stream, f"the gateway {ticket.node}", None, _of_gateways)
+    there = f"the gateway {ticket.node}"
+    at_gateways = _at_gateways.setdefault(asyncio.get_running_loop(), WeakValueDictionary())
+    turns = at_gateways.setdefault((ticket.host, ticket.port), asyncio.Semaphore(_HELLOS_AT_ONCE))
+    try:
+        # The time for the turn is bounded, too: by then another gateway may be the stream's home.
+        async with asyncio.timeout(CONNECT_TIMEOUT_S), turns:
+            handle = await _say_hello(ticket, stream, there)
+    except TimeoutError:
+        why = f"no answer within {CONNECT_TIMEOUT_S:g} s"
+        raise HostUnreachable(f"{there} can't be reached: {why}") from None
+    return await _begin(handle, None)
 
 
-async def _begin(
-    ticket: Ticket, stream: str, there: str, job: WorkerJob | None, turns: _Turns
-) -> "RemoteWorkerHandle":
-    async with turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(_HELLOS_AT_ONCE)):
-        handle = await _say_hello(ticket, stream, there)
+async def _begin(handle: "RemoteWorkerHandle", job: WorkerJob | None) -> "RemoteWorkerHandle":
     try:
         await handle.begin(job)
     except BaseException:

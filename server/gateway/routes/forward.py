@@ -1,5 +1,6 @@
 """Requests that another gateway of the cluster answers: passed on to it over HTTP, in the caller's name."""
 
+import asyncio
 import hmac
 import ssl
 
@@ -16,6 +17,8 @@ log = get_logger(__name__)
 _CONNECT_S = 1.0
 # Reading again (RFC 8216bis) and a snapshot wait for seconds, a stream that moves may for minutes.
 _READ_S, _CHANGE_S = 60.0, 600.0
+# The other end closes a connection that is idle for five seconds: a request on its way then would be lost.
+IDLE_S = 2.0
 _MARK = b"livesr-forwarded"
 # What is between two programs only (RFC 9110, 7.6.1), or made anew for the next two.
 _HOP = {
@@ -40,7 +43,9 @@ class Forward:
         self._http = httpx.AsyncClient(
             verify=ssl.create_default_context(),
             trust_env=False,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+            # No most of them: requests that wait at one home must not hold up the rest, and each is of a
+            # client's connection here, which are counted.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=IDLE_S),
         )
 
     async def close(self) -> None:
@@ -65,15 +70,33 @@ class Forward:
         address = scope["client"][0] if scope["client"] else ""
         headers.append((_MARK, f"{address} {self._proof(address)}".encode()))
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        raw_path = scope["raw_path"].partition(b"?")[0] + query
+        target = scope["raw_path"].partition(b"?")[0] + query
         reads = scope["method"] in ("GET", "HEAD")
         asked = self._http.build_request(
             scope["method"],
-            httpx.URL(url).copy_with(raw_path=raw_path),
+            url,
             headers=headers,
             content=await request.body() or None,
-            timeout=httpx.Timeout(_READ_S if reads else _CHANGE_S, connect=_CONNECT_S),
+            timeout=httpx.Timeout(_READ_S if reads else _CHANGE_S, connect=_CONNECT_S, pool=_CONNECT_S),
+            # As it was authorised here: httpx would resolve its dots, and take a # for a fragment.
+            extensions={"target": target},
         )
+        if not reads:  # what was asked for is done, even if nobody hears of it
+            await self._exchange(asked, url, send)
+            return
+        exchange = asyncio.create_task(self._exchange(asked, url, send))
+        left = asyncio.create_task(_leaves(receive))
+        try:
+            await asyncio.wait([exchange, left], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            exchange.cancel()
+            left.cancel()
+            await asyncio.wait([exchange, left])
+        if not exchange.cancelled():
+            exchange.result()
+
+    async def _exchange(self, asked: httpx.Request, url: str, send: Send) -> None:
+        """Raises HomeUnreachable."""
         try:
             answer = await self._http.send(asked, stream=True)
         except httpx.HTTPError as exc:
@@ -95,3 +118,8 @@ class Forward:
 
     def _proof(self, address: str) -> str:
         return hmac.digest(self._fleet.key("forwarded"), address.encode(), "sha256").hex()
+
+
+async def _leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from server.gateway.auth.scopes import Caller
 from server.gateway.figures.views import StreamView
 from server.gateway.placement.homes import Home
+from server.gateway.routes.forward import IDLE_S
 from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.show import show_unreached
 from server.settings import PipelineOptions
@@ -27,7 +28,10 @@ class Others:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._http = httpx.AsyncClient(
-            timeout=_ANSWER_S, verify=ssl.create_default_context(), trust_env=False
+            timeout=_ANSWER_S,
+            verify=ssl.create_default_context(),
+            trust_env=False,
+            limits=httpx.Limits(keepalive_expiry=IDLE_S),
         )
 
     async def close(self) -> None:

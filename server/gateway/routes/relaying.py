@@ -41,9 +41,9 @@ class Relaying:
             AtHomeAnywhere, fleet=self._fleet, guard=guard, relays=self._relays, forward=self._forward
         )
 
-    def install_first(self, app: FastAPI) -> None:
-        """In front of all other middleware."""
-        app.add_middleware(Forwarded, forward=self._forward)
+    def first(self, app: ASGIApp) -> ASGIApp:
+        """In front of all other middleware, and of the access log."""
+        return Forwarded(app, forward=self._forward)
 
     async def open(self) -> None:
         """Before the others know of this gateway. Raises OSError."""
@@ -74,7 +74,7 @@ class Forwarded:
 
 class AtHomeAnywhere:
     """Middleware. Packets for viewers come from the stream's home once, and are fanned out here; for all else
-    about the stream its home is asked, if the caller may view or publish it."""
+    about the stream its home is asked, if the caller may know of it."""
 
     def __init__(self, app: ASGIApp, *, fleet: Fleet, guard: Guard, relays: Relays, forward: Forward) -> None:
         self._app = app
@@ -129,13 +129,15 @@ class AtHomeAnywhere:
         return home
 
     async def _may_know(self, what: str, stream: str, rest: str, request: Request) -> bool:
-        """Whether the caller may view or publish it. Raises GatewayError for one who isn't who it says."""
+        """Whether the caller may view it, or may publish it and asks for more than viewers get. Raises
+        GatewayError for one who isn't who it says."""
         parts = rest.split("/")[1:]
         if what == "hls" and len(parts) > 1 and parts[0] != "recorded":
             await self._guard.signed(stream, parts[0])
             return True
         caller = await self._guard.caller(request, await _bearer(request))
-        return caller.may("view", stream) or caller.may("publish", stream)
+        publishes = what in ("whip", "api/streams") and caller.may("publish", stream)
+        return publishes or caller.may("view", stream)
 
 
 def _held(what: str, rest: str) -> tuple[str | None, str]:

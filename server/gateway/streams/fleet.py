@@ -36,11 +36,11 @@ class Fleet:
         self.door: DoorAddress | None = None  # there, once it is open
         self._own_secret = secrets.token_bytes(SECRET_BYTES)  # until it knows that of all
         self._registry = registry
-        self._asking = asyncio.Lock()
+        self._asking, self._looking = asyncio.Lock(), asyncio.Lock()
         self._view = View(epoch="", version=0, gateways={}, homes={})
         self._gone: set[str] = set()  # released, which the record has yet to hear
         self._waits_for: dict[str, str] = {}  # streams of the settings, by the gateways that have them
-        self._asked_s = 0.0
+        self._asked_s = 0.0  # at last, of what has been answered or was in vain
         self._released = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -99,6 +99,11 @@ class Fleet:
             if gateway != self.id
         ]
 
+    def addresses(self) -> set[str]:
+        """Of the machines of the other gateways that pass requests on to this one."""
+        members = self._view.gateways.items()
+        return {member.door.host for gateway, member in members if gateway != self.id and member.door}
+
     def start(self, follow: Callable[[], Awaitable[None]]) -> None:
         """Renews the lease from now on; `follow` makes what runs here what this gateway is home to."""
         self._closing = False
@@ -127,8 +132,15 @@ class Fleet:
         return self.elsewhere(stream)
 
     async def look(self) -> None:
-        """Knows what the record says now, give or take a tenth of a second, if it can be asked."""
-        if not self._closing and time.monotonic() > self._asked_s + _LOOK_EVERY_S:
+        """Knows what the record says now, if it can be asked: after a tenth of a second at most, with one
+        question for all who look meanwhile."""
+        came_s = time.monotonic()
+        async with self._looking:
+            if self._closing or self._asked_s >= came_s:
+                return
+            await asyncio.sleep(max(0.0, self._asked_s + _LOOK_EVERY_S - time.monotonic()))
+            if self._closing:
+                return
             with contextlib.suppress(HomesUnknown):
                 await self._renew()
 
@@ -194,21 +206,24 @@ class Fleet:
 
     async def _join(self) -> None:
         homes = {name: home for name, home in self._view.homes.items() if name not in self._gone}
-        member = Member(url=self.url, door=self.door)
+        member, asked_s = Member(url=self.url, door=self.door), time.monotonic()
         try:
             self._view = await self._registry.join(self.id, member, replace(self._view, homes=homes))
         except OSError as exc:
             raise HomesUnknown(str(exc)) from exc
-        self._asked_s = time.monotonic()
+        finally:
+            self._asked_s = asked_s
 
     async def _renew(self) -> None:
         async with self._asking:
             gone, seen = frozenset(self._gone), (self._view.epoch, self._view.version)
-            self._asked_s = time.monotonic()
+            asked_s = time.monotonic()
             try:
                 view = await self._registry.renew(self.id, seen, gone)
             except OSError as exc:
                 raise HomesUnknown(str(exc)) from exc
+            finally:
+                self._asked_s = asked_s
             if view == "unknown":
                 log.warning("lease lost", reason="the record of homes does not know this gateway")
                 await self._join()

@@ -57,7 +57,9 @@ class Subscriptions:
     def _last_word(self, stream: Stream) -> Message | None:
         """To whom a stream was sent; None where it goes on, with another worker or at another gateway, for
         which its viewers wait."""
-        if not stream.outputs.relay.has_ended or self._streams.closing or self._fleet.elsewhere(stream.id):
+        home = self._fleet.home(stream.id)
+        has_moved = home is not None and home.gateway != self._fleet.id
+        if not stream.outputs.relay.has_ended or self._streams.closing or has_moved:
             return None
         failed = stream.state == "failed"
         return JobImpossible(reason=stream.reason if failed else "it was deleted at its home")

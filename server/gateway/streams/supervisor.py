@@ -198,6 +198,7 @@ class Supervisor:
                 self._supervised.on_no_worker(f"no worker could be started: {exc}", retry_in_s)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._renewal.wait(), retry_in_s)
+                    refusals = 0
                 continue
             refusals = 0
             ending = await self._run_worker(worker)

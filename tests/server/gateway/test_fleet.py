@@ -8,6 +8,7 @@ import pytest
 
 from server.__main__ import main
 from server.gateway.placement.homes import LEASE_S, RENEW_S, Home, Homes, Member, View
+from server.gateway.streams.fleet import Fleet
 from server.gateway.streams.kept import KeptStreams
 from tests.ports import free_port
 from tests.server.gateway.fleets import SOURCE, Record, lose, member
@@ -98,6 +99,46 @@ def test_a_new_record_is_filled_by_what_gateways_know():
     assert new.claim(home("at-a", "b")) == home("at-a", "a"), "a is still to come"
     live(new, clock, ["b"], LEASE_S + RENEW_S)  # and never does
     assert {found.gateway for found in new.renew("b", ("", 0), ()).homes.values()} == {"b"}
+
+
+def test_a_new_record_keeps_the_secret_though_a_new_gateway_is_first():
+    clock = Clock()
+    old, new = Homes(clock), Homes(clock)
+    old.join("a", at("a"), NOTHING)
+    seen = old.renew("a", ("", 0), ())
+    invented = new.join("b", at("b"), NOTHING)
+    assert invented.secret != seen.secret
+    new.join("b", at("b"), invented)
+    assert new.join("a", at("a"), seen).secret == seen.secret
+    heard = new.renew("b", (invented.epoch, invented.version), ())
+    assert heard.secret == seen.secret
+    other = Homes(clock).join("c", at("c"), NOTHING)
+    assert new.join("c", at("c"), other).secret == seen.secret, "the first"
+
+
+async def test_whoever_looks_hears_what_the_record_says_by_then():
+    record = Record()
+    a, b = (Fleet(record, f"http://{name}") for name in "ab")
+    for fleet in (a, b):
+        await fleet.join()
+    await b.look()
+    await a.claim("s", {"id": "s"}, CREATED)
+    assert await b.find("s") == "http://a"
+
+
+async def test_without_the_record_all_who_look_wait_for_one_question():
+    asked = []
+
+    class Silent(Record):
+        async def renew(self, *args):
+            asked.append(args)
+            await asyncio.sleep(0.2)
+            raise OSError("the record has not answered")
+
+    fleet = Fleet(Silent(), "http://a")
+    await fleet.join()
+    assert set(await asyncio.gather(*(fleet.find("s") for _ in range(20)))) == {None}
+    assert len(asked) == 1
 
 
 async def listed(served: Gateway) -> set[str]:

@@ -1,6 +1,9 @@
 """Gateways behind one name: a stream is watched, and all about it asked, at whichever."""
 
+import asyncio
 import contextlib
+import logging
+import time
 from functools import partial
 from io import BytesIO
 from itertools import pairwise
@@ -9,12 +12,14 @@ import av
 import pytest
 
 from server.gateway.h264 import to_sample
+from server.gateway.placement import remote
 from server.gateway.placement.homes import Member
 from server.gateway.placement.remote import HostUnreachable, subscribe
 from server.gateway.relay.sink import Subscriber
 from server.gateway.routes import hls
 from server.gateway.streams import relays
 from server.wire.messages import Stop, VideoPacket
+from tests.logs import events
 from tests.ports import free_port
 from tests.server.gateway.fleets import SOURCE, Record, member
 from tests.server.gateway.hls_media import Media, video
@@ -232,10 +237,13 @@ async def test_all_about_a_stream_is_asked_at_any_gateway():
 
 
 async def test_a_path_signed_at_one_gateway_holds_at_any():
-    async with cluster(2, **tokens(one=["publish:*", "view:*"], other=["view:t"])) as (a, b):
+    async with cluster(2, **tokens(one=["publish:*", "view:*"], other=["view:t"], camera=["publish:s"])) as (
+        a,
+        b,
+    ):
         made = {"id": "s", "source": SOURCE}
         assert (await a.http.post("/api/streams", json=made, headers=bearer("one"))).status_code == 201
-        for nobody in ({}, bearer("other"), bearer("wrong")):
+        for nobody in ({}, bearer("other"), bearer("wrong"), bearer("camera")):
             assert (await b.http.get("/hls/s/index.m3u8", headers=nobody)).status_code in (401, 403)
         assert (await b.http.get("/hls/s/1999999999.AAAA/index.m3u8")).status_code == 403
         assert not b.app._streams.is_relayed("s"), "a stranger causes nothing"
@@ -246,13 +254,15 @@ async def test_a_path_signed_at_one_gateway_holds_at_any():
             assert media.entries
 
 
-async def test_nobody_else_subscribes(monkeypatch):
+async def test_nobody_else_subscribes(monkeypatch, caplog):
     """Nor does a home that can't be had: that is said, and tried again; other streams don't notice."""
-    async with cluster(2) as (a, b):
+    caplog.set_level(logging.INFO)
+    async with cluster(2, log={"access": True}) as (a, b):
         fleet = b.app._fleet
         await fleet.look()
         ticket = await fleet.ticket("s")
-        assert ticket.secret.hex() not in repr(fleet._view)
+        shown = repr((fleet._view, ticket))
+        assert not any(repr(secret) in shown for secret in (fleet._view.secret, ticket.secret))
         with pytest.raises(HostUnreachable, match="its secret is not that of the cluster's gateways"):
             await subscribe(forged(ticket, secret=bytes(32)), "s")
         with pytest.raises(HostUnreachable, match="its certificate is"):
@@ -277,8 +287,38 @@ async def test_nobody_else_subscribes(monkeypatch):
             _, own = await playlist(b)
             names = own.numbered().items()
             assert Media.parse(held.text).numbered().items() & names, "b itself has answered"
-            mark = {"livesr-forwarded": "192.0.2.1 of nobody"}
+            mark = {"livesr-forwarded": "192.0.2.7 of nobody"}
             assert (await b.http.get("/api/streams/s", headers=mark)).status_code == 200
+    clients = {request["client"] for request in events(caplog, "request")}
+    assert "192.0.2.1" in clients, "for whom it was passed on"
+    assert "192.0.2.7" not in clients
+
+
+async def test_a_gateway_that_is_silent_holds_up_no_other(monkeypatch):
+    """Nor, for longer than one may try, those of its streams that are at home elsewhere by then."""
+    monkeypatch.setattr(remote, "CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(remote, "_HELLOS_AT_ONCE", 1)
+    visitors = []
+
+    async def silent(reader, writer) -> None:
+        visitors.append(writer)
+        await reader.read()
+        await reader.read()
+        writer.close()
+        visitors.remove(writer)
+
+    async with cluster(2) as (_, b), await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        ticket = await b.app._fleet.ticket("s")
+        away = forged(ticket, port=server.sockets[0].getsockname()[1])
+        began_s = time.monotonic()
+        waiting = [asyncio.create_task(subscribe(away, "s")) for _ in range(3)]
+        await until(lambda: visitors, "the first one tries")
+        await (await subscribe(ticket, "s")).stop()
+        assert not any(task.done() for task in waiting)
+        said = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all("can't be reached: no answer within 1 s" in str(exc) for exc in said)
+        assert time.monotonic() - began_s < len(waiting), "not one after the other"
+        await until(lambda: not visitors, "it is alone")
 
 
 async def test_a_home_that_is_away_is_said(monkeypatch):

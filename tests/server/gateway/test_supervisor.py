@@ -53,7 +53,7 @@ async def supervised(placement: ScriptedPlacement, **patience: float):
     witness = Witness()
     job = Settings().stream(id="s", source="demo:").job(Settings().limits)
     supervisor = Supervisor(placement, lambda: job, witness, Patience(**patience))
-    witness.send, witness.release = supervisor.send, supervisor.release
+    witness.send, witness.release, witness.renew = supervisor.send, supervisor.release, supervisor.renew
     task = asyncio.create_task(supervisor.run())
     try:
         yield witness, task
@@ -212,6 +212,15 @@ async def test_where_no_worker_starts_it_is_tried_again():
         assert not witness.deaths, "nobody died"
         placement.script.refuse = ""
         await until(lambda: placement.workers, "a worker in the end")
+
+
+async def test_another_job_is_tried_as_if_it_were_the_first():
+    placement = ScriptedPlacement(Script(live=False, refuse="its home is away"))
+    async with supervised(placement, first_backoff_s=0.1) as (witness, _):
+        await until(lambda: len(witness.refusals) == 4, "patience grows")
+        witness.renew()
+        await until(lambda: len(witness.refusals) >= 6, "it is another's now")
+        assert [retry_in_s for _, retry_in_s in witness.refusals[3:6]] == [0.8, 0.1, 0.2]
 
 
 async def test_it_is_tried_for_years():

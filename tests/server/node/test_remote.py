@@ -14,6 +14,7 @@ import pytest
 from server.gateway.placement.remote import HostUnreachable, connect
 from server.offline.idle_hosts import IdleHost
 from server.settings import Limits, StreamSettings
+from server.wire import door
 from server.wire.door import Visitor
 from server.wire.hello import HELLO_BYTES, Ticket, wire_version
 from server.wire.messages import (
@@ -138,6 +139,15 @@ async def test_streams_that_start_together_say_hello_a_few_at_a_time(monkeypatch
         assert len(workers) == 40
         assert 8 < max(strangers) <= 16
         await asyncio.gather(*(worker.stop(at_once=True) for worker in workers))
+
+
+async def test_who_never_begins_with_tls_is_cut_off(monkeypatch, tmp_path):
+    monkeypatch.setattr(door, "_HELLO_S", 0.2)
+    async with host_here(ScriptedPlacement(), tmp_path) as host:
+        ticket = await host.admit("demo")
+        reader, writer = await asyncio.open_connection(ticket.host, ticket.port)
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
 
 
 @pytest.mark.parametrize(
