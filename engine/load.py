@@ -111,6 +111,7 @@ def load_engine(
     if choice.backend not in GPU_BACKENDS:
         spec = replace(spec, lanes=lanes or CPU_LANES)
     match choice.backend:
+        # Of PyTorch, OpenVINO and TensorRT only what this one needs is loaded: each takes up to a second.
         case "tensorrt" | "cuda":
             from engine.backends.gpu import load_gpu_engine
 
@@ -142,7 +143,7 @@ def load_net(
 ) -> Net:
     """The bare network, for images of any size. `model` and errors as for `load_engine`."""
     choice = choose_net(model, backend, precision)
-    match choice.backend:
+    match choice.backend:  # as above
         case "openvino":
             from engine.backends.openvino.engine import OpenVinoNet
 
@@ -260,6 +261,7 @@ def artifact_of(choice: Choice) -> Iterator[Artifact]:
     if isinstance(choice.source, Artifact):
         yield choice.source
         return
+    # torch and PyAV: an artifact needs neither.
     from engine.compile import compile_checkpoint
     from engine.sample_frames import DEFAULT, sample_frames
 

@@ -74,6 +74,7 @@ def open_engine(
     how far it is. `int8_where_faster`: one that was built in INT8 in place of FP16's. Raises EngineError,
     DeviceFailed."""
     require_gpu(backend)
+    # Only now is it known that torch is there, and TensorRT.
     if backend == "cuda":
         from engine.backends.cuda.engine import CudaEngine
 
@@ -104,6 +105,7 @@ def open_engine(
 
 
 def _build_request(checkpoint: "Checkpoint", path: Path, colour: Colour, spec: EngineSpec) -> BuildRequest:
+    # torch, as above.
     from engine.backends.tensorrt.target import current_target
 
     return BuildRequest(

@@ -21,7 +21,7 @@ def require_gpu(backend: str) -> None:
     from engine.backends.cuda.device import require_cuda
 
     require_cuda(backend)
-    if backend == "tensorrt":
+    if backend == "tensorrt":  # nor is it for TensorRT before
         from engine.backends.tensorrt.engine import load_tensorrt
 
         load_tensorrt()

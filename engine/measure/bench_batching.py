@@ -131,6 +131,7 @@ def _load(
         return load_engine(
             model, width=width, height=height, backend=backend, precision=precision, threads=threads, lanes=0
         )
+    # OpenVINO: a GPU's batches are measured without it.
     from engine.backends.openvino.engine import OpenVinoEngine
 
     spec = replace(choice.spec(width, height), lanes=CPU_LANES)

@@ -58,6 +58,7 @@ class HostActor:
 
 
 def _slots(settings: "Settings") -> "GpuSlots | None":
+    # NumPy and pydantic: a host on CPUs, which viewers may wait for, begins without them.
     from engine.machine import nvidia_gpus
     from engine.measure.gpu_costs import GpuCosts
     from server.gateway.placement.slots import usual_slots

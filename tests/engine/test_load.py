@@ -76,8 +76,6 @@ def test_a_checkpoint_runs_in_each_precision(checkpoint: Path, precision: Precis
 
 @pytest.mark.parametrize("backend", ["openvino", "reference"])
 def test_an_rgb_image_is_exactly_the_networks_output(backend: str, tmp_path: Path) -> None:
-    from engine.network.checkpoint import save_checkpoint
-
     folder = shared("parity")
     released = load_released(folder / "awsrn_s_x2.pt")
     save_checkpoint(tmp_path / "s.safetensors", released.network(), {})

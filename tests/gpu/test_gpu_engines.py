@@ -1,5 +1,7 @@
 """What a GPU engine must do beyond what the simulated device shows: the right picture, without waiting."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from engine.errors import DeviceFailed
 from engine.frame import Colour, DeviceFrame, GpuEngine, YuvFrame
-from engine.load import load_engine
+from engine.load import choose, load_engine
 from engine.parity import LOWEST_DB, parity_db
 from engine.sample_frames import DEFAULT, HEIGHT, WIDTH, sample_frames
 from engine.share import SharedEngine
@@ -174,7 +176,6 @@ def test_a_lane_of_a_plan_for_many_sizes_takes_memory_for_its_own(artifacts: Pat
     from engine.backends.tensorrt.builds import ensure_artifact
     from engine.backends.tensorrt.request import BuildRequest, Sizes
     from engine.backends.tensorrt.target import current_target
-    from engine.load import choose
 
     if problem := gpu_problem("tensorrt"):
         not_done(problem)
@@ -195,9 +196,6 @@ def test_a_lane_of_a_plan_for_many_sizes_takes_memory_for_its_own(artifacts: Pat
 @pytest.mark.parametrize("load", ["tensorrt"], indirect=True)
 def test_a_plan_that_is_refused_is_built_once_more(load: Load, artifacts: Path) -> None:
     """One whose manifest fits it, but which this TensorRT does not take, failed the stream at every start."""
-    import hashlib
-    import json
-
     load(WIDTH, HEIGHT)
     for manifest in artifacts.glob("*/manifest.json"):
         fields = json.loads(manifest.read_text())

@@ -4,6 +4,8 @@ network without a fallback to PyTorch.
 TensorRT computes in the types that the graph has, so the graph is half throughout; only its planes are uint8.
 Where the body is INT8, each of its convolutions is given a quantised and dequantised input and weight, which
 TensorRT takes together for one INT8 kernel.
+
+TensorRT and torch-tensorrt are imported where they are called: what is around a build is proved without them.
 """
 
 from collections.abc import Iterator, Sequence

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from engine.config import AwsrnConfig, live_config
@@ -23,8 +24,6 @@ from tests.server.clips import write_clip
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
     """Untrained networks: one of luma, one of RGB."""
-    import torch
-
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     rgb = AwsrnConfig(scale=3, lfbs=1, awrus=1, features=8, block_features=8, kernels=(3,))
@@ -36,8 +35,6 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 def skip_network(network: Awsrn) -> Awsrn:
     """Repeats pixels, give or take some levels, so that frame numbers stay legible."""
-    import torch
-
     with torch.no_grad():
         for alpha in network.tail.alphas.values():
             alpha *= 0.02

@@ -6,6 +6,7 @@ from typing import Any
 
 import av
 import pytest
+import torch
 
 from engine.config import live_config
 from engine.network.awsrn import Awsrn
@@ -36,8 +37,6 @@ VFR = [0, 300, 1500, 4500, 9000, 9300, 54000, 57003, 58500, 60000, 60300, 150_00
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    import torch
-
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "y.safetensors"
     save_checkpoint(path, skip_network(Awsrn(live_config(awrus=1))), {"recipe": "none"})
