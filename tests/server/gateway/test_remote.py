@@ -111,7 +111,7 @@ def test_the_next_run_finds_what_is_there(tmp_path: Path):
         (f.name, f.starts, f.size, True) for f in before
     ]
     assert [file.ends for file in archive.files()] == [file.ends for file in before]
-    window = Dvr(index, Hls()).window("demo", START, datetime.now(UTC))
+    window = Dvr(index, Hls()).window("demo", START, START + timedelta(seconds=8))
     assert window is not None
     assert [segment.discontinuity for segment in window.segments] == [False] * 4
     last = window.segments[-1]
