@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -82,6 +83,7 @@ def _parser(wanted: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, A
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command; user errors are one line on stderr and status 2."""
+    _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words else ""
     parser, modules, missing = _parser([name])
@@ -103,8 +105,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (ValueError, OSError, DeviceFailed) as exc:
-        print(f"livesr {args.command}: {exc}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"livesr {args.command}: {exc}", file=sys.stderr)
         return 2
+
+
+def _open_standard_streams() -> None:
+    """Those that were closed, or a socket would take the place of one and get what libraries write there."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":

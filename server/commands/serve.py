@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
@@ -109,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
             refuse_strangers(wanted.server, address)
         return wanted
 
-    served = _Server(
-        _config(app, protocol, server), _ready(page, settings.log.format), app, server.drain_s, read_again
-    )
+    new_token = args.first_token if makes_token and token else None
+    ready = partial(_tell, _ready(page, settings.log.format), new_token)
+    served = _Server(_config(app, protocol, server), ready, app, server.drain_s, read_again)
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
     served.run(sockets=[listener])
@@ -130,6 +131,18 @@ def _open_as_many_as_may_be() -> None:
 def _ready(page: str, form: Format) -> str:
     """Not in the log, as a first token is told by it; but where the log is JSON this is, too."""
     return json.dumps({"event": "service ready", "page": page}) if form == "json" else f"livesr: open {page}"
+
+
+def _tell(ready: str, new_token: Path | None) -> None:
+    """Says it on standard output. Where that can't be written, as on a full disk, the service goes on, and a
+    token that has just been made is forgotten: nobody knows it."""
+    try:
+        os.write(1, f"{ready}\n".encode())  # by `print` it would be kept, and fail again at the end
+    except OSError as exc:
+        log.warning("standard output can't be written", reason=exc.strerror)
+        if new_token is not None:
+            new_token.unlink()
+            log.error("first token not told", file=str(new_token), consequence="a restart makes another")
 
 
 def _here(settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gateway:
@@ -241,12 +254,12 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        ready: str,
+        ready: Callable[[], None],
         app: Gateway,
         drain_s: float,
         read_again: Callable[[], Settings],
     ) -> None:
-        """`ready` is the line for standard output; `read_again` reads the settings for SIGHUP, and raises
+        """`ready` is called once it listens; `read_again` reads the settings for SIGHUP, and raises
         ValueError."""
         super().__init__(config)
         self._ready = ready
@@ -277,7 +290,7 @@ class _Server(uvicorn.Server):
         gc.freeze()
         if self.started:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
-            print(self._ready, flush=True)
+            self._ready()
 
     def _start_reload(self) -> None:
         task = asyncio.create_task(self._reload())

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 
+from server.wire.log_output import LogOutput
 from server.wire.urls import mask_credentials
 
 Log = BoundLogger
@@ -61,7 +62,7 @@ def log_to_stderr(form: Format = "text", level: LogLevel = "info", repeats_per_m
     """Begins to log. An event of one stream that comes more often is left out; the next says how often."""
     global _as, _changed
     _as = form, repeats_per_min
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogOutput()
     handler.setFormatter(_formatter(form))
     handler.addFilter(Repeats(repeats_per_min))
     logging.basicConfig(handlers=[handler])
@@ -114,7 +115,7 @@ def _formatter(form: Format) -> ProcessorFormatter:
             structlog.stdlib.add_logger_name,
             structlog.stdlib.add_log_level,
             _time,
-            structlog.stdlib.ExtraAdder(allow=["left_out"]),
+            structlog.stdlib.ExtraAdder(allow=["left_out", "count"]),
         ],
         processors=[
             ProcessorFormatter.remove_processors_meta,

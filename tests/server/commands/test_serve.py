@@ -10,13 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 
 from server.__main__ import main
+from tests.peers.service import until
+from tests.ports import free_port
 
 TIMEOUT_S = 90.0
 
@@ -140,6 +142,54 @@ def test_a_gateway_killed_outright_leaves_no_worker(settings, tmp_path):
     while alive(worker):
         assert time.monotonic() < deadline, "the worker still runs"
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def unheard(config: Path, *words: str, output: int | None, closed: Sequence[int] = ()) -> Iterator[str]:
+    """The address of a service whose standard streams can't be written."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", "serve", "--config", str(config), "--port", str(port), *words],
+        env=os.environ | {"LIVESR_WORKERS__STANDBY": "0"},
+        stdout=output,
+        stderr=output,
+        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed],
+    )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        until(lambda: process.poll() is not None or _answers(url), "it listens")
+        assert process.poll() is None
+        yield url
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.ConnectError):
+        return httpx.get(url + "healthz").status_code == 200
+    return False
+
+
+def test_streams_go_on_where_its_standard_streams_are_closed(settings):
+    with unheard(settings, "synthetic:?size=160x120", output=None, closed=(0, 1, 2)) as url:
+        (stream,) = httpx.get(url + "api/streams").json()
+        until(
+            lambda: httpx.get(f"{url}api/streams/{stream['id']}").json()["state"] == "idle",
+            "its worker is there",
+        )
+
+
+def test_a_token_that_a_full_disk_kept_from_being_told_is_made_anew(settings):
+    kept = settings.with_name("first-token")
+    with (
+        open("/dev/full", "wb") as full,
+        unheard(settings, "--first-token", str(kept), output=full.fileno()) as url,
+    ):
+        assert httpx.get(url + "api/streams").status_code == 401
+    assert not kept.exists()
 
 
 def test_it_opens_as_many_files_as_it_may(settings, tmp_path):

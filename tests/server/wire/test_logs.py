@@ -15,8 +15,8 @@ from tests.conftest import ROOT
 class Written:
     """What goes to standard error."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
         self._text = ""
         self._handlers: list[logging.Handler] = []
 
@@ -32,9 +32,12 @@ class Written:
     def end(self) -> None:
         for handler in self._handlers:
             logging.root.removeHandler(handler)
+            handler.close()
 
     def text(self) -> str:
-        self._text += self._capsys.readouterr().err
+        for handler in self._handlers:
+            handler.flush()
+        self._text += self._capfd.readouterr().err
         return self._text
 
     def lines(self) -> list[dict[str, object]]:
@@ -42,9 +45,9 @@ class Written:
 
 
 @pytest.fixture
-def written(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
+def written(capfd: pytest.CaptureFixture[str]) -> Iterator[Written]:
     level, as_before = logging.root.level, logs._as
-    written = Written(capsys)
+    written = Written(capfd)
     yield written
     written.end()
     logging.root.setLevel(level)
