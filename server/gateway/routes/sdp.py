@@ -1,5 +1,6 @@
 """What WHEP and WHIP have in common over HTTP: SDP bodies, a session's resource, trickled candidates."""
 
+import re
 import secrets
 from collections.abc import Callable
 from http import HTTPStatus
@@ -23,6 +24,7 @@ from server.settings import IceServer, WebRtc
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
+_ENTITY_TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 def body_of(content_type: str) -> dict[str, Any]:
@@ -87,8 +89,9 @@ async def _trickled(session: Session, request: Request) -> Response:
     """Adds ICE candidates of the client. Raises InvalidOffer, PreconditionFailed, UnsupportedPatch,
     UnsupportedContentType."""
     ufrag, candidates, last = parse_fragment(await read_body(request, FRAGMENT))
-    wanted = request.headers.get("If-Match", "*")
-    if wanted not in ("*", session.etag):
+    wanted = ", ".join(request.headers.getlist("If-Match"))
+    # What is weak matches nothing (RFC 9110, section 13.1.1).
+    if wanted.strip() not in ("", "*") and session.etag not in _ENTITY_TAG.findall(wanted):
         raise PreconditionFailed(f"If-Match {wanted} is not this session's ETag {session.etag}")
     if ufrag is not None and ufrag != session.remote_ufrag:
         raise UnsupportedPatch("an ICE restart is not supported: post a new offer instead")

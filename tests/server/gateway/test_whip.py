@@ -192,9 +192,13 @@ async def test_a_session_is_changed_and_ended_by_its_address():
         assert answer.headers["Accept-Patch"] == "application/trickle-ice-sdpfrag"
         at, fragment = answer.headers["Location"], {"Content-Type": "application/trickle-ice-sdpfrag"}
         candidate = "a=candidate:1 1 udp 2122260223 127.0.0.1 9 typ host\r\n"
+        etag = answer.headers["ETag"]
         for headers, body, status in (
-            ({"If-Match": answer.headers["ETag"]}, candidate, 204),
-            ({"If-Match": '"other"'}, candidate, 412),
+            ({"If-Match": etag}, candidate, 204),
+            ({"If-Match": f'"a,b",W/"c" , {etag}'}, candidate, 204),
+            ({"If-Match": "*"}, candidate, 204),
+            ({"If-Match": '"other", "another"'}, candidate, 412),
+            ({"If-Match": f"W/{etag}"}, candidate, 412),
             ({}, "a=ice-ufrag:other\r\n", 422),
         ):
             patched = await served.http.patch(at, content=body, headers=fragment | headers)
