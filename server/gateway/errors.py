@@ -1,6 +1,6 @@
 """What the gateway refuses, and the one JSON shape in which it says so (RFC 9457)."""
 
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Mount
 
 from server.settings import describe_error
 
@@ -273,7 +274,22 @@ async def _on_gateway_error(request: Request, exc: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, exc: Exception) -> JSONResponse:
     assert isinstance(exc, HTTPException)
-    return _response(exc.status_code, exc.detail, dict(exc.headers or {}))
+    headers = dict(exc.headers or {})
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (allowed := _allowed(request)):
+        headers["Allow"] = ", ".join(allowed)
+    return _response(exc.status_code, exc.detail, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path, each of which may have a route of its own; a route by itself names only its own.
+    None of what is mounted, which answers for itself."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+
+    def fits(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return [method for method in HTTPMethod if fits(method)]
 
 
 async def _on_invalid_request(request: Request, exc: Exception) -> JSONResponse:

@@ -132,6 +132,20 @@ async def test_every_error_has_the_same_shape():
             assert set(response.json()) == {"title", "status", "detail"}, (method, path)
 
 
+async def test_what_a_path_allows_is_all_that_it_has():
+    async with gateway(quiet()) as served:
+        for path, allowed in (
+            ("/", "GET, HEAD"),
+            ("/api/streams", "GET, POST"),
+            ("/api/streams/none", "DELETE, GET, PATCH"),
+            ("/whep/demo/none", "DELETE, PATCH"),
+            ("/web/app.js", "GET, HEAD"),
+        ):
+            response = await served.http.put(path)
+            assert response.status_code == 405, path
+            assert sorted(response.headers["Allow"].split(", ")) == allowed.split(", "), path
+
+
 async def test_a_list_of_many_streams_lets_others_have_their_turn():
     names = tuple(f"s{number}" for number in range(64))
     async with gateway(IdleHost(), streams=names, limits={"max_streams": 64}) as served:
