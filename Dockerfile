@@ -87,10 +87,12 @@ RUN apt-get update \
     && install --directory --owner=livesr --group=livesr /var/cache/livesr /var/lib/livesr
 COPY deploy/image.toml /etc/livesr/livesr.toml
 ENV LIVESR_ARTIFACTS=/var/cache/livesr/artifacts \
+    LIVESR_SERVER__URL_FILE=/var/lib/livesr/url \
     PATH=/opt/livesr/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8080
+# The service writes to that file where it listens, whatever its settings and its command line are.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"LIVESR_SERVER__PORT\", 8080)}/healthz', timeout=4)"]
+    CMD ["python3", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(open(os.environ['LIVESR_SERVER__URL_FILE']).read() + 'healthz', timeout=4)"]
 ENTRYPOINT ["tini", "--", "livesr"]
 CMD ["serve", "--config", "/etc/livesr/livesr.toml", "--host", "0.0.0.0", "--first-token", "/var/lib/livesr/first-token"]
 

@@ -12,7 +12,7 @@ import re
 import resource
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if server.metrics_listener:
         named = f"server.metrics_listener={server.metrics_listener!r}"
         metrics_listener = listen(resolve(*split_address(server.metrics_listener), named))
-    page = page_url(listener)
+    page = url = page_url(listener)
     if makes_token:
         auth, token = first_token(args.first_token)
         settings = settings.model_copy(update={"auth": auth})
@@ -115,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
     served = _Server(_config(app, protocol, server), ready, app, server.drain_s, read_again)
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
-    served.run(sockets=[listener])
+    with _written(url, server.url_file):
+        served.run(sockets=[listener])
     return 0
 
 
@@ -143,6 +144,23 @@ def _tell(ready: str, new_token: Path | None) -> None:
         if new_token is not None:
             new_token.unlink()
             log.error("first token not told", file=str(new_token), consequence="a restart makes another")
+
+
+@contextlib.contextmanager
+def _written(url: str, file: str) -> Iterator[None]:
+    """The URL is in that file, if there is to be one."""
+    path = Path(file)
+    if file:
+        try:
+            path.write_text(url, encoding="utf-8")
+        except OSError as exc:
+            log.warning("URL can't be written", file=file, reason=exc.strerror, key="server.url_file")
+    try:
+        yield
+    finally:
+        if file:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _here(settings: Settings, metrics: Metrics, kept: KeptStreams | None) -> Gateway:

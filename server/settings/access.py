@@ -25,6 +25,8 @@ class Server(Table):
     open_to_the_world: bool = False
     # HOST:PORT of a listener with /metrics alone, which needs no token; empty: none.
     metrics_listener: str = ""
+    # File that has the URL of the service while it listens; empty: none.
+    url_file: str = ""
     # Addresses of proxies whose word is taken for whom a request is from.
     trusted_proxies: tuple[str, ...] = ()
     # Other sites whose pages may play: WHEP and HLS only, never the API.

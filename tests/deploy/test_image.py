@@ -4,11 +4,11 @@ The image itself is built and run by whoever releases it.
 """
 
 import argparse
-import asyncio
 import importlib
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass, field
@@ -17,12 +17,8 @@ from pathlib import PurePosixPath
 import pytest
 
 from server.__main__ import COMMANDS
-from server.gateway.app import create_app
-from server.settings import Settings
 from server.settings.read import load
 from tests.conftest import ROOT
-from tests.server.gateway.scripted_gateway import serving
-from tests.server.gateway.scripted_worker import ScriptedPlacement
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGE = "server/gateway/web"
@@ -149,23 +145,30 @@ def test_the_image_starts_the_service_with_the_demo(image):
     assert image.last("EXPOSE") == str(settings.server.port)
 
 
-@images
-async def test_its_health_check_tells_a_service_from_none(image):
-    python, flag, code = json.loads(image.last("HEALTHCHECK").partition(" CMD ")[2])
-    assert (python, flag) == ("python3", "-c")
+def test_its_health_check_finds_the_service_wherever_it_listens(tmp_path):
+    """By a file that the image's environment names; here one like it."""
+    python, *words = json.loads(STAGES["cpu"].last("HEALTHCHECK").partition(" CMD ")[2])
+    assert python == "python3"
+    (set_by,) = [text for name, text in STAGES["cpu"].every() if name == "ENV" and "URL_FILE" in text]
+    variable = re.search(r"(\S+)=/var/lib/livesr/url", set_by)[1]
+    proxy = {"http_proxy": "http://127.0.0.1:9"}  # as Docker's client hands on to each container
+    environment = {**os.environ, **proxy, variable: str(tmp_path / "url"), "LIVESR_WORKERS__STANDBY": "0"}
 
-    async def status(at: str) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, flag, code),
-            env={**os.environ, "LIVESR_SERVER__PORT": at},
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        return await process.wait()
+    def healthy() -> bool:
+        command = [sys.executable, *words]
+        return subprocess.run(command, env=environment, stderr=subprocess.DEVNULL).returncode == 0
 
-    async with serving(create_app(Settings(), ScriptedPlacement())) as base:
-        free = base.rpartition(":")[2]
-        assert await status(free) == 0
-    assert await status(free) == 1
+    config = tmp_path / "livesr.toml"
+    config.write_text("[server]\nport = 0\nhost = '127.0.0.2'\n")
+    serve = [sys.executable, "-m", "server", "serve", "--config", str(config)]
+    assert not healthy()
+    with subprocess.Popen(serve, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as service:
+        try:
+            assert service.stdout.readline()
+            assert healthy()
+        finally:
+            service.terminate()
+    assert not (tmp_path / "url").exists()
 
 
 def test_the_image_has_the_hls_player_where_the_page_looks_for_it():
