@@ -75,23 +75,35 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     log_to_stderr(settings.log.format, settings.log.level, settings.log.repeats_per_min)
     _open_as_many_as_may_be()
+    with contextlib.ExitStack() as stack:
+        return _serve(args, settings, stack)
+
+
+def _serve(args: argparse.Namespace, settings: Settings, stack: contextlib.ExitStack) -> int:
+    """What it opens is closed by `stack`, where it can't start as well."""
     server = settings.server
     address = resolve(server.host, server.port, f"server.host={server.host!r}, server.port={server.port}")
     makes_token = args.first_token is not None and settings.auth is None and not server.open_to_the_world
     if settings.auth is None and not makes_token:
         refuse_strangers(server, address)
-    listener = listen(address)
+    listener = stack.enter_context(listen(address))
     metrics_listener = None
     if server.metrics_listener:
         named = f"server.metrics_listener={server.metrics_listener!r}"
-        metrics_listener = listen(resolve(*split_address(server.metrics_listener), named))
+        metrics_address = resolve(*split_address(server.metrics_listener), named)
+        metrics_listener = stack.enter_context(listen(metrics_address))
     page = url = page_url(listener)
+    untold = stack.enter_context(contextlib.ExitStack())
     if makes_token:
         auth, token = first_token(args.first_token)
         settings = settings.model_copy(update={"auth": auth})
-        # In the fragment, which browsers send to no server.
-        page += f"#token={token}" if token else ""
+        if token:
+            # In the fragment, which browsers send to no server.
+            page += f"#token={token}"
+            untold.callback(_forget, args.first_token)
     kept = _kept(server.state, args.config)
+    if kept is not None:
+        stack.callback(kept.close)
     metrics = Metrics()
     if args.cluster:
         app = _elsewhere(args.cluster, listener, settings, metrics, kept)
@@ -110,8 +122,7 @@ def run(args: argparse.Namespace) -> int:
             refuse_strangers(wanted.server, address)
         return wanted
 
-    new_token = args.first_token if makes_token and token else None
-    ready = partial(_tell, _ready(page, settings.log.format), new_token)
+    ready = partial(_tell, _ready(page, settings.log.format), untold)
     served = _Server(_config(app, protocol, server), ready, app, server.drain_s, read_again)
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
@@ -134,16 +145,22 @@ def _ready(page: str, form: Format) -> str:
     return json.dumps({"event": "service ready", "page": page}) if form == "json" else f"livesr: open {page}"
 
 
-def _tell(ready: str, new_token: Path | None) -> None:
-    """Says it on standard output. Where that can't be written, as on a full disk, the service goes on, and a
-    token that has just been made is forgotten: nobody knows it."""
+def _tell(ready: str, untold: contextlib.ExitStack) -> None:
+    """Says it on standard output. Where that can't be written, as on a full disk, `untold` takes back what
+    nobody knows then, and the service goes on."""
     try:
         os.write(1, f"{ready}\n".encode())  # by `print` it would be kept, and fail again at the end
     except OSError as exc:
         log.warning("standard output can't be written", reason=exc.strerror)
-        if new_token is not None:
-            new_token.unlink()
-            log.error("first token not told", file=str(new_token), consequence="a restart makes another")
+        untold.close()
+    else:
+        untold.pop_all()
+
+
+def _forget(first_token: Path) -> None:
+    """Nobody has been told it, and a file with its hash would keep everybody out."""
+    first_token.unlink(missing_ok=True)
+    log.warning("first token not told", file=str(first_token), consequence="the next start makes another")
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from server.__main__ import main
+from server.commands.listen import listen
 from tests.peers.service import until
 from tests.ports import free_port
 
@@ -127,6 +128,19 @@ def test_a_port_that_is_taken_is_named():
         f"livesr serve: server.host='127.0.0.1', server.port={port}: can't listen there: "
         "Address already in use\n"
     )
+
+
+def test_where_it_cannot_start_nothing_stays_open_and_no_token_is_kept(settings, refused_here, monkeypatch):
+    """The file of streams is opened, and then there is no such cluster."""
+    kept = settings.with_name("first-token")
+    opened = []
+    monkeypatch.setattr("server.commands.serve.listen", lambda at: opened.append(listen(at)) or opened[0])
+    words = ("--first-token", str(kept), "--cluster", "127.0.0.1:1")
+    said = refused_here("--config", str(settings), *words)
+    assert said.startswith("livesr serve: --cluster='127.0.0.1:1': ")
+    assert said.count("\n") == 1
+    assert opened[0].fileno() == -1
+    assert not kept.exists()
 
 
 def test_a_gateway_killed_outright_leaves_no_worker(settings, tmp_path):
