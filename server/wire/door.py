@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 
 from server.wire.codec import ProtocolError, encode
@@ -21,7 +22,7 @@ from server.wire.tls import host_context
 log = get_logger(__name__)
 
 READ_BYTES = 1 << 20
-_HELLO_S = 5.0  # to say it
+_HELLO_S = 5.0  # to say it, and for TLS before
 _MOST_STRANGERS = 64  # connections that have yet to
 
 
@@ -69,15 +70,14 @@ class Door:
         self._here = here
         self._strangers = 0
         self._server: asyncio.Server | None = None
+        self._context: ssl.SSLContext
         self._fingerprint = ""
         self._visits: set[asyncio.Task[None]] = set()
 
     async def open(self, host: str, port: int = 0) -> None:
         """Listens there. Raises OSError."""
-        context, self._fingerprint = host_context()
-        self._server = await asyncio.start_server(
-            self._come, host, port, ssl=context, ssl_handshake_timeout=_HELLO_S, limit=READ_BYTES
-        )
+        self._context, self._fingerprint = host_context()
+        self._server = await asyncio.start_server(self._come, host, port, limit=READ_BYTES)
 
     @property
     def address(self) -> DoorAddress:
@@ -95,15 +95,16 @@ class Door:
         if self._visits:
             await asyncio.wait(self._visits)
 
-    async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._strangers >= _MOST_STRANGERS:
             writer.transport.abort()
             return
-        # A task of its own, as asyncio takes it for a fault where this one is cancelled.
+        self._strangers += 1
+        assert isinstance(writer.transport, asyncio.Transport)
+        writer.transport.pause_reading()  # the first byte is TLS's
         task = asyncio.create_task(self._receive(Visitor(reader, writer)))
         self._visits.add(task)
         task.add_done_callback(self._visits.discard)
-        await asyncio.wait([task])
 
     async def _receive(self, visitor: Visitor) -> None:
         try:
@@ -120,11 +121,11 @@ class Door:
             visitor.writer.close()
 
     async def _let_in(self, visitor: Visitor) -> str:
-        """The stream that it comes for. Raises UnknownVisitor, TimeoutError, ProtocolError."""
-        self._strangers += 1
+        """The stream that it comes for. Raises UnknownVisitor, TimeoutError, OSError, ProtocolError."""
         visitor.decoder.most_bytes, usual = HELLO_BYTES, visitor.decoder.most_bytes
         try:
             async with asyncio.timeout(_HELLO_S):
+                await visitor.writer.start_tls(self._context)
                 hello = await visitor.next()
         finally:
             self._strangers -= 1

@@ -150,6 +150,31 @@ async def test_who_never_begins_with_tls_is_cut_off(monkeypatch, tmp_path):
         writer.close()
 
 
+async def test_who_has_not_begun_with_tls_counts_as_a_stranger(monkeypatch, tmp_path):
+    monkeypatch.setattr(door, "_MOST_STRANGERS", 3)
+    monkeypatch.setattr(door, "_HELLO_S", 60.0)
+    async with host_here(ScriptedPlacement(), tmp_path) as host:
+        ticket = await host.admit("demo")
+        silent = [await asyncio.open_connection(ticket.host, ticket.port) for _ in range(4)]
+        ended = [asyncio.create_task(reader.read()) for reader, _ in silent]
+        done, held = await asyncio.wait(ended, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(done), len(held)) == (1, 3)
+        with pytest.raises(HostUnreachable):
+            await connect(ticket, job())
+        for _, writer in silent:
+            writer.close()
+        await asyncio.wait(held)
+        worker = await until_connected(ticket)
+        await worker.stop(at_once=True)
+
+
+async def until_connected(ticket):
+    while True:
+        with contextlib.suppress(HostUnreachable):
+            return await connect(ticket, job())
+        await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize(
     "bytes_sent",
     [b"\xff\xff\xff\xff", (5000).to_bytes(4, "big") + b"x", b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\1\xc1"],
