@@ -28,7 +28,7 @@ class AccessLog:
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])  # an HTTPStatus would be logged as one
             await send(message)
 
         try:

@@ -57,3 +57,4 @@ async def test_requests_are_logged_without_what_lets_somebody_in(caplog):
         "/api/streams/demo/viewers/***",
     ]
     assert (said[0]["method"], said[0]["status"], said[0]["client"]) == ("GET", 200, "127.0.0.1")
+    assert repr(said[1]["status"]) == "403", "as text shows it"
