@@ -1,12 +1,12 @@
 """The text of HLS playlists (RFC 8216bis)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 from statistics import median
-from typing import Self
+from typing import NamedTuple, Self
 
 from server.gateway.hls.segments import PART_S, PARTS_TARGETS, Part, Segment, Segments
 from server.gateway.hls.sink import HlsSink
@@ -30,51 +30,69 @@ def multivariant(sink: HlsSink, folder: str = "") -> str:
     """Every variant, the upscaled one first: players begin with it. It has segments. `folder` is where their
     playlists are, from here."""
     lines = ["#EXTM3U", f"#EXT-X-VERSION:{_MAP_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
-    largest = _Measured.of(sink.segments)
+    largest = _measured(sink.segments)
     for form in sink.latest.renditions if sink.latest else ():
         variant = sink.variant(form.name)
         init = variant.listed[-1].init if variant.listed else None
         if form.name == UPSCALED or init is not None:
-            measured = _Measured.of(variant)
+            measured = _measured(variant)
         else:  # nobody plays it: it takes what its encoder may, and no more than a larger one
             at_most_bps = min(form.bitrate_bps + _SOUND_BPS, largest.most_bps)
-            measured = _Measured(most_bps=at_most_bps, average_bps=None, fps=largest.fps)
+            measured = Measured(most_bps=at_most_bps, average_bps=None, fps=largest.fps)
         # The same encoder makes them, so that who plays the larger picture plays the smaller one.
         codecs = (init or sink.segments.listed[-1].init).codecs
         width, height = (init.video.width, init.video.height) if init else (form.width, form.height)
-        attributes = [f"BANDWIDTH={math.ceil(measured.most_bps)}"]
-        if measured.average_bps is not None:
-            attributes.append(f"AVERAGE-BANDWIDTH={math.ceil(measured.average_bps)}")
-        attributes += [
-            f'CODECS="{codecs}"',
-            f"RESOLUTION={width}x{height}",
-            f"FRAME-RATE={measured.fps:.3f}",
-        ]
-        lines += [f"#EXT-X-STREAM-INF:{','.join(attributes)}", folder + name_of(form.name)]
+        lines += [stream_inf(measured, codecs, width, height), folder + name_of(form.name)]
     return "\n".join((*lines, ""))
 
 
+class Took(NamedTuple):
+    """What a segment has."""
+
+    bytes: int
+    duration_s: float
+    frames: int  # 0: that isn't known
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Measured:
-    """What the latest segments of a variant take."""
+class Measured:
+    """What the segments of a variant take."""
 
     most_bps: float
     average_bps: float | None
-    fps: float
+    fps: float  # 0: that isn't known
 
     @classmethod
-    def of(cls, segments: Segments) -> Self:
-        listed = segments.listed
+    def of(cls, segments: Iterable[Took], target_duration_s: int) -> Self:
+        """Of one at least."""
+        listed = list(segments)
         # Of segments that are long enough to say something (4.4.6.2); the first one of a stream is short.
-        long = [s for s in listed if s.duration_s >= 0.5 * segments.target_duration_s] or listed
+        long = [s for s in listed if s.duration_s >= 0.5 * target_duration_s] or listed
+        counted = [segment for segment in listed if segment.frames]
         duration_s = sum(segment.duration_s for segment in listed)
-        average_bps = sum(len(segment.data) for segment in listed) * 8 / duration_s
-        most_bps = max(len(segment.data) * 8 / segment.duration_s for segment in long)
+        average_bps = sum(segment.bytes for segment in listed) * 8 / duration_s
+        most_bps = max(segment.bytes * 8 / segment.duration_s for segment in long)
         return cls(
             most_bps=max(most_bps, average_bps),
             average_bps=average_bps,
-            fps=sum(segment.frames for segment in listed) / duration_s,
+            fps=sum(s.frames for s in counted) / sum(s.duration_s for s in counted) if counted else 0.0,
         )
+
+
+def _measured(segments: Segments) -> Measured:
+    took = (Took(len(s.data), s.duration_s, s.frames) for s in segments.listed)
+    return Measured.of(took, segments.target_duration_s)
+
+
+def stream_inf(measured: Measured, codecs: Iterable[str], width: int, height: int) -> str:
+    """The tag before a variant's address."""
+    attributes = [f"BANDWIDTH={math.ceil(measured.most_bps)}"]
+    if measured.average_bps is not None:
+        attributes.append(f"AVERAGE-BANDWIDTH={math.ceil(measured.average_bps)}")
+    attributes += [f'CODECS="{",".join(codecs)}"', f"RESOLUTION={width}x{height}"]
+    if measured.fps:
+        attributes.append(f"FRAME-RATE={measured.fps:.3f}")
+    return f"#EXT-X-STREAM-INF:{','.join(attributes)}"
 
 
 def media(sink: HlsSink, rendition: Rendition = UPSCALED, *, delta: bool = False) -> str:

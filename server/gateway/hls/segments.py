@@ -42,8 +42,9 @@ class Init:
     data: bytes = field(repr=False)
 
     @property
-    def codecs(self) -> str:
-        return ",".join([self.video.codec] + ([self.audio.codec] if self.audio else []))
+    def codecs(self) -> list[str]:
+        """RFC 6381."""
+        return [self.video.codec] + ([self.audio.codec] if self.audio else [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import struct
 
 from server.gateway.mp4.boxes import VIDEO_TRACK
-from server.gateway.mp4.reading import boxes
+from server.gateway.mp4.reading import boxes, child
 from server.wire.messages import VIDEO_CLOCK_HZ
 
 
@@ -14,14 +14,14 @@ class Mover:
         """Raises ValueError where it is none that `boxes` wrote."""
         self._init = init
         self._clock_hz = {VIDEO_TRACK: VIDEO_CLOCK_HZ}
-        moov = _child(init, 0, len(init), b"moov")
+        moov = child(init, 0, len(init), b"moov")
         for kind, start, end in boxes(init, *moov):
             if kind == b"trak":
-                (track,) = struct.unpack_from("!12xI", init, _child(init, start, end, b"tkhd")[0])
-                mdia = _child(init, start, end, b"mdia")
-                (clock_hz,) = struct.unpack_from("!12xI", init, _child(init, *mdia, b"mdhd")[0])
+                (track,) = struct.unpack_from("!12xI", init, child(init, start, end, b"tkhd")[0])
+                mdia = child(init, start, end, b"mdia")
+                (clock_hz,) = struct.unpack_from("!12xI", init, child(init, *mdia, b"mdhd")[0])
                 self._clock_hz[track] = clock_hz
-        self._mvex = _child(init, *moov, b"mvex")[0]
+        self._mvex = child(init, *moov, b"mvex")[0]
         self._moov = moov[0]
 
     def init(self, duration_s: float) -> bytes:
@@ -53,11 +53,3 @@ class Mover:
             lasts = sum(struct.unpack_from(f"!{3 * count}I", moof, parts[b"trun"] + 12)[::3])
             end_ticks = max(end_ticks, (time + lasts) * VIDEO_CLOCK_HZ // clock_hz)
         return bytes(moved), end_ticks
-
-
-def _child(data: bytes, start: int, end: int, wanted: bytes) -> tuple[int, int]:
-    """Beginning and end of the content of the first box of that kind."""
-    for kind, begins, ends in boxes(data, start, end):
-        if kind == wanted:
-            return begins, ends
-    raise ValueError(f"there is no {wanted!r}")

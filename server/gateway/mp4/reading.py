@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from server.gateway.mp4.boxes import VIDEO_TRACK
+from server.gateway.mp4.tracks import aac_codec
 
 # Of a `moof`: an hour in one fragment would have less.
 _MOST_HEADER_BYTES = 16 << 20
+# Of sample entries, before the boxes in them; and of `esds` as `boxes` writes it, before the length of the
+# AudioSpecificConfig: version and flags, then descriptors 3, 4 and 5, whose lengths are a byte each.
+_VISUAL_BYTES, _SOUND_BYTES = 78, 28
+_SPECIFIC_CONFIG = 4 + (2 + 3) + (2 + 13) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +25,21 @@ class Placed:
     size: int  # of both
     starts: int
     ends: int
+    frames: int
     independent: bool  # begins with a key frame
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What an init segment says of the tracks."""
+
+    codecs: tuple[str, ...]  # RFC 6381, the picture's first
+    width: int
+    height: int
+
+
 def read_init(file: BinaryIO) -> bytes:
-    """What comes before the first fragment; b"" where that isn't whole."""
+    """What comes before the first fragment; b"" where that isn't whole, or isn't as `boxes` writes it."""
     file.seek(0)
     init = b""
     for kind in (b"ftyp", b"moov"):
@@ -36,7 +51,37 @@ def read_init(file: BinaryIO) -> bytes:
         if len(body) != size:
             return b""
         init += header + body
+    try:
+        form_of(init)
+    except ValueError:
+        return b""
     return init
+
+
+def form_of(init: bytes) -> Form:
+    """Raises ValueError where it is none that `boxes` wrote."""
+    codecs, width, height = [], 0, 0
+    try:
+        for kind, *trak in boxes(init, *child(init, 0, len(init), b"moov")):
+            if kind != b"trak":
+                continue
+            at = trak[0], trak[1]
+            for name in (b"mdia", b"minf", b"stbl", b"stsd"):
+                at = child(init, *at, name)
+            for entry, start, end in boxes(init, at[0] + 8, at[1]):
+                if entry == b"avc1":
+                    width, height = struct.unpack_from("!24xHH", init, start)
+                    (avcc, _) = child(init, start + _VISUAL_BYTES, end, b"avcC")
+                    codecs.append(f"avc1.{init[avcc + 1 : avcc + 4].hex()}")
+                elif entry == b"mp4a":
+                    (esds, _) = child(init, start + _SOUND_BYTES, end, b"esds")
+                    config = init[esds + _SPECIFIC_CONFIG :]
+                    codecs.append(aac_codec(config[1 : 1 + config[0]]))
+    except (struct.error, IndexError) as exc:
+        raise ValueError(f"an init segment of {len(init)} bytes is cut short") from exc
+    if not width:
+        raise ValueError("an init segment without a picture")
+    return Form(codecs=tuple(codecs), width=width, height=height)
 
 
 def fragments(file: BinaryIO, offset: int) -> Iterator[Placed]:
@@ -52,7 +97,7 @@ def fragments(file: BinaryIO, offset: int) -> Iterator[Placed]:
         if kind != b"mdat" or data_bytes < 8 or offset + size + data_bytes > end:
             return
         try:
-            starts, ends, independent = _times(moof)
+            starts, ends, frames, independent = _times(moof)
         except (struct.error, ValueError):
             return
         yield Placed(
@@ -61,6 +106,7 @@ def fragments(file: BinaryIO, offset: int) -> Iterator[Placed]:
             size=size + data_bytes,
             starts=starts,
             ends=ends,
+            frames=frames,
             independent=independent,
         )
         offset += size + data_bytes
@@ -76,8 +122,16 @@ def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]
         start += size
 
 
-def _times(moof: bytes) -> tuple[int, int, bool]:
-    """Of the picture's track: when it starts and ends, and whether it begins with a key frame."""
+def child(data: bytes, start: int, end: int, wanted: bytes) -> tuple[int, int]:
+    """Beginning and end of the content of the first box of that kind. Raises ValueError."""
+    for kind, begins, ends in boxes(data, start, end):
+        if kind == wanted:
+            return begins, ends
+    raise ValueError(f"there is no {wanted!r}")
+
+
+def _times(moof: bytes) -> tuple[int, int, int, bool]:
+    """Of the picture's track: start, end and pictures, and whether it begins with a key frame."""
     for kind, start, end in boxes(moof, 0, len(moof)):
         if kind != b"traf":
             continue
@@ -90,5 +144,5 @@ def _times(moof: bytes) -> tuple[int, int, bool]:
         if not samples:
             break
         is_key = not samples[2] & 0x00010000  # sample_is_non_sync_sample
-        return starts, starts + sum(samples[::3]), is_key
+        return starts, starts + sum(samples[::3]), count, is_key
     raise ValueError("a fragment without a picture")

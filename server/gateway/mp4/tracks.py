@@ -27,10 +27,7 @@ class AudioTrack:
 
     @property
     def codec(self) -> str:
-        """RFC 6381, as in `mp4a.40.2`."""
-        first = int.from_bytes(self.config[:2].ljust(2, b"\0"), "big")
-        object_type = first >> 11
-        return f"mp4a.40.{object_type if object_type != 31 else 32 + (first >> 5 & 0x3F)}"
+        return aac_codec(self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +38,13 @@ class Sample:
     duration: int
     sync: bool
     data: bytes
+
+
+def aac_codec(config: bytes) -> str:
+    """By RFC 6381, as in `mp4a.40.2`, of an AudioSpecificConfig."""
+    first = int.from_bytes(config[:2].ljust(2, b"\0"), "big")
+    object_type = first >> 11
+    return f"mp4a.40.{object_type if object_type != 31 else 32 + (first >> 5 & 0x3F)}"
 
 
 def tracks_of(

@@ -33,6 +33,7 @@ class DvrSegment:
     bytes: int
     starts: datetime
     duration_s: float
+    frames: int
     lines: str = field(repr=False)  # of a playlist
     new_init: bool = False  # the tracks are others than before, or it is the first
     discontinuity: bool = False  # the timeline or the tracks are
@@ -46,6 +47,7 @@ class Window:
     sequence: int  # of the first of them
     discontinuities: int  # before it
     target_duration_s: int
+    inits: Sequence[bytes]  # of the segments, each once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,7 @@ class Dvr:
             numbers = self._numbered(stream, found, files, gaps)
         segments: list[DvrSegment] = []
         first, longest_s = _Numbers(0, 0), 0.0
+        inits: dict[bytes, None] = {}
         init = b""
         for indexed, file, number, gap in zip(found, files, numbers, (False, *gaps), strict=True):
             at = _first(file, listed)
@@ -104,6 +107,7 @@ class Dvr:
                 first = number._replace(sequence=number.sequence + at)
             discontinuity, new_init = gap and bool(segments), indexed.init != init
             init = indexed.init
+            inits[init] = None
             if discontinuity or new_init:
                 own = [replace(own[0], discontinuity=discontinuity, new_init=new_init), *own[1:]]
             longest_s = max(longest_s, file.longest_s)
@@ -115,6 +119,7 @@ class Dvr:
             sequence=first.sequence,
             discontinuities=first.discontinuities,
             target_duration_s=max(self._target_duration_s, round(longest_s)),
+            inits=list(inits),
         )
 
     def _numbered(
@@ -195,6 +200,7 @@ def _segment(indexed: Indexed, run: Run) -> DvrSegment:
         bytes=run.size,
         starts=starts,
         duration_s=duration_s,
+        frames=run.frames,
         lines=f"#EXT-X-PROGRAM-DATE-TIME:{playlist_date(starts)}\n"
         f"#EXTINF:{duration_s:.5f},\nrecorded/{file}/{run.offset}.m4s",
     )
@@ -213,7 +219,7 @@ def _grouped(runs: Sequence[Run], least: float, *, grows: bool) -> Iterator[Run]
     """Segments of at least so many ticks, but for the last one of a file that grows no more."""
     group: Run | None = None
     for run in runs:
-        group = run if group is None else group._replace(size=group.size + run.size, ends=run.ends)
+        group = run if group is None else group.with_next(run)
         if group.ends - group.starts >= least:
             yield group
             group = None

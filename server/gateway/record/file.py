@@ -27,6 +27,11 @@ class Run(NamedTuple):
     size: int
     starts: int  # in ticks of the picture's clock
     ends: int
+    frames: int = 0  # 0: written before they were counted
+
+    def with_next(self, run: "Run") -> "Run":
+        """Both as one."""
+        return self._replace(size=self.size + run.size, ends=run.ends, frames=self.frames + run.frames)
 
 
 def moment_name(moment: datetime) -> str:

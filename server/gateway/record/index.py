@@ -141,10 +141,10 @@ class _Known:
         if not self.init:
             return
         for found in reading.fragments(file, self._read_bytes):
-            run = Run(found.offset, found.size, found.starts, found.ends)
+            run = Run(found.offset, found.size, found.starts, found.ends, found.frames)
             if found.independent or not self.runs:
                 self.runs.append(run)
             else:
                 last = self.runs[-1]
-                self.runs[-1] = last._replace(size=last.size + run.size, ends=run.ends)
+                self.runs[-1] = last.with_next(run)
             self._read_bytes = found.offset + found.size

@@ -1,7 +1,6 @@
 """DVR: HLS playlists that begin in the past, out of what is recorded."""
 
 import asyncio
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
@@ -17,7 +16,8 @@ from server.gateway.errors import (
     StreamNotFound,
     responses,
 )
-from server.gateway.hls.playlist import date
+from server.gateway.hls.playlist import Measured, Took, date, stream_inf
+from server.gateway.mp4.reading import form_of
 from server.gateway.record.dvr import MOST_S, Dvr, Window
 from server.gateway.record.threads import RecordThreads
 from server.gateway.routes.moments import span
@@ -91,12 +91,11 @@ class DvrFiles:
         span(from_, to, datetime.now(UTC), most_s=MOST_S)
         window, starts, ends = await self._window(stream, from_, to)
         query = {"from": date(starts)} | ({} if ends is None else {"to": date(ends)})
-        most_bps = max(segment.bytes * 8 / segment.duration_s for segment in window.segments)
         lines = (
             "#EXTM3U",
             "#EXT-X-VERSION:7",
             "#EXT-X-INDEPENDENT-SEGMENTS",
-            f"#EXT-X-STREAM-INF:BANDWIDTH={math.ceil(most_bps)}",
+            await asyncio.to_thread(_stream_inf, window),
             f"{_PLAYLIST}?{urlencode(query)}",
         )
         return playlist_response("\n".join((*lines, "")), request, self._guard)
@@ -141,6 +140,14 @@ def _reaches(window: Window, ends: datetime) -> bool:
     last = window.segments[-1]
     there = last.starts + timedelta(seconds=last.duration_s)
     return there >= ends or (datetime.now(UTC) - ends).total_seconds() > _LATE_S
+
+
+def _stream_inf(window: Window) -> str:
+    """Of all that the player will come upon: codecs of each format, and the size of the largest."""
+    forms = sorted(map(form_of, window.inits), key=lambda form: form.width * form.height, reverse=True)
+    codecs = dict.fromkeys(codec for form in forms for codec in form.codecs)
+    took = (Took(s.bytes, s.duration_s, s.frames) for s in window.segments)
+    return stream_inf(Measured.of(took, window.target_duration_s), codecs, forms[0].width, forms[0].height)
 
 
 def _media(window: Window, starts: datetime, *, ended: bool) -> str:

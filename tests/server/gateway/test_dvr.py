@@ -72,6 +72,11 @@ async def test_it_plays_from_the_past_on_into_live(tmp_path):
         await played(served, 4.0)
         index = await served.http.get("/hls/demo/index.m3u8", params={"from": "-3"})
         (variant,) = [line for line in index.text.splitlines() if not line.startswith("#")]
+        live = (await served.http.get("/hls/demo/index.m3u8")).text
+        told = r'CODECS="avc1\.\w{6},mp4a\.40\.2",RESOLUTION=\d+x\d+,FRAME-RATE=25\.000'
+        assert re.findall(told, index.text) == re.findall(told, live)[:1] != []
+        (most_bps, average_bps) = map(int, re.findall(r"BANDWIDTH=(\d+)", index.text))
+        assert most_bps >= average_bps > 0
         text = (await served.http.get(f"/hls/demo/{variant}")).text
         media = Media.parse(text)
         wanted = datetime.now(UTC) - timedelta(seconds=3)
@@ -314,3 +319,18 @@ def test_a_file_that_a_crash_has_cut_plays_up_to_its_last_whole_fragment(tmp_pat
         with path.open("r+b") as opened:
             opened.truncate(size)
         assert Index(archive).of(file) is None
+
+
+async def test_a_player_is_told_of_every_format_and_spared_what_cannot_be_read(tmp_path: Path):
+    archive, start = Archive(Recording(folder=str(tmp_path))), datetime.now(UTC) - timedelta(minutes=5)
+    for number, width in enumerate((640, 64, 1280)):
+        path = write(archive, start + timedelta(seconds=2 * number), seconds=2, width=width)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"hvc1"))
+    dvr, threads = Dvr(Index(archive), Hls()), RecordThreads()
+    app = FastAPI()
+    app.include_router(hls.router(None, dvr, threads, Guard(None, Limits(), Refusals(lambda reason: None))))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as http:
+        text = (await http.get("/hls/demo/index.m3u8", params={"from": start.isoformat()})).text
+    threads.close()
+    told = r'CODECS="avc1\.\w{6},mp4a\.40\.2,avc1\.\w{6}",RESOLUTION=640x180,FRAME-RATE=25\.000\n'
+    assert re.search(told, text), "levels differ, the sound doesn't"

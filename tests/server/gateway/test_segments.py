@@ -240,6 +240,13 @@ def test_a_player_is_told_what_it_will_get():
     assert int(re.search(r"[:,]BANDWIDTH=(\d+)", text)[1]) >= max(sizes)
 
 
+def test_recordings_from_before_frames_were_counted_slow_no_rate_down():
+    (old, new) = playlist.Took(9000, 2.0, 0), playlist.Took(9000, 2.0, 50)
+    mixed, unknown = (playlist.Measured.of(some, 2) for some in ([old, new], [old]))
+    assert mixed.fps == 25
+    assert "FRAME-RATE" not in playlist.stream_inf(unknown, ["avc1.42c00a"], 160, 120)
+
+
 def test_non_square_pixels_are_told():
     source = Source()
     source.opened = replace(source.opened, source=replace(source.opened.source, sample_aspect_ratio=(4, 3)))
