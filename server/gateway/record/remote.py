@@ -73,8 +73,12 @@ class Remote:
     def upload(self, file: RecordedFile, local: str, runs: list[Run]) -> None:
         """`runs`: where its pictures are, which would take long to find out there. Raises OSError."""
         path = f"{self._root}/{file.stream}/{file.name.removesuffix('.mp4')}-{moment_name(file.ends)}.mp4"
-        self._ask("makedirs", f"{self._root}/{file.stream}", exist_ok=True)
-        self._ask("put_file", local, path)
+        try:
+            self._ask("put_file", local, path)
+        except FileNotFoundError:  # the folder isn't there; where there are none, as in S3, the bucket isn't
+            self.look()  # raises where that is so: drivers would make a bucket, too
+            self._ask("makedirs", f"{self._root}/{file.stream}", exist_ok=True)
+            self._ask("put_file", local, path)
         self._ask("pipe_file", _index(path), json.dumps(runs).encode())
         size = self._ask("info", path)["size"]
         if size != file.size:
