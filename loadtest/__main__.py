@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from loadtest import faults, latency, network, overload, soak, viewers
+from loadtest import faults, latency, network, overload, publishers, soak, viewers
 from loadtest.http import use_token
 
 COMMANDS = {
     "viewers": (viewers, "N viewers at once: join time, frames per second, loss, server CPU per viewer"),
+    "publishers": (publishers, "N publishers at once: taken, refused and why, first frame, frames lost"),
     "latency": (latency, "how late frames are, and how late the service says, by each protocol"),
     "network": (network, "a viewer behind a bad network: frames, freezes, sizes of the picture"),
     "overload": (overload, "a busy machine: frames in time, steps between networks, the way back"),

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     pairs: list[Pair] = []
     for way_in in ways_in:
         stream = f"loadtest-{secrets.token_hex(3)}"
-        make_way, url = _way(way_in, base, stream, args.port, args.fps)
+        make_way, url = way_of(way_in, base, stream, args.port, args.fps)
         source = NumberedSource(make_way, width=width, height=height, fps=args.fps)
         with closing(source.way), own_stream(base, stream, url(source)), source:
             wait_until_running(base, stream)
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _way(
+def way_of(
     way_in: WayIn, base: str, stream: str, port: int, fps: int
 ) -> tuple[Callable[[OnSent], Way], Callable[[NumberedSource], str]]:
     """How to send, and what the service is to open for it."""

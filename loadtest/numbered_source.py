@@ -64,6 +64,7 @@ class NumberedSource:
     thread."""
 
     def __init__(self, make_way: Callable[[OnSent], Way], *, width: int, height: int, fps: int) -> None:
+        self.error = ""  # why it could not send, when that was so last
         self.sent_s: dict[int, float] = {}  # number → monotonic time at which its last byte was sent
         self.way = make_way(self._on_sent)
         self._size = width, height
@@ -89,7 +90,8 @@ class NumberedSource:
         while not self._stop.is_set():
             try:
                 self._send(numbers)
-            except (av.FFmpegError, OSError):  # the service doesn't wait for it yet, or not any more
+            except (av.FFmpegError, OSError) as exc:  # the service doesn't wait for it yet, or not any more
+                self.error = str(exc)
                 self._stop.wait(0.3)
 
     def _send(self, numbers: "itertools.count[int]") -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from loadtest.__main__ import main
 from loadtest.http import use_token
-from tests.peers.service import running
+from tests.peers.service import FOR_PEERS, running
 from tests.peers.test_auth import ADMIN, guarded
 
 __all__ = ["guarded"]
@@ -14,9 +14,10 @@ __all__ = ["guarded"]
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
-    """Address of a service with a small running stream, `pattern`."""
+    """Address of a service with a small running stream, `pattern`, and room for two more."""
+    base = FOR_PEERS.replace("[limits]", "[limits]\nmax_streams = 3")
     with (
-        running(tmp_path_factory.mktemp("service")) as service,
+        running(tmp_path_factory.mktemp("service"), base=base) as service,
         service.stream("pattern", "synthetic:?size=128x96&fps=15"),
     ):
         service.wait_for("pattern", "running")
@@ -67,6 +68,21 @@ def test_overload(stream, capsys, monkeypatch):
     assert course["arrived_ratio"] > 0.5
     # The peers' service has no ladder.
     assert (course["steps"], course["lowest_level"]) == (0, 0)
+
+
+def test_publishers_are_taken_as_far_as_there_is_room(stream, capsys, monkeypatch):
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda *_: [])  # put back afterwards
+    options = ["--count", "3", "--ramp", "4", "--duration", "2", "--size", "128x96"]
+
+    status = main(["publishers", "--url", stream, *options, "--json"])
+
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["accepted"], status) == (2, 1)
+    ((reason, times),) = seen["refused"].items()
+    assert "limits.max_streams=3" in reason
+    assert times == 1
+    assert 0 < seen["first_frame_s"]["p50"] <= seen["first_frame_s"]["p95"] < 20
+    assert seen["frames_lost"] < 0.5 * seen["frames_sent"]
 
 
 @pytest.fixture
