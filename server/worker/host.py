@@ -58,7 +58,7 @@ class Host:
         try:
             self.serve(connection)
         finally:
-            gc.collect()  # its parts know each other, and some are large
+            gc.collect()  # its parts know each other, and some have pictures
             self._threads.discard(threading.current_thread())
 
     def serve(self, gateway: socket.socket) -> None:

@@ -85,6 +85,10 @@ class LiveIngest:
         """The open source's sound; None where it has none."""
         return self._audio.format if self._audio is not None else None
 
+    def close(self) -> None:
+        """Lets go of the sound's codecs, once `run` has returned."""
+        self._audio = None
+
     def silence(self, until_s: float, form: AudioFormat) -> None:
         """Sends silence up to there where the source has nothing to say. For any thread."""
         self._sound.fill(until_s, form, self._send)

@@ -185,6 +185,9 @@ class Worker:
         self._account.close(self._share)
         self._pipeline.close()
         self._pulse.join()
+        # Its parts know each other, and codecs with their threads and memory must not wait for the collector.
+        self.publisher.close()
+        self._ingest.close()
 
     def _publish(self, upscaled: Upscaled) -> None:
         self.publisher.publish(upscaled)

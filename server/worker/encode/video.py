@@ -172,8 +172,10 @@ class VideoPublisher:
         self._on_frame(upscaled.level, latency_s, _duration(picture) / VIDEO_CLOCK_HZ)
 
     def close(self) -> None:
+        """Lets go of encoders and frames; nothing is published any more."""
         for encoder in self._encoders.values():
             encoder.close()
+        self._last = None
 
     def idle(self) -> None:
         """Nothing has come to be published for IDLE_S."""

@@ -33,7 +33,8 @@ _TEXT_CODECS = ("ansi", "bintext", "idf", "xbin")
 
 
 def find_tracks(container: InputContainer) -> tuple[VideoStream, AudioStream | None]:
-    """The first picture that is no cover image, and the default sound. Raises LookupError."""
+    """The first picture that is no cover image, and the default sound. Not to be kept: a track keeps its
+    decoder, threads and all, when the container has been closed. Raises LookupError."""
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     usable = [s for s in pictures if s.codec_context is not None]
     if any(s.codec_context.name in _TEXT_CODECS for s in usable):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from server.wire.v4l2 import V4l2Device
 from server.worker.ingest.container import LOW_LATENCY, find_tracks, packets_of, pixel_limit, tracks_of
@@ -36,7 +35,6 @@ class DeviceSource:
         self._timeout_s = timeout_s
         self._stop = stop
         self._container: InputContainer | None = None
-        self._video: VideoStream
 
     def open(self) -> Tracks:
         """Raises SourceLost for a device that may be plugged in later or is in use, SourceUnusable for what
@@ -52,7 +50,7 @@ class DeviceSource:
                 container_options=self._device.options,  # a decoder would take `video_size` for its own
                 timeout=(self._timeout_s, None),
             )
-            self._video, _ = find_tracks(self._container)
+            video, _ = find_tracks(self._container)
         except MemoryError:
             raise
         except (av.FFmpegError, OSError) as exc:
@@ -64,13 +62,14 @@ class DeviceSource:
             raise self._lost(exc) from exc
         except LookupError as exc:
             raise SourceUnusable(f"{path}: {exc}") from exc
-        return tracks_of(self._video, None)
+        return tracks_of(video, None)
 
     def arrivals(self) -> Iterator[Arrival]:
         """Never ends by itself: where the device does, SourceLost is raised."""
         assert self._container is not None
+        video, _ = find_tracks(self._container)
         try:
-            for _, packet in packets_of(self._container, self._video, []):
+            for _, packet in packets_of(self._container, video, []):
                 if self._stop.is_set():
                     return
                 if packet.size:

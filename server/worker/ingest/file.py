@@ -6,9 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from engine.frame import USUAL_FPS
 from server.wire.clock import now_ns
@@ -45,8 +43,6 @@ class FileSource:
         self._stop = stop
         self._container: InputContainer | None = None
         self._coding: list[tuple[str, bytes | None]] = []
-        self._video: VideoStream
-        self._audio: AudioStream | None = None
 
     def open(self) -> Tracks:
         """Raises SourceUnusable where there is no such file, or it holds no video."""
@@ -56,7 +52,7 @@ class FileSource:
             raise SourceUnusable(f"{self._path}: {'is no file' if self._path.exists() else 'no such file'}")
         try:
             self._container = self._opened()
-            self._video, self._audio = find_tracks(self._container)
+            video, audio = find_tracks(self._container)
         except MemoryError:
             raise
         except av.FFmpegError as exc:
@@ -64,9 +60,9 @@ class FileSource:
             raise SourceUnusable(f"{self._path}: is no media file ({reason})") from exc
         except (LookupError, Refused) as exc:
             raise SourceUnusable(f"{self._path}: {exc}") from exc
-        coders = [track.codec_context for track in (self._video, self._audio) if track is not None]
+        coders = [track.codec_context for track in (video, audio) if track is not None]
         self._coding = [(coder.name, coder.extradata) for coder in coders]
-        return tracks_of(self._video, self._audio)
+        return tracks_of(video, audio)
 
     def _opened(self) -> InputContainer:
         # The prefix keeps libav from reading a colon in the name as a protocol.
@@ -100,10 +96,10 @@ class FileSource:
     def _pass(self, offset_s: float, span: "_Span") -> Iterator[Arrival]:
         """The file once, `offset_s` later than its timestamps say; `span` learns how long it is."""
         assert self._container is not None
-        audio = [self._audio] if self._audio else []
-        nominal_s = 1 / float(self._video.average_rate or USUAL_FPS)
+        picture, sound = find_tracks(self._container)
+        nominal_s = 1 / float(picture.average_rate or USUAL_FPS)
         try:
-            for video, packet in packets_of(self._container, self._video, audio):
+            for video, packet in packets_of(self._container, picture, [sound] if sound else []):
                 if packet.size == 0 and self._loop:
                     continue  # a flushed decoder would not take the next pass
                 ticks = round(offset_s / packet.time_base)

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from server.wire.source_policy import SourcePolicy, not_allowed
 from server.wire.srt import SrtAddress, srt_address
@@ -71,18 +69,16 @@ class NetworkSource:
         self._transport: TransportStream | None = None
         self._options = pixel_limit(max_size) | _options(url, timeout_s=timeout_s)
         self._container: InputContainer | None = None
-        self._video: VideoStream
-        self._audio: AudioStream | None = None
 
     def open(self) -> Tracks:
         """Raises SourceLost where nobody answers or sends video within the timeout."""
         try:
             self._container = self._opened()
-            self._video, self._audio = find_tracks(self._container)
+            video, audio = find_tracks(self._container)
             if self._transport is not None:
-                self._transport.follow(self._video.id, self._video.codec_context.name)
+                self._transport.follow(video.id, video.codec_context.name)
             elif self._relay is not None:
-                self._relay.stream.follow(self._video.index, self._video.codec_context.name)
+                self._relay.stream.follow(video.index, video.codec_context.name)
         except av.error.ProtocolNotFoundError as exc:
             raise SourceUnusable(f"{self._shown}: this FFmpeg has no such protocol") from exc
         except MemoryError:
@@ -95,7 +91,7 @@ class NetworkSource:
             raise self._lost(self._reason(exc)) from exc
         except (LookupError, OSError) as exc:
             raise self._lost((isinstance(exc, OSError) and exc.strerror) or str(exc)) from exc
-        return tracks_of(self._video, self._audio)
+        return tracks_of(video, audio)
 
     def _opened(self) -> InputContainer:
         timeout = (self._timeout_s, self._timeout_s)
@@ -185,12 +181,12 @@ class NetworkSource:
     def arrivals(self) -> Iterator[Arrival]:
         """Never ends by itself: where the stream does, SourceLost is raised."""
         assert self._container is not None
-        audio = [self._audio] if self._audio else []
+        picture, sound = find_tracks(self._container)
         # HTTP hands over whole segments at once. One that comes late is played at its pace all the same: a
         # rush after it would be a stutter at each.
         pacer = Pacer(self._stop, stall_s=_LATE_SEGMENT_S)
         try:
-            for video, packet in packets_of(self._container, self._video, audio):
+            for video, packet in packets_of(self._container, picture, [sound] if sound else []):
                 if self._stop.is_set():
                     return
                 if packet.size == 0:

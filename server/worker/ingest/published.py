@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
-from av.video.stream import VideoStream
 
 from server.wire.messages import Published, PublishedData, PublisherGone
 from server.wire.urls import mask_credentials
@@ -44,8 +42,6 @@ class PublishedSource:
         self._container: InputContainer | None = None
         self._transport: TransportStream | None = None
         self._feed: _Reader | Handover | None = None
-        self._video: VideoStream
-        self._audio: AudioStream | None = None
 
     def open(self) -> Tracks:
         """Raises PublisherLost where nobody publishes a video within the timeout."""
@@ -59,18 +55,18 @@ class PublishedSource:
                 raise self._lost(f"no publisher within {self._timeout_s:g} s")
         try:
             self._container = self._opened(published)
-            self._video, self._audio = find_tracks(self._container)
+            video, audio = find_tracks(self._container)
             if isinstance(self._feed, Handover):
-                self._feed.stream.follow(self._video.index, self._video.codec_context.name)
+                self._feed.stream.follow(video.index, video.codec_context.name)
             elif self._transport is not None:
-                self._transport.follow(self._video.id, self._video.codec_context.name)
+                self._transport.follow(video.id, video.codec_context.name)
         except MemoryError:
             raise
         except av.FFmpegError as exc:
             raise self._lost(self._reason(exc)) from exc
         except LookupError as exc:
             raise self._lost(str(exc)) from exc
-        return tracks_of(self._video, self._audio)
+        return tracks_of(video, audio)
 
     def _opened(self, published: Published) -> InputContainer:
         match published.format:
@@ -116,9 +112,9 @@ class PublishedSource:
     def arrivals(self) -> Iterator[Arrival]:
         """Never ends by itself: where the publisher does, PublisherLost is raised."""
         assert self._container is not None
-        audio = [self._audio] if self._audio else []
+        picture, sound = find_tracks(self._container)
         try:
-            for video, packet in packets_of(self._container, self._video, audio):
+            for video, packet in packets_of(self._container, picture, [sound] if sound else []):
                 if self._stop.is_set():
                     return
                 if packet.size:

@@ -57,6 +57,11 @@ class Ladder:
                 return engine, level
         return best, 0
 
+    def forget(self) -> None:
+        """Keeps no engine, nor those that are being loaded."""
+        for supply in (self._best, *self._lower):
+            supply.forget()
+
     def _prepared(self, picture: Picture) -> list[LoadedEngine | None]:
         """The lower engines as far as they are there. One is loaded after another, behind the best."""
         status = self._best.status

@@ -82,11 +82,12 @@ class Pipeline:
         self._ring.abort()
 
     def close(self) -> None:
-        """Returns once all threads have ended and nothing of it is in any lane. One that loads an engine may
-        go on: it has nothing of the source, and the engine may be another's, too."""
+        """Returns once all threads have ended, nothing of it is in any lane, and it holds no engine. One that
+        loads an engine may go on: it has nothing of the source, and the engine may be another's, too."""
         self.abort()
         self.wait()
         self._ring.settle()
+        self._failure = None  # whose traceback knows all that its thread had: lanes, a decoder
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Waits until all threads have ended, or the time is over."""

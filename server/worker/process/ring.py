@@ -134,13 +134,15 @@ class Ring:
             self._outbox.close()
 
     def settle(self) -> None:
-        """Once both threads have ended: waits for what lanes still hold, as others may share the engine."""
+        """Once both threads have ended: waits for what lanes still hold, as others may share the engines, and
+        lets these go."""
         with suppress(queue.Empty):
             while True:
                 flying = self._flying.get_nowait()
                 if flying is not None:
                     with suppress(Exception):  # whose failure the stream has ended with, or nobody asks for
                         flying.lane.wait()
+        self._ladder.forget()
 
     def _collect(self, flying: _InFlight) -> Upscaled:
         frame = flying.lane.wait()

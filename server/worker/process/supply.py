@@ -141,6 +141,8 @@ class EngineSupply:
     def forget(self) -> None:
         """Keeps no engine, nor the one that is being loaded."""
         self._current = None
+        if self._better is not None:
+            self._better.forget()
 
     def _request_for(self, picture: Picture) -> LoadRequest:
         width, height = picture.format.even_size
