@@ -38,6 +38,7 @@ class Encoder:
         self.codec = av.CodecContext.create("libvpx" if vp8 else "libx264", "w")
         self.codec.width, self.codec.height = width, height
         self.codec.pix_fmt = "yuv420p"
+        self.codec.thread_count = 1
         self.codec.time_base = Fraction(1, 90_000)
         self.codec.framerate = Fraction(FPS)
         self.codec.gop_size = round(gop_s * FPS)

@@ -115,6 +115,9 @@ class ScriptedWorker:
         if self._pump:
             self._pump.cancel()
             await asyncio.wait([self._pump])
+        # FastAPI remembers what it has once served, and so the gateway with all its workers.
+        self._encoders.clear()
+        self._pump = None
         return "the worker was ended by SIGKILL"
 
     async def _live(self) -> None:
