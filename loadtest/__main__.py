@@ -19,7 +19,7 @@ COMMANDS = {
         faults,
         "kills, stops and crashes workers: how soon does the picture move again?",
     ),
-    "soak": (soak, "viewers joining and leaving for minutes: does the server's memory stay flat?"),
+    "soak": (soak, "viewers joining and leaving for minutes: do the server's memory and files stay flat?"),
 }
 
 

@@ -11,6 +11,7 @@ from loadtest.http import ServerError, request
 
 GATEWAY_CPU = "process_cpu_seconds_total"
 GATEWAY_RSS = "process_resident_memory_bytes"
+GATEWAY_FILES = "process_open_fds"
 WORKER_RSS = "livesr_worker_resident_memory_bytes"  # of every worker, by stream
 
 

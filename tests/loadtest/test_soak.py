@@ -25,6 +25,7 @@ def test_viewers_come_and_go(whep_server, capsys, monkeypatch):
     assert seen["errors"] == []
     assert seen["growth"]["workers"] == {"first_bytes": 50e6, "last_bytes": 50e6, "ratio": 0}
     assert seen["growth"]["gateway"]["last_bytes"] > 20e6
+    assert seen["gateway_files"]["last"] > 3
     assert status == (0 if seen["growth"]["gateway"]["ratio"] <= 0.02 else 1)
     assert known(url, "sessions") == 0
 
