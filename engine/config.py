@@ -23,6 +23,7 @@ class AwsrnConfig:
     block_features: int
     kernels: tuple[int, ...] = (3, 5, 7, 9)
     colour: ColourKind = "rgb"
+    grid: int = 1  # our own: features have one position for grid × grid LR pixels
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4, 8):
@@ -36,6 +37,8 @@ class AwsrnConfig:
             raise ValueError(f"kernels={self.kernels} must rise without repeats")
         if self.colour not in ("rgb", "y"):
             raise ValueError(f"colour={self.colour!r} must be 'rgb' or 'y'")
+        if self.grid not in (1, 2):
+            raise ValueError(f"grid={self.grid} must be 1 or 2")
 
     @property
     def channels(self) -> int:
@@ -46,16 +49,17 @@ class AwsrnConfig:
         return RGB_MEAN if self.colour == "rgb" else Y_MEAN
 
     def convs(self) -> Iterator[tuple[int, int, int]]:
-        """Every convolution of the network, as (input channels, output channels, kernel)."""
+        """Every convolution of the network, as (input channels, output channels, kernel): the global skip,
+        which is the only one on the grid of LR pixels whatever `grid`, comes last."""
         n, b, out = self.features, self.block_features, self.channels * self.scale**2
-        yield self.channels, n, 3
+        yield self.channels * self.grid**2, n, 3
         for _ in range(self.lfbs):
             for _ in range(self.awrus):
                 yield n, b, 3
                 yield b, n, 3
             yield self.awrus * n, n, 3
         for k in self.kernels:
-            yield n, out, k
+            yield n, out * self.grid**2, k
         yield self.channels, out, 3
 
     @property
@@ -68,7 +72,8 @@ class AwsrnConfig:
     @property
     def macs_per_lr_pixel(self) -> int:
         """Multiply-adds for each LR pixel, before any folding."""
-        return sum(i * o * k * k for i, o, k in self.convs())
+        *on_grid, skip = (i * o * k * k for i, o, k in self.convs())
+        return sum(on_grid) // self.grid**2 + skip
 
     @property
     def folded_macs_per_lr_pixel(self) -> int:
@@ -80,7 +85,8 @@ class AwsrnConfig:
     @property
     def reach(self) -> int:
         """How far from a pixel the LR pixels lie that it depends on: along the most convolutions."""
-        return 1 + self.lfbs * (2 * self.awrus + 1) + max(self.kernels) // 2
+        positions = 1 + self.lfbs * (2 * self.awrus + 1) + max(self.kernels) // 2
+        return self.grid * (positions + 1) - 1
 
     @property
     def mult_adds(self) -> float:
@@ -113,7 +119,7 @@ def paper_config(variant: str, scale: int) -> AwsrnConfig:
 
 
 def live_config(
-    *, scale: int = 2, features: int = 16, block_features: int = 32, awrus: int = 2
+    *, scale: int = 2, features: int = 16, block_features: int = 32, awrus: int = 2, grid: int = 1
 ) -> AwsrnConfig:
     """A small luma network for live video, its AWMS already pruned to the 3×3 and 5×5 branches."""
     return AwsrnConfig(
@@ -124,4 +130,5 @@ def live_config(
         block_features=block_features,
         kernels=(3, 5),
         colour="y",
+        grid=grid,
     )

@@ -74,13 +74,11 @@ class FrameCost:
 
 
 def folded_convs(config: AwsrnConfig) -> Iterator[tuple[int, int, int]]:
-    """The network's convolutions once folded, as (input channels, output channels, kernel): those of the
-    AWMS are one."""
-    convs = list(config.convs())
-    branches = len(config.kernels)
-    *body, skip = convs[: -branches - 1] + convs[-1:]
-    yield from body
-    yield config.features, config.channels * config.scale**2, max(config.kernels)
+    """The network's convolutions once folded, as (input channels, output channels, kernel), the global skip
+    last: those of the AWMS are one, of its largest kernel."""
+    *convs, skip = config.convs()
+    yield from convs[: -len(config.kernels)]
+    yield convs[-1]
     yield skip
 
 
@@ -89,7 +87,8 @@ def frame_cost(config: AwsrnConfig, width: int, height: int) -> FrameCost:
     the arithmetic, of which they are a few percent, but not of the planes."""
     pixels = width * height
     planes = 1.5 * pixels * (1 + config.scale**2)
-    values = sum((i + o) * pixels for i, o, _ in folded_convs(config))
+    *on_grid, skip = (i + o for i, o, _ in folded_convs(config))
+    values = (sum(on_grid) / config.grid**2 + skip) * pixels
     return FrameCost(
         multiply_adds=config.folded_macs_per_lr_pixel * pixels,
         plane_bytes=planes,

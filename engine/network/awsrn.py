@@ -6,7 +6,7 @@ weight norm on every convolution.
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 from torch.nn.utils.parametrizations import weight_norm
 
 from engine.config import AwsrnConfig
@@ -86,12 +86,21 @@ class Awsrn(nn.Module):
         n, channels = config.features, config.channels
         mean = 255.0 * torch.tensor(config.mean).view(1, channels, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
-        self.head = _conv(channels, n, 3)
+        self.head = _conv(channels * config.grid**2, n, 3)
         self.body = nn.Sequential(*(LFB(config.awrus, n, config.block_features) for _ in range(config.lfbs)))
-        self.tail = AWMS(n, channels, config.scale, config.kernels)
+        self.tail = AWMS(n, channels, config.scale * config.grid, config.kernels)
         self.skip = _conv(channels, channels * config.scale**2, 3)
 
     def forward(self, lr: Tensor) -> Tensor:
         x = (lr - self.mean) / PIXEL_SCALE
-        sr: Tensor = self.tail(self.body(self.head(x))) + pixel_shuffle(self.skip(x), self.config.scale)
+        skipped = pixel_shuffle(self.skip(x), self.config.scale)
+        height, width = skipped.shape[2:]
+        sr: Tensor = self.tail(self.body(self.head(self._on_grid(x))))[..., :height, :width] + skipped
         return sr * PIXEL_SCALE + self.mean
+
+    def _on_grid(self, x: Tensor) -> Tensor:
+        grid = self.config.grid
+        if grid == 1:
+            return x
+        height, width = x.shape[2:]
+        return pixel_unshuffle(pad(x, (0, -width % grid, 0, -height % grid)), grid)

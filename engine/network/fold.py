@@ -4,8 +4,9 @@ Each step changes the numbers by float32 rounding only: weight norm becomes plai
 second convolution of its unit, what is between its two is scaled so that half precision holds it; λ_x leaves
 the shortcut by rescaling the residual stream, y_k = x_k / ∏ λ_x; the AWMS branches, parallel linear
 convolutions of one input, become one convolution of the largest kernel, to which the global skip is added
-before the shuffle; the pixel scale goes into the outer convolutions. The mean shift stays, because zero
-padding comes after it.
+before the shuffle; the pixel scale goes into the outer convolutions; where features have a coarser grid
+than pixels, head and global skip step from pixels to it. The mean shift stays, because zero padding comes
+after it.
 """
 
 import math
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from engine.network.awsrn import AWMS, AWRU, LFB, PIXEL_SCALE, Awsrn
+from engine.network.packed_conv import pack_conv, unshuffled_conv
 
 # A stream scaled beyond this is left alone: a λ_x near zero would divide by almost nothing.
 MAX_RESCALE = 64.0
@@ -72,11 +74,17 @@ class FoldedAwsrn(nn.Module):
         self.skip = scaled(plain_conv(network.skip), inputs=1 / PIXEL_SCALE, outputs=PIXEL_SCALE)
         assert self.skip.bias is not None
         self.skip.bias.data += mean
-        self.shuffle = nn.PixelShuffle(config.scale)
+        if config.grid > 1:
+            self.head = unshuffled_conv(self.head, config.grid)
+            self.skip = pack_conv(self.skip, config.scale, config.grid)
+        self.shuffle = nn.PixelShuffle(config.scale * config.grid)
 
     def forward(self, lr: Tensor) -> Tensor:
         x = lr - self.mean
         sr: Tensor = self.shuffle(self.tail(self.body(self.head(x))) + self.skip(x))
+        if self.config.grid > 1:  # what is beyond the picture where its sides are odd
+            height, width = (self.config.scale * side for side in lr.shape[2:])
+            sr = sr[..., :height, :width]
         return sr
 
 

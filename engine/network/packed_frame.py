@@ -12,7 +12,8 @@ from torch.nn.functional import pad
 from engine.config import AwsrnConfig
 from engine.frame import Colour
 from engine.network.frame_net import Enlarge, FrameNet, Subsample, frame_net, to_uint8
-from engine.network.pack import PackedAwsrn, best_positions, pack_conv
+from engine.network.pack import PackedAwsrn
+from engine.network.packed_conv import best_positions, pack_conv
 
 
 class PackedFrameNet(nn.Module):

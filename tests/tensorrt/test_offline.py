@@ -83,6 +83,7 @@ def cases() -> Iterator[object]:
         for colour in (Colour(), Colour(matrix="bt601", full_range=True)):
             network = make_network(rgb_config(scale))
             yield pytest.param(network, colour, id=f"rgb-x{scale}-{colour.matrix}")
+    yield pytest.param(make_network(live_config(grid=2)), Colour(), id="half-y-x2")
     for name in zoo():
         yield pytest.param(load_checkpoint(shipped_checkpoint(name)).network(), Colour(), id=name)
 
@@ -99,7 +100,10 @@ def test_a_frame_graph_becomes_one_engine_in_half(network: Awsrn, colour: Colour
     assert [tensor.shape for tensor in built.outputs] == expected
 
 
-@pytest.mark.parametrize("config", [live_config(), rgb_config(2)], ids=["y", "rgb"])
+EVERY_SIZE = [live_config(), live_config(grid=2), rgb_config(2)]
+
+
+@pytest.mark.parametrize("config", EVERY_SIZE, ids=["y", "half-y", "rgb"])
 def test_one_engine_takes_every_size(config: AwsrnConfig) -> None:
     net = half(make_network(config))
     built = compile_offline(net, ANY_SIZE)

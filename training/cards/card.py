@@ -39,7 +39,8 @@ def network_line(model: Model) -> str:
     colour = "luma" if config.colour == "y" else "RGB"
     awrus = f"{config.awrus} AWRU" + "s" * (config.awrus > 1)
     shape = f"{config.lfbs} LFB × {awrus}, n{config.features} b{config.block_features}"
-    return f"{colour}, {shape}, AWMS {'+'.join(map(str, config.kernels))}"
+    grid = " at half the resolution" if config.grid == 2 else ""
+    return f"{colour}, {shape}{grid}, AWMS {'+'.join(map(str, config.kernels))}"
 
 
 def _network(model: Model) -> Table:

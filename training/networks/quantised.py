@@ -27,7 +27,7 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from engine.network.awsrn import AWMS, AWRU, LFB, Awsrn
 from engine.network.fold import awms_kernel, merge_awms
-from engine.network.pack import best_positions
+from engine.network.packed_conv import best_positions
 
 
 def quantise_aware(network: nn.Module, frames: Sequence[Tensor]) -> nn.Module:
@@ -43,8 +43,10 @@ def quantise_aware(network: nn.Module, frames: Sequence[Tensor]) -> nn.Module:
             _quantise(awru.conv2, _weight(), _activation())
         units = range(len(lfb.awrus))
         _quantise(lfb.lrfu, _Slices(_weight() for _ in units), _Slices(_activation() for _ in units))
-    if best_positions(merge_awms(network.tail), network.config.scale) > 1:  # others stay float in INT8
-        network.tail = _QuantisedAwms(network.tail)
+    tail = network.tail
+    block = tail.scale * best_positions(merge_awms(tail), tail.scale)
+    if block > network.config.scale:  # one that is neither packed nor on a coarser grid stays float in INT8
+        network.tail = _QuantisedAwms(tail)
     _fit_ranges(network, frames)
     return network
 

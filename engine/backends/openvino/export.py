@@ -17,7 +17,8 @@ from openvino import opset13 as opset
 from torch import Tensor, fx, nn
 from torch.nn.functional import pad
 
-from engine.network.pack import PackedAwsrn, PackedConv
+from engine.network.pack import PackedAwsrn
+from engine.network.packed_conv import PackedConv
 from engine.network.packed_frame import PackedFrameNet
 
 _TYPES = {torch.float32: ov.Type.f32, torch.uint8: ov.Type.u8}

@@ -6,7 +6,8 @@ most layers (their inputs are the first to be quantised) for fear of 16-bit sums
 VNNI. That costs 0.8 dB of parity where there is VNNI; without it 53.4 dB are left instead of 55.1.
 What carries the picture itself, not a correction of it, stays in float: head, global skip and the residual
 stream's additions. The tail's quantised input costs more than all else together, 1.5 to 2 dB of parity ×2;
-a packed tail is worth it, an unpacked one ×4, where it would be 3.5 dB, stays in float.
+a packed tail is worth it, as is one at half the resolution; an unpacked one ×4, where it would be 3.5 dB,
+stays in float.
 """
 
 import logging

@@ -44,6 +44,23 @@ def test_the_live_network_is_small() -> None:
     assert AwsrnConfig.from_dict(config.to_dict()) == config
 
 
+def test_features_of_half_the_resolution_cost_a_quarter() -> None:
+    full, half = live_config(features=32), live_config(features=32, grid=2)
+    assert half.parameters == sum(p.numel() for p in Awsrn(half).parameters())
+    assert half.parameters > full.parameters
+    assert half.folded_macs_per_lr_pixel < 0.3 * full.folded_macs_per_lr_pixel
+    network = Awsrn(half).eval()
+    x = 255 * torch.rand(1, 1, 97, 95, generator=torch.Generator().manual_seed(1))
+    changed = x.clone()
+    changed[..., 48, 47] += 50
+    with torch.inference_mode():
+        difference = (network(changed) - network(x)).abs()[0, 0]
+    assert difference.shape == (194, 190)
+    rows, columns = difference.nonzero().T
+    for side, at in ((rows, 48), (columns, 47)):
+        assert max(at - side.min() // 2, side.max() // 2 - at) <= half.reach
+
+
 @pytest.mark.parametrize("name", ["awsrn_s_x2", "awsrn_sd_x3"])
 def test_released_weights_give_the_released_outputs(name: str) -> None:
     folder = shared("parity")

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from engine.config import AwsrnConfig, live_config, paper_config
 from engine.network.fold import FoldedLfb, fold
-from engine.network.pack import PackedConv, SummedLfb, best_positions, pack, pack_conv, unpack
+from engine.network.pack import SummedLfb, pack, unpack
+from engine.network.packed_conv import PackedConv, best_positions, pack_conv
 from tests.engine.conftest import RGB_X3, make_network
 
 LOSSLESS = 1e-3  # on the 0-255 scale
@@ -49,11 +50,12 @@ def test_a_filter_that_steps_is_packed_alike() -> None:
     "config",
     [
         *(live_config(scale=scale) for scale in (2, 3, 4, 8)),
+        *(live_config(scale=scale, grid=2, features=32) for scale in (2, 3)),
         RGB_X3,
         paper_config("awsrn-sd", 2),
         paper_config("awsrn-s", 4),
     ],
-    ids=["y×2", "y×3", "y×4", "y×8", "rgb×3", "awsrn-sd×2", "awsrn-s×4"],
+    ids=["y×2", "y×3", "y×4", "y×8", "half y×2", "half y×3", "rgb×3", "awsrn-sd×2", "awsrn-s×4"],
 )
 def test_a_packed_network_is_the_network(config: AwsrnConfig, size: tuple[int, int]) -> None:
     folded = fold(make_network(config))
@@ -83,9 +85,10 @@ def test_the_lrfu_is_the_sum_of_its_slices_beside_a_shortcut_of_any_weight() -> 
         (live_config(), 4),
         (live_config(scale=4), 4),
         (live_config(scale=3), 3),
+        (live_config(grid=2), 4),
         (paper_config("awsrn-sd", 2), 4),
     ],
-    ids=["y×2", "y×4", "y×3", "awsrn-sd×2"],
+    ids=["y×2", "y×4", "y×3", "half y×2", "awsrn-sd×2"],
 )
 def test_only_what_leaves_lanes_empty_is_packed(config: AwsrnConfig, block: int) -> None:
     packed = pack(fold(make_network(config)))
