@@ -26,11 +26,12 @@ from training.train import train
 MODEL = "awsrn-live-x2"
 
 
-def test_a_network_rounds_where_its_artifact_does() -> None:
+@pytest.mark.parametrize("model", [MODEL, "awsrn-live-light-x2"])
+def test_a_network_rounds_where_its_artifact_does(model: str) -> None:
     """One quantiser too few or too many, the tail's say, or a range for all of a kernel, moves the distance
     from float32 by 1.5 dB or more."""
-    checkpoint = load_checkpoint(shipped_checkpoint(MODEL))
-    exact, artifact = checkpoint.network(), open_artifact(shipped_artifact(MODEL, "int8"))
+    checkpoint = load_checkpoint(shipped_checkpoint(model))
+    exact, artifact = checkpoint.network(), open_artifact(shipped_artifact(model, "int8"))
     # What is not INT8 in float32 as well: on a CPU it would be BF16.
     int8 = ov.Core().compile_model(artifact.net, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     frames = [torch.from_numpy(frame.net_input("y")) for frame in sample_frames(DEFAULT)]
