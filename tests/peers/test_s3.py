@@ -66,7 +66,7 @@ def store() -> Iterator[Store]:
 
 
 def _opened(url: str) -> Store:
-    import boto3
+    import boto3  # may be absent, as s3fs: these tests are skipped then
 
     def answers() -> bool:
         try:
@@ -99,7 +99,7 @@ def environment(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def gateway(folder: Path, remote: str) -> AsyncIterator[tuple[httpx.AsyncClient, Archive]]:
     """What of a gateway has to do with recordings, as after a start."""
-    import s3fs
+    import s3fs  # as boto3
 
     s3fs.S3FileSystem.clear_instance_cache()
     archive = Archive(Recording(folder=str(folder), remote=remote))
