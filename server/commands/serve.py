@@ -200,7 +200,8 @@ def _elsewhere(
     """Its workers are on the cluster's machines. Raises ValueError where there is no cluster."""
     try:
         # Ray is large, and of the extra `cluster`.
-        from server.gateway.placement.ray import RayPlacement, address_here, connect_to_cluster
+        from server.gateway.placement.ray import RayPlacement
+        from server.gateway.placement.ray_cluster import address_here, connect_to_cluster
         from server.gateway.placement.ray_homes import RayHomes
     except ModuleNotFoundError as exc:
         raise ValueError(f"--cluster={cluster!r}: needs {exc.name}: pip install 'livesr[cluster]'") from exc

@@ -6,9 +6,6 @@ never through Ray.
 
 import asyncio
 import contextlib
-import logging
-import os
-import socket
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -22,50 +19,18 @@ from server.gateway.placement.nodes import GPU, MEGAPIXELS, Node, Nodes, node_na
 from server.gateway.placement.ray_node import where
 from server.gateway.placement.remote import HostRefuses, HostUnreachable, RemoteWorkerHandle, connect
 from server.gateway.placement.spares import Spares
-from server.settings import Settings, split_address
+from server.settings import Settings
 from server.wire.hello import wire_version
 from server.wire.logs import get_logger
 from server.wire.messages import Prepare, WorkerJob
 
 log = get_logger(__name__)
 
-NAMESPACE = "livesr"
 # For an actor to start where there is room. One that has none stays asked for, so that an autoscaler sees it,
 # for longer than the longest pause between two tries.
 _PLACED_S, _ASKED_FOR_S = 10.0, 90.0
 _TRIES = 3
 _ADMITTED_S, _LOOK_S = 2.0, 1.0
-_LOOK_FOR_S = 3.0
-# The connection preface with no settings, which a server answers with its own (RFC 9113, section 3.4).
-_HTTP2_BEGINS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-_HTTP2_SETTINGS = b"\x04"
-
-
-def connect_to_cluster(address: str) -> None:
-    """Raises ValueError for an address where no Ray cluster is."""
-    named = f"--cluster={address!r}"
-    try:
-        if address != "auto":
-            _look_for_grpc(split_address(address))
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError, RayError) as exc:
-        raise ValueError(f"{named}: no Ray cluster there: {str(exc).splitlines()[0]}") from exc
-
-
-def _look_for_grpc(address: tuple[str, int]) -> None:
-    """Raises OSError where none is: Ray by itself tries for a quarter of an hour."""
-    with socket.create_connection(address, timeout=_LOOK_FOR_S) as connection:
-        if os.environ.get("RAY_USE_TLS", "0") != "0":  # it would have to be by TLS
-            return
-        connection.sendall(_HTTP2_BEGINS)
-        if connection.recv(9)[3:4] != _HTTP2_SETTINGS:
-            raise OSError("what listens there isn't Ray")
-
-
-def address_here() -> str:
-    """Of this machine, as the cluster knows it."""
-    address: str = ray.util.get_node_ip_address()
-    return address
 
 
 class _Host:

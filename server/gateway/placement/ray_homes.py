@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from server.gateway.placement.homes import Home, Homes, Member, View
-from server.gateway.placement.ray import NAMESPACE
+from server.gateway.placement.ray_cluster import NAMESPACE
 from server.wire.logs import get_logger
 
 log = get_logger(__name__)
