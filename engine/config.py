@@ -24,6 +24,7 @@ class AwsrnConfig:
     kernels: tuple[int, ...] = (3, 5, 7, 9)
     colour: ColourKind = "rgb"
     grid: int = 1  # our own: features have one position for grid × grid LR pixels
+    context: int = 0  # our own: hidden channels of what tells whether a picture is compressed; 0: none
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4, 8):
@@ -39,6 +40,8 @@ class AwsrnConfig:
             raise ValueError(f"colour={self.colour!r} must be 'rgb' or 'y'")
         if self.grid not in (1, 2):
             raise ValueError(f"grid={self.grid} must be 1 or 2")
+        if self.context < 0:
+            raise ValueError(f"context={self.context} must be zero or more")
 
     @property
     def channels(self) -> int:
@@ -62,18 +65,29 @@ class AwsrnConfig:
             yield n, out * self.grid**2, k
         yield self.channels, out, 3
 
+    def context_convs(self) -> Iterator[tuple[int, int, int, int]]:
+        """Those of the context, as (input channels, output channels, kernel, stride). All but the first have
+        one position, the picture's."""
+        if self.context:
+            yield self.channels, 64, 8, 16
+            yield 64, self.context, 1, 1
+            yield self.context, 1, 1, 1
+
     @property
     def parameters(self) -> int:
         """Trainable parameters as the paper counts them: weight norm's v and g, biases and scalars."""
         convs = sum(i * o * k * k + 2 * o for i, o, k in self.convs())
+        convs += sum(i * o * k * k + o for i, o, k, _ in self.context_convs())
         lambdas = 2 * self.lfbs * (self.awrus + 1)
-        return convs + lambdas + len(self.kernels)
+        shift = self.features if self.context else 0
+        return convs + lambdas + len(self.kernels) + shift
 
     @property
     def macs_per_lr_pixel(self) -> int:
         """Multiply-adds for each LR pixel, before any folding."""
         *on_grid, skip = (i * o * k * k for i, o, k in self.convs())
-        return sum(on_grid) // self.grid**2 + skip
+        context = sum(i * o * k * k // step**2 for i, o, k, step in self.context_convs() if step > 1)
+        return sum(on_grid) // self.grid**2 + skip + context
 
     @property
     def folded_macs_per_lr_pixel(self) -> int:
@@ -83,8 +97,11 @@ class AwsrnConfig:
         return self.macs_per_lr_pixel - self.features * out * (branches - max(self.kernels) ** 2)
 
     @property
-    def reach(self) -> int:
-        """How far from a pixel the LR pixels lie that it depends on: along the most convolutions."""
+    def reach(self) -> int | None:
+        """How far from a pixel the LR pixels lie that it depends on: along the most convolutions. None where
+        it depends on the whole picture."""
+        if self.context:
+            return None
         positions = 1 + self.lfbs * (2 * self.awrus + 1) + max(self.kernels) // 2
         return self.grid * (positions + 1) - 1
 
@@ -119,7 +136,13 @@ def paper_config(variant: str, scale: int) -> AwsrnConfig:
 
 
 def live_config(
-    *, scale: int = 2, features: int = 16, block_features: int = 32, awrus: int = 2, grid: int = 1
+    *,
+    scale: int = 2,
+    features: int = 16,
+    block_features: int = 32,
+    awrus: int = 2,
+    grid: int = 1,
+    context: int = 0,
 ) -> AwsrnConfig:
     """A small luma network for live video, its AWMS already pruned to the 3×3 and 5×5 branches."""
     return AwsrnConfig(
@@ -131,4 +154,5 @@ def live_config(
         kernels=(3, 5),
         colour="y",
         grid=grid,
+        context=context,
     )

@@ -41,13 +41,16 @@ class Window:
 
 
 def measure(
-    engine: Engine, reference: Callable[[int, int], Engine], reach: int, *, most: Size = MOST
+    engine: Engine, reference: Callable[[int, int], Engine], reach: int | None, *, most: Size = MOST
 ) -> float:
     """PSNR of the engine's luma against the reference's, in dB, on real pictures of the engine's size, none
     of which calibrate INT8. `reference` makes one for frames of a width and height, at most `most`; `reach`:
-    `AwsrnConfig.reach`."""
+    `AwsrnConfig.reach`; where that is None, `most` is not heeded."""
     spec = engine.spec
-    places = windows((spec.width, spec.height), most)
+    size = spec.width, spec.height
+    if reach is None:  # a window would be another picture
+        reach, most = 0, size
+    places = windows(size, most)
     ours, theirs = engine.lane(), reference(places[0].width, places[0].height).lane()
     errors: list[float] = []
     for picture in islice((frame.yuv() for frame in sample_frames(DEFAULT)[1::2]), _FRAMES):
@@ -57,7 +60,7 @@ def measure(
         for window in places:
             theirs.submit(window.of(frame))
             expected = theirs.wait().y
-            rows, columns = _compared(window, (spec.width, spec.height), reach + _CHROMA_REACH, spec.scale)
+            rows, columns = _compared(window, size, reach + _CHROMA_REACH, spec.scale)
             top, left = spec.scale * window.top, spec.scale * window.left
             found = upscaled[top : top + expected.shape[0], left : left + expected.shape[1]]
             errors.append(mean_square(found[rows, columns], expected[rows, columns]))

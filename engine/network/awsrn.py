@@ -75,6 +75,44 @@ class AWMS(nn.Module):
         return pixel_shuffle(total, self.scale)
 
 
+class Context(nn.Module):
+    """Whether a picture is compressed, which the whole of it tells better than a few of its pixels:
+    (B, C, h, w) of any size → (B, 1, 1, 1), the logit.
+
+    It sees the logarithm of how much there is of each frequency in blocks of 8×8 pixels, for codecs quantise
+    frequencies; every fourth block says as much as all. It begins with the DCT.
+    """
+
+    def __init__(self, config: AwsrnConfig) -> None:
+        super().__init__()
+        first, *others = (nn.Conv2d(*shape) for shape in config.context_convs())
+        first.weight.data[:] = PIXEL_SCALE / config.channels * _dct(8)
+        assert first.bias is not None
+        first.bias.data.zero_()
+        self.convs = nn.ModuleList([first, *others])
+        self.norm = nn.BatchNorm2d(first.out_channels, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # what it looks for may be half a level
+            frequencies, hidden, last = self.convs
+            logit: Tensor = last(torch.relu(hidden(self.norm(mean_log(frequencies, x.float())))))
+        return logit
+
+
+def mean_log(frequencies: nn.Module, x: Tensor) -> Tensor:
+    """What a context sees: (B, C, h, w) → (B, frequencies, 1, 1)."""
+    amounts: Tensor = frequencies(pad(x, (0, 7, 0, 7), mode="replicate")).abs()
+    return torch.log(amounts + 0.1).mean((2, 3), keepdim=True)
+
+
+def _dct(size: int) -> Tensor:
+    """The two-dimensional DCT-II as kernels, orthonormal: (size², 1, size, size)."""
+    k, x = torch.arange(size)[:, None], torch.arange(size)
+    waves = torch.cos(torch.pi / size * (x + 0.5) * k) * (2 / size) ** 0.5
+    waves[0] /= 2**0.5
+    return torch.einsum("iy,jx->ijyx", waves, waves).reshape(size**2, 1, size, size)
+
+
 class Awsrn(nn.Module):
     """(B, C, h, w) float on the 0-255 scale → (B, C, s·h, s·w) on the same scale, not clamped."""
 
@@ -87,16 +125,33 @@ class Awsrn(nn.Module):
         mean = 255.0 * torch.tensor(config.mean).view(1, channels, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.head = _conv(channels * config.grid**2, n, 3)
+        if config.context:
+            self.context = Context(config)
+            self.shift = nn.Parameter(torch.zeros(1, n, 1, 1))
         self.body = nn.Sequential(*(LFB(config.awrus, n, config.block_features) for _ in range(config.lfbs)))
         self.tail = AWMS(n, channels, config.scale * config.grid, config.kernels)
         self.skip = _conv(channels, channels * config.scale**2, 3)
 
-    def forward(self, lr: Tensor) -> Tensor:
-        x = (lr - self.mean) / PIXEL_SCALE
+    def forward(self, lr: Tensor, around: Tensor | None = None) -> Tensor:
+        """`around`: the larger part of a picture that `lr` is a patch of, for the context; of any size."""
+        x = self._normalised(lr)
         skipped = pixel_shuffle(self.skip(x), self.config.scale)
         height, width = skipped.shape[2:]
-        sr: Tensor = self.tail(self.body(self.head(self._on_grid(x))))[..., :height, :width] + skipped
+        features = self.head(self._on_grid(x))
+        if self.config.context:
+            # What is compressed is learnt from who knows it, not from what it is good for.
+            probability = torch.sigmoid(self.compressed(lr if around is None else around)).detach()
+            features = features + probability * self.shift
+        sr: Tensor = self.tail(self.body(features))[..., :height, :width] + skipped
         return sr * PIXEL_SCALE + self.mean
+
+    def compressed(self, lr: Tensor) -> Tensor:
+        """Logit of each picture's being compressed, (B, C, h, w) of any size → (B, 1, 1, 1)."""
+        logit: Tensor = self.context(self._normalised(lr))
+        return logit
+
+    def _normalised(self, lr: Tensor) -> Tensor:
+        return (lr - self.mean) / PIXEL_SCALE
 
     def _on_grid(self, x: Tensor) -> Tensor:
         grid = self.config.grid

@@ -4,9 +4,9 @@ Each step changes the numbers by float32 rounding only: weight norm becomes plai
 second convolution of its unit, what is between its two is scaled so that half precision holds it; λ_x leaves
 the shortcut by rescaling the residual stream, y_k = x_k / ∏ λ_x; the AWMS branches, parallel linear
 convolutions of one input, become one convolution of the largest kernel, to which the global skip is added
-before the shuffle; the pixel scale goes into the outer convolutions; where features have a coarser grid
-than pixels, head and global skip step from pixels to it. The mean shift stays, because zero padding comes
-after it.
+before the shuffle; the pixel scale goes into the outer convolutions; a context's normalisation goes into the
+convolution behind it; where features have a coarser grid than pixels, head and global skip step from pixels
+to it. The mean shift stays, because zero padding comes after it.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from engine.network.awsrn import AWMS, AWRU, LFB, PIXEL_SCALE, Awsrn
+from engine.network.awsrn import AWMS, AWRU, LFB, PIXEL_SCALE, Awsrn, mean_log
 from engine.network.packed_conv import pack_conv, unshuffled_conv
 
 # A stream scaled beyond this is left alone: a λ_x near zero would divide by almost nothing.
@@ -52,6 +52,23 @@ class FoldedLfb(nn.Module):
         return fused + (x if self.shortcut == 1.0 else x * self.shortcut)
 
 
+class FoldedContext(nn.Module):
+    """What is added to the features of a picture whose mean is shifted: (B, C, h, w) → (B, n, 1, 1)."""
+
+    def __init__(self, network: Awsrn) -> None:
+        super().__init__()
+        frequencies, hidden, last = (plain_conv(conv) for conv in network.context.convs)
+        self.frequencies = scaled(frequencies, inputs=1 / PIXEL_SCALE)
+        self.hidden, self.last = _normalised(hidden, network.context.norm), last
+        self.shift = nn.Conv2d(1, network.config.features, 1, bias=False)
+        self.shift.weight.data = network.shift.detach().view(-1, 1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logit = self.last(torch.relu(self.hidden(mean_log(self.frequencies, x))))
+        added: Tensor = self.shift(torch.sigmoid(logit))
+        return added
+
+
 class FoldedAwsrn(nn.Module):
     """The function of the `Awsrn` it was made of: (B, C, h, w) → (B, C, s·h, s·w) on 0-255, not clamped."""
 
@@ -64,6 +81,7 @@ class FoldedAwsrn(nn.Module):
         self.register_buffer("mean", network.mean.clone())
         mean = network.mean.flatten().repeat_interleave(config.scale**2)
         self.head = scaled(plain_conv(network.head), inputs=1 / PIXEL_SCALE)
+        self.context = FoldedContext(network) if config.context else None
         blocks, scale = [], 1.0
         for lfb in network.body:
             assert isinstance(lfb, LFB)
@@ -81,10 +99,18 @@ class FoldedAwsrn(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         x = lr - self.mean
-        sr: Tensor = self.shuffle(self.tail(self.body(self.head(x))) + self.skip(x))
+        sr: Tensor = self.shuffle(self.correction(x) + self.skip(x))
         if self.config.grid > 1:  # what is beyond the picture where its sides are odd
             height, width = (self.config.scale * side for side in lr.shape[2:])
             sr = sr[..., :height, :width]
+        return sr
+
+    def correction(self, x: Tensor) -> Tensor:
+        """Of a picture whose mean is shifted, what the network adds to the global skip."""
+        features = self.head(x)
+        if self.context is not None:
+            features = features + self.context(x)
+        sr: Tensor = self.tail(self.body(features))
         return sr
 
 
@@ -98,14 +124,23 @@ def plain_conv(conv: nn.Module) -> nn.Conv2d:
     """A convolution without weight norm: w = g · v / |v|."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
-    return _conv2d(conv.weight.detach(), conv.bias.detach())
+    return _conv2d(conv.weight.detach(), conv.bias.detach(), conv.stride[0])
 
 
 def scaled(conv: nn.Conv2d, *, inputs: float | Tensor = 1.0, outputs: float = 1.0) -> nn.Conv2d:
     """outputs · conv(inputs · x). `inputs` may be one factor for each input channel."""
     assert conv.bias is not None
     factor = torch.as_tensor(inputs, dtype=torch.float64).view(1, -1, 1, 1)
-    return _conv2d(conv.weight.double() * factor * outputs, conv.bias.double() * outputs)
+    return _conv2d(conv.weight.double() * factor * outputs, conv.bias.double() * outputs, conv.stride[0])
+
+
+def _normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """The 1×1 convolution behind a normalisation as one."""
+    assert conv.bias is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    weight = conv.weight / (norm.running_var + norm.eps).sqrt().view(1, -1, 1, 1)
+    return _conv2d(weight, conv.bias - weight.flatten(1) @ norm.running_mean)
 
 
 def merge_awms(awms: AWMS) -> nn.Conv2d:
@@ -170,9 +205,10 @@ def _fold_shortcut(lambda_x: Tensor, scale: float) -> tuple[float, float]:
     return scale, factor
 
 
-def _conv2d(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+def _conv2d(weight: Tensor, bias: Tensor, stride: int = 1) -> nn.Conv2d:
+    """Of stride 1, one that keeps the picture's size."""
     out_channels, in_channels, kernel, _ = weight.shape
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2 if stride == 1 else 0)
     conv.weight.data = weight.float()
     conv.bias = nn.Parameter(bias.float())
     return conv

@@ -47,7 +47,7 @@ class PackedAwsrn(nn.Module):
         config = net.config
         self.config = config
         self.register_buffer("mean", net.mean.clone())
-        self.head = net.head
+        self.head, self.context = net.head, net.context
         self.body = nn.Sequential(*(SummedLfb(lfb) for lfb in net.body if isinstance(lfb, FoldedLfb)))
         block = net.shuffle.upscale_factor
         positions = best_positions(net.tail, block)
@@ -57,7 +57,10 @@ class PackedAwsrn(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         x = lr - self.mean
-        sr: Tensor = self.tail(self.body(self.head(x))) + self.skip(x)
+        features = self.head(x)
+        if self.context is not None:
+            features = features + self.context(x)
+        sr: Tensor = self.tail(self.body(features)) + self.skip(x)
         return sr
 
 

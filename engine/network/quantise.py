@@ -137,5 +137,4 @@ def _histograms(net: FoldedAwsrn, frames: Sequence[Tensor]) -> list[tuple[Tensor
 
 
 def _tail(net: FoldedAwsrn, x: Tensor) -> Tensor:
-    out: Tensor = net.tail(net.body(net.head(x - net.mean)))
-    return out
+    return net.correction(x - net.mean)

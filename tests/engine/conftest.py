@@ -17,7 +17,7 @@ RGB_X3 = AwsrnConfig(scale=3, lfbs=2, awrus=2, features=16, block_features=16, k
 
 
 def make_network(config: AwsrnConfig, seed: int = 0) -> Awsrn:
-    """Random weights; λ and α random of both signs."""
+    """Random weights; λ and α random of both signs, and a context that has seen pictures and matters."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     network = Awsrn(config).eval()
@@ -25,6 +25,10 @@ def make_network(config: AwsrnConfig, seed: int = 0) -> Awsrn:
         if "lambda" in name or "alpha" in name:
             sign = 1 if torch.rand(1, generator=generator) < 0.5 else -1
             parameter.data = sign * (0.3 + torch.rand(1, generator=generator))
+    if config.context:
+        network.shift.data.normal_(generator=generator)
+        network.context.norm.running_mean.uniform_(1, 4, generator=generator)
+        network.context.norm.running_var.uniform_(0.1, 0.5, generator=generator)
     return network.requires_grad_(False)
 
 

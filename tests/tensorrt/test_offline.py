@@ -84,6 +84,7 @@ def cases() -> Iterator[object]:
             network = make_network(rgb_config(scale))
             yield pytest.param(network, colour, id=f"rgb-x{scale}-{colour.matrix}")
     yield pytest.param(make_network(live_config(grid=2)), Colour(), id="half-y-x2")
+    yield pytest.param(make_network(live_config(context=8)), Colour(), id="y-x2-context")
     for name in zoo():
         yield pytest.param(load_checkpoint(shipped_checkpoint(name)).network(), Colour(), id=name)
 
@@ -100,7 +101,7 @@ def test_a_frame_graph_becomes_one_engine_in_half(network: Awsrn, colour: Colour
     assert [tensor.shape for tensor in built.outputs] == expected
 
 
-EVERY_SIZE = [live_config(), live_config(grid=2), rgb_config(2)]
+EVERY_SIZE = [live_config(), live_config(grid=2, context=8), rgb_config(2)]
 
 
 @pytest.mark.parametrize("config", EVERY_SIZE, ids=["y", "half-y", "rgb"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import openvino as ov
 import torch
 from openvino import opset1
@@ -31,7 +32,8 @@ class _Tracer(fx.Tracer):
 
 def export_net(net: PackedAwsrn, path: Path) -> None:
     """Writes the bare network: "lr" float32 (batch, C, h, w) → "sr", packed. The path that goes round the
-    network (mean shift, skip and the last addition) stays float32 in every precision."""
+    network (mean shift, skip and the last addition) stays float32 in every precision, as does what the
+    context sees."""
     module = _trace(net)
     channels = net.config.channels
     lr = _parameter("lr", (-1, channels, -1, -1), ov.Type.f32)
@@ -39,7 +41,8 @@ def export_net(net: PackedAwsrn, path: Path) -> None:
     names = {node.name for node in module.graph.nodes}
     assert {"sub", "skip"} <= names
     last_addition = max((n for n in names if n.startswith("add")), key=lambda n: int(n[4:] or 0))
-    _write(ov.Model([_result("sr", sr)], [lr], "net"), path, {"sub", "skip", last_addition})
+    context = {n for n in names if n.startswith(("context", "pad"))}
+    _write(ov.Model([_result("sr", sr)], [lr], "net"), path, {"sub", "skip", last_addition} | context)
 
 
 def export_frame(frame: PackedFrameNet, path: Path) -> None:
@@ -141,7 +144,8 @@ def _translate_module(module: nn.Module, x: Any, name: str) -> Any:
 def _translate_call(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
     match target:
         case operator.add:
-            return opset.add(*args)
+            x, added = args
+            return opset.add(x, opset.constant(np.float32(added)) if isinstance(added, float) else added)
         case operator.sub:
             return opset.subtract(*args)
         case operator.mul:
@@ -152,8 +156,18 @@ def _translate_call(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any
                 opset.constant([bound]) for bound in (channels.start or 0, channels.stop or 2**31 - 1, 1)
             ]
             return opset.slice(args[0], *bounds, axes=opset.constant([1]))
+        case torch.sigmoid:
+            return opset.sigmoid(args[0])
+        case torch.relu:
+            return opset.relu(args[0])
         case torch.cat:
             return opset.concat(args[0], kwargs["dim"])
+        case "mean":
+            return opset.reduce_mean(args[0], opset.constant(args[1]), kwargs["keepdim"])
+        case "abs":
+            return opset.abs(args[0])
+        case torch.log:
+            return opset.log(args[0])
         case "clamp":
             return opset.clamp(args[0], args[1], args[2])
         case "permute":

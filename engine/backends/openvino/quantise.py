@@ -5,9 +5,9 @@ NNCF places the quantisers, corrects biases, and begins with nearly each activat
 most layers (their inputs are the first to be quantised) for fear of 16-bit sums overflowing on CPUs without
 VNNI. That costs 0.8 dB of parity where there is VNNI; without it 53.4 dB are left instead of 55.1.
 What carries the picture itself, not a correction of it, stays in float: head, global skip and the residual
-stream's additions. The tail's quantised input costs more than all else together, 1.5 to 2 dB of parity ×2;
-a packed tail is worth it, as is one at half the resolution; an unpacked one ×4, where it would be 3.5 dB,
-stays in float.
+stream's additions; and so does the context, which takes next to nothing. The tail's quantised input costs
+more than all else together, 1.5 to 2 dB of parity ×2; a packed tail is worth it, as is one at half the
+resolution; an unpacked one ×4, where it would be 3.5 dB, stays in float.
 """
 
 import logging
@@ -73,4 +73,5 @@ def _collector(of_all_frames: AggregatorType) -> StatisticsCollectorParameters:
 def _float_nodes(model: ov.Model, float_tail: bool) -> list[str]:
     fixed = {"sub", "head/conv", "skip/conv"} | ({"tail/conv"} if float_tail else set())
     names = (node.get_friendly_name() for node in model.get_ops())
-    return [name for name in names if name in fixed or name.startswith("add")]
+    kept = ("add", "context", "abs", "log", "mean")  # the last three are the context's
+    return [name for name in names if name in fixed or name.startswith(kept)]

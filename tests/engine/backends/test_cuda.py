@@ -264,6 +264,17 @@ def test_the_reference_computes_no_more_of_a_large_frame_than_it_has_memory_for(
     assert measure(whole, reference, -4, most=(72, 64)) < 80, "control: the cut of a window is seen"
 
 
+def test_a_network_that_depends_on_the_whole_picture_is_compared_on_it(checkpoint: Path) -> None:
+    asked = []
+
+    def reference(width: int, height: int) -> Engine:
+        asked.append((width, height))
+        return reference_for(checkpoint)(width, height)
+
+    assert measure(reference_for(checkpoint)(200, 140), reference, None, most=(72, 64)) > 90
+    assert asked == [(200, 140)]
+
+
 def test_a_small_picture_fills_a_large_frame(noise: Callable[..., YuvFrame]) -> None:
     large = repeated(noise(8, 6), 20, 10)
     assert large.y.shape == (10, 20)

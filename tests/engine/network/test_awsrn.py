@@ -11,6 +11,7 @@ from engine.errors import InvalidCheckpoint, ModelNotFound
 from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import Checkpoint, load_checkpoint, load_released, save_checkpoint
 from tests.conftest import shared
+from tests.engine.conftest import make_network
 
 # Paper, table 5 (parameters, Mult-Adds in G); parameters as the released code counts them.
 TABLE = [
@@ -59,6 +60,22 @@ def test_features_of_half_the_resolution_cost_a_quarter() -> None:
     rows, columns = difference.nonzero().T
     for side, at in ((rows, 48), (columns, 47)):
         assert max(at - side.min() // 2, side.max() // 2 - at) <= half.reach
+
+
+def test_a_context_tells_every_position_of_the_whole_picture() -> None:
+    config = live_config(features=32, grid=2, context=16)
+    network = make_network(config)
+    assert config.parameters == sum(p.numel() for p in network.parameters())
+    assert config.folded_macs_per_lr_pixel < 1.01 * live_config(features=32, grid=2).folded_macs_per_lr_pixel
+    assert config.reach is None
+    x = 255 * torch.rand(1, 1, 97, 95, generator=torch.Generator().manual_seed(1))
+    changed = x.clone()
+    changed[..., :8, :8] = 0
+    with torch.inference_mode():
+        far = (network(changed) - network(x)).abs()[..., -8:, -8:]
+        assert far.min() > 0
+        assert torch.equal(network(x), network(x, around=x))
+        assert not torch.equal(network(x), network(x, around=changed))
 
 
 @pytest.mark.parametrize("name", ["awsrn_s_x2", "awsrn_sd_x3"])

@@ -71,8 +71,15 @@ def test_awms_branches_become_one_convolution_of_the_largest_kernel() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [live_config(), live_config(scale=4), live_config(grid=2), RGB_X3, paper_config("awsrn-sd", 2)],
-    ids=["y×2", "y×4", "half y×2", "rgb×3", "awsrn-sd×2"],
+    [
+        live_config(),
+        live_config(scale=4),
+        live_config(grid=2),
+        live_config(context=8),
+        RGB_X3,
+        paper_config("awsrn-sd", 2),
+    ],
+    ids=["y×2", "y×4", "half y×2", "y×2 with context", "rgb×3", "awsrn-sd×2"],
 )
 def test_a_folded_network_is_the_network(config: AwsrnConfig) -> None:
     network = make_network(config)

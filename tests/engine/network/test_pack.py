@@ -51,11 +51,23 @@ def test_a_filter_that_steps_is_packed_alike() -> None:
     [
         *(live_config(scale=scale) for scale in (2, 3, 4, 8)),
         *(live_config(scale=scale, grid=2, features=32) for scale in (2, 3)),
+        live_config(grid=2, context=8),
         RGB_X3,
         paper_config("awsrn-sd", 2),
         paper_config("awsrn-s", 4),
     ],
-    ids=["y×2", "y×3", "y×4", "y×8", "half y×2", "half y×3", "rgb×3", "awsrn-sd×2", "awsrn-s×4"],
+    ids=[
+        "y×2",
+        "y×3",
+        "y×4",
+        "y×8",
+        "half y×2",
+        "half y×3",
+        "half y×2 with context",
+        "rgb×3",
+        "awsrn-sd×2",
+        "awsrn-s×4",
+    ],
 )
 def test_a_packed_network_is_the_network(config: AwsrnConfig, size: tuple[int, int]) -> None:
     folded = fold(make_network(config))

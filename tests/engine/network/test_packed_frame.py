@@ -26,12 +26,12 @@ def block_of(packed: Tensor, planes: int) -> int:
     ("config", "colour"),
     [
         *((live_config(scale=scale), LIMITED) for scale in (2, 3, 4, 8)),
-        (live_config(grid=2), LIMITED),
+        (live_config(grid=2, context=8), LIMITED),
         (RGB_X3, LIMITED),
         (RGB_X3, FULL),
         (paper_config("awsrn-sd", 2), LIMITED),
     ],
-    ids=["y×2", "y×3", "y×4", "y×8", "half y×2", "rgb×3", "rgb×3 full", "awsrn-sd×2"],
+    ids=["y×2", "y×3", "y×4", "y×8", "half y×2 with context", "rgb×3", "rgb×3 full", "awsrn-sd×2"],
 )
 def test_planes_are_those_of_the_frame_graph(
     config: AwsrnConfig, colour: Colour, size: tuple[int, int], noise: Callable[..., YuvFrame]
