@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from engine.config import AwsrnConfig
 from training.networks import NetworkConfig
 
 
@@ -42,6 +43,8 @@ class Recipe:
         for name in ("detail", "lanczos", "teacher", "collapsible", "gradient_norm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be zero or more")
+        if isinstance(self.config, AwsrnConfig) and self.config.context and self.batch < 2:
+            raise ValueError("batch=1 must be at least 2: a context is normalised over the batch")
         if self.qat and (self.bf16 or self.collapsible):
             # BF16 rounds as coarsely as INT8 itself, and it is the collapsed kernels that are to be rounded.
             raise ValueError("qat excludes bf16 and collapsible convolutions")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.shipped import model_name
-from training.networks import NetworkConfig, load_network
+from training.networks import NetworkConfig, load_network, looks_around
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,8 @@ def load_teacher(path: Path, config: NetworkConfig) -> Teacher:
 
 
 @torch.no_grad()
-def taught(teachers: Sequence[Teacher], lr: Tensor) -> list[Tensor]:
-    """Each teacher's picture of LR: (B, C, h, w) → (B, C, s·h, s·w) float32."""
-    return [teacher.network(lr).float() for teacher in teachers]
+def taught(teachers: Sequence[Teacher], lr: Tensor, around: Tensor | None = None) -> list[Tensor]:
+    """Each teacher's picture of LR: (B, C, h, w) → (B, C, s·h, s·w) float32. `around`: what each that looks
+    around sees."""
+    networks = [teacher.network for teacher in teachers]
+    return [(n(lr, around) if looks_around(n) else n(lr)).float() for n in networks]

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from engine.files import replace_file
 from engine.sample_frames import DEFAULT, sample_frames
@@ -28,6 +29,7 @@ from training.networks import (
     LoadedNetwork,
     build_network,
     collapse,
+    looks_around,
     quantise_aware,
     save_network,
     take_over,
@@ -88,7 +90,9 @@ def train(
     state = RunState(run, recipe, [pairs.sha256, *(t.sha256 for t in teachers)], devices.count)
     first, trained_s, curve = state.load(network, average, optimizer)
     parallel = devices.wrap(network)
-    sampler = PatchSampler(pairs, recipe.lr_patch, (recipe.seed, devices.rank))
+    colour = recipe.config.colour
+    looking = any(looks_around(n) for n in (network, *(t.network for t in teachers)))
+    sampler = PatchSampler(pairs, recipe.lr_patch, (recipe.seed, devices.rank), around=looking)
     last = recipe.iterations if stop_after is None else min(recipe.iterations, first + stop_after)
     waiting_s, began = 0.0, time.perf_counter()
     loss_of = Loss(recipe).to(devices.device)
@@ -116,15 +120,22 @@ def train(
         upcoming = loader.submit(sampler.batch, recipe.batch, first)
         for iteration in range(first, last):
             asked = time.perf_counter()
-            lr, hr = upcoming.result()
+            patches = upcoming.result()
             waiting_s += time.perf_counter() - asked
             upcoming = loader.submit(sampler.batch, recipe.batch, iteration + 1)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(iteration)
-            low, high = (to_network(rgb, recipe.config.colour).to(devices.device) for rgb in (lr, hr))
+            low = to_network(patches.lr, colour).to(devices.device)
+            high = to_network(patches.hr, colour, exact=True).to(devices.device)
+            around = None if patches.around is None else to_network(patches.around, colour).to(devices.device)
             with torch.autocast(devices.device.type, torch.bfloat16, enabled=recipe.bf16):
-                sr, lessons = parallel(low), taught(teachers, low)
+                sr = parallel(low, around) if looks_around(network) else parallel(low)
+                lessons = taught(teachers, low, around)
             loss = loss_of(sr.float(), high, low, lessons)
+            if looks_around(network):
+                told = torch.from_numpy(patches.compressed).float().to(devices.device)
+                logit = network.compressed(around).flatten()
+                loss = loss + binary_cross_entropy_with_logits(logit, told)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             losses.append(loss.detach())

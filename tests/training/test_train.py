@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from engine.config import live_config
+from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import load_checkpoint
 from server.__main__ import main
 from tests.conftest import ROOT
-from training.data.pairs import DataConfig, PackedPairs
+from training.data.pairs import DataConfig, PackedPairs, to_network
 from training.networks import LoadedNetwork, build_network, load_network, named_config, take_over
 from training.recipes import Recipe, paper_recipe, short_recipe
 from training.train import train
@@ -85,6 +86,26 @@ def test_training_learns(
     )
     assert after > before + 3
     assert list((tmp_path / "longer" / "tensorboard").iterdir())
+
+
+def test_a_context_learns_which_pictures_are_compressed(photographs: Path, tmp_path: Path) -> None:
+    """And a network that has none is one to begin with."""
+    live = DataConfig(folder=photographs, scale=2, degrade="live")
+    pairs = PackedPairs(live, tmp_path / "cache", lr_patch=16)
+    looking = replace(recipe(80, 80), config=live_config(context=8), collapsible=64)
+    begun = load_network(train(recipe(1), pairs=pairs, run=tmp_path / "plain").checkpoint)
+    network = load_network(
+        train(looking, pairs=pairs, run=tmp_path / "looking", initial=begun).checkpoint
+    ).network
+    assert isinstance(network, Awsrn)
+    with torch.inference_mode():
+        told = [network.compressed(to_network(pair.lr[None], "y")).item() for pair in pairs.pairs]
+    compressed = [logit for logit, pair in zip(told, pairs.pairs, strict=True) if pair.compressed]
+    clean = [logit for logit, pair in zip(told, pairs.pairs, strict=True) if not pair.compressed]
+    assert min(compressed) > max(clean)
+    with pytest.raises(ValueError, match="batch=1 must be at least 2"):
+        replace(looking, batch=1)
+    assert network.shift.abs().min() > 0
 
 
 def test_the_same_seed_gives_the_same_weights(pairs: PackedPairs, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def network_line(model: Model) -> str:
     awrus = f"{config.awrus} AWRU" + "s" * (config.awrus > 1)
     shape = f"{config.lfbs} LFB × {awrus}, n{config.features} b{config.block_features}"
     grid = " at half the resolution" if config.grid == 2 else ""
-    return f"{colour}, {shape}{grid}, AWMS {'+'.join(map(str, config.kernels))}"
+    context = ", context" if config.context else ""
+    return f"{colour}, {shape}{grid}, AWMS {'+'.join(map(str, config.kernels))}{context}"
 
 
 def _network(model: Model) -> Table:

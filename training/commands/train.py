@@ -19,9 +19,11 @@ RECIPES = {"paper": paper_recipe, "short": short_recipe}
 LIVE = {
     "live-tiny": lambda **scale: live_config(block_features=16, awrus=1, **scale),
     "live": live_config,
-    "live-half": lambda **scale: live_config(features=32, block_features=32, awrus=4, grid=2, **scale),
+    "live-half": lambda **scale: live_config(
+        features=32, block_features=32, awrus=4, grid=2, context=32, **scale
+    ),
     "live-light": lambda **scale: live_config(features=32, block_features=32, awrus=2, grid=2, **scale),
-    "live-large": lambda **scale: live_config(block_features=64, awrus=5, **scale),
+    "live-large": lambda **scale: live_config(block_features=64, awrus=5, context=32, **scale),
 }
 PAPER = ("awsrn-s", "awsrn-sd", "awsrn-m", "awsrn")
 

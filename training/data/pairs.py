@@ -26,6 +26,7 @@ from training.quality import rgb_to_y
 Degradation = Literal["bicubic", "h264", "live"]
 # How often a picture is compressed, each time otherwise: no texture is to be known at one quality only.
 COMPRESSIONS = 3
+AROUND = 160  # LR pixels on either side, of what a network with a context sees around a patch
 PACKING = 4  # part of the cache's key: raised when the same files are packed otherwise
 
 
@@ -51,6 +52,7 @@ class Pair:
 
     lr: Rgb
     hr: Rgb
+    compressed: bool = False
 
 
 def _pictures(config: DataConfig) -> Iterator[tuple[Path, Rgb]]:
@@ -87,6 +89,11 @@ def read_pairs(config: DataConfig, *, lr_patch: int) -> Iterator[Pair]:
                     yield Pair(lr=coded, hr=of_it)
 
 
+def _compressed(degrade: Degradation, number: int) -> bool:
+    """Whether the LR of this number is, in the order of `read_pairs`."""
+    return degrade == "h264" or (degrade == "live" and number % COMPRESSIONS > 0)
+
+
 def _given_lr(config: DataConfig, file: Path, hr: Rgb) -> Rgb:
     assert config.lr_folder is not None
     for name in (f"{file.stem}x{config.scale}{file.suffix}", file.name):
@@ -120,12 +127,12 @@ class PackedPairs:
         self.scale = config.scale
         data = np.memmap(self.path, dtype=np.uint8, mode="r")
         self.pairs: list[Pair] = []
-        for offset, h, w in index["images"]:
+        for number, (offset, h, w) in enumerate(index["images"]):
             middle = offset + 3 * h * w
             end = middle + 3 * h * w * self.scale**2
             lr = data[offset:middle].reshape(h, w, 3)
             hr = data[middle:end].reshape(h * self.scale, w * self.scale, 3)
-            self.pairs.append(Pair(lr=lr, hr=hr))
+            self.pairs.append(Pair(lr=lr, hr=hr, compressed=_compressed(config.degrade, number)))
 
     def _pack(self, config: DataConfig, lr_patch: int, index_path: Path) -> None:
         images: list[tuple[int, int, int]] = []
@@ -151,24 +158,42 @@ class PackedPairs:
         replace_file(index_path, text.encode())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patches:
+    """A batch, uint8 RGB: lr (B, p, p, 3), hr (B, s·p, s·p, 3), which LR is compressed, (B), and where it is
+    asked for, a larger part of each LR picture with the patch in it, (B, AROUND, AROUND, 3)."""
+
+    lr: Rgb
+    hr: Rgb
+    compressed: NDArray[np.bool_]
+    around: Rgb | None
+
+
 class PatchSampler:
     """Random patches: pictures drawn by area, flipped and turned, flat ones drawn again.
 
     A batch depends on the seed and the iteration alone, so a resumed run sees the patches it would have seen.
     """
 
-    def __init__(self, pairs: PackedPairs, lr_patch: int, seed: tuple[int, ...]) -> None:
-        self._pairs, self._patch, self._seed = pairs, lr_patch, seed
+    def __init__(
+        self, pairs: PackedPairs, lr_patch: int, seed: tuple[int, ...], *, around: bool = False
+    ) -> None:
+        self._pairs, self._patch, self._seed, self._around = pairs, lr_patch, seed, around
         area = np.array([p.lr.shape[0] * p.lr.shape[1] for p in pairs.pairs], dtype=np.float64)
         self._chance = area / area.sum()
 
-    def batch(self, size: int, iteration: int) -> tuple[Rgb, Rgb]:
-        """(B, p, p, 3) LR and (B, s·p, s·p, 3) HR, uint8 RGB."""
+    def batch(self, size: int, iteration: int) -> Patches:
         rng = np.random.default_rng((*self._seed, iteration))
-        patches = [self._patch_pair(rng) for _ in range(size)]
-        return np.stack([p.lr for p in patches]), np.stack([p.hr for p in patches])
+        drawn = [self._draw(rng) for _ in range(size)]
+        return Patches(
+            lr=np.stack([patch.lr for patch, _ in drawn]),
+            hr=np.stack([patch.hr for patch, _ in drawn]),
+            compressed=np.array([patch.compressed for patch, _ in drawn]),
+            around=np.stack([around for _, around in drawn]) if self._around else None,
+        )
 
-    def _patch_pair(self, rng: np.random.Generator) -> Pair:
+    def _draw(self, rng: np.random.Generator) -> tuple[Pair, Rgb]:
+        """A patch, and what is around it, or the patch itself where that isn't asked for."""
         p, s = self._patch, self._pairs.scale
         for _ in range(4):
             pair = self._pairs.pairs[rng.choice(len(self._chance), p=self._chance)]
@@ -184,12 +209,26 @@ class PatchSampler:
             turned = np.rot90(patch, turns)
             return turned[:, ::-1] if flip else turned
 
-        return Pair(lr=augment(lr), hr=augment(hr))
+        around = _around(pair.lr, y, x, p, rng) if self._around else lr
+        return Pair(lr=augment(lr), hr=augment(hr), compressed=pair.compressed), augment(around)
 
 
-def to_network(rgb: NDArray[np.uint8], colour: str) -> Tensor:
-    """(B, h, w, 3) uint8 RGB → (B, C, h, w) float32 on the 0-255 scale, as a network of `colour` takes it."""
+def _around(picture: Rgb, y: int, x: int, size: int, rng: np.random.Generator) -> Rgb:
+    """AROUND × AROUND of a picture with the patch at (y, x) in it; of a smaller one all, and it mirrored."""
+    window = []
+    for start, side in zip((y, x), picture.shape[:2], strict=True):
+        first = min(max(0, start - int(rng.integers(AROUND - size + 1))), max(0, side - AROUND))
+        window.append(slice(first, first + AROUND))
+    part = picture[tuple(window)]
+    missing = [(0, AROUND - side) for side in part.shape[:2]]
+    return np.pad(part, [*missing, (0, 0)], mode="symmetric")
+
+
+def to_network(rgb: NDArray[np.uint8], colour: str, *, exact: bool = False) -> Tensor:
+    """(B, h, w, 3) uint8 RGB → (B, C, h, w) float32 on the 0-255 scale, as a network of `colour` takes it:
+    luma in whole levels, as streams have it, but if `exact`."""
     if colour == "y":
-        return torch.from_numpy(rgb_to_y(rgb).astype(np.float32))[:, None]
+        luma = rgb_to_y(rgb)
+        return torch.from_numpy((luma if exact else np.rint(luma)).astype(np.float32))[:, None]
     planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float()
     return planes.contiguous(memory_format=torch.channels_last)

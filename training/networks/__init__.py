@@ -1,6 +1,6 @@
 """Every network that can be trained and judged here, behind a few functions."""
 
-from training.networks.build import build_network
+from training.networks.build import build_network, looks_around
 from training.networks.checkpoint import LoadedNetwork, load_network, save_network
 from training.networks.collapsible import collapse, widen
 from training.networks.config import (
@@ -29,6 +29,7 @@ __all__ = [
     "config_from_dict",
     "counts",
     "load_network",
+    "looks_around",
     "named_config",
     "quantise_aware",
     "save_network",

@@ -41,6 +41,11 @@ def build_network(config: NetworkConfig) -> nn.Module:
             return _baseline(config)
 
 
+def looks_around(network: nn.Module) -> bool:
+    """Whether it wants to see more of a picture than the patch of it that it enlarges."""
+    return isinstance(network, Awsrn) and network.config.context > 0
+
+
 def _baseline(config: BaselineConfig) -> nn.Module:
     match config.kind:
         case "bicubic":

@@ -32,13 +32,16 @@ class Collapse(nn.Module):
 
 
 def widen(network: nn.Module, width: int) -> nn.Module:
-    """Makes every convolution of `network` collapsible, in place, instead of weight norm; its function stays.
+    """Makes every convolution of `network` that has weight norm collapsible instead, in place; its function
+    stays.
 
-    Raises ValueError where a convolution has more output channels than `width`.
+    Raises ValueError where there is none, or one has more output channels than `width`.
     """
-    for conv in [m for m in network.modules() if isinstance(m, nn.Conv2d)]:
-        if is_parametrized(conv, "weight"):
-            remove_parametrizations(conv, "weight", leave_parametrized=True)
+    normed = [m for m in network.modules() if isinstance(m, nn.Conv2d) and is_parametrized(m, "weight")]
+    if not normed:
+        raise ValueError(f"collapsible is for weight norm's convolutions, {type(network).__name__} has none")
+    for conv in normed:
+        remove_parametrizations(conv, "weight", leave_parametrized=True)
         register_parametrization(conv, "weight", Collapse(width))
     return network
 
@@ -47,7 +50,7 @@ def widen(network: nn.Module, width: int) -> nn.Module:
 def collapse(wide: nn.Module, plain: nn.Module) -> nn.Module:
     """Gives `plain`, a fresh network of the same configuration, the function of `wide`."""
     for name, module in wide.named_modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and is_parametrized(module, "weight"):
             plain.get_submodule(name).weight = module.weight  # weight norm takes it apart
     other = {n: t for n, t in wide.state_dict().items() if ".parametrizations." not in n}
     plain.load_state_dict(other, strict=False)  # biases, λ and α, and what normalisation has seen

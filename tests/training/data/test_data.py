@@ -10,7 +10,7 @@ from PIL import Image
 from tests.conftest import shared
 from training.data.degrade import Compression, LiveSource, compress, degrade_live, degrade_still
 from training.data.images import image_files, read_rgb
-from training.data.pairs import DataConfig, PackedPairs, PatchSampler, read_pairs
+from training.data.pairs import AROUND, DataConfig, PackedPairs, PatchSampler, read_pairs
 from training.data.resize import downscale, upscale_bicubic
 from training.quality import psnr, rgb_to_y
 
@@ -30,15 +30,34 @@ def test_patches_are_exact_crops_and_follow_from_seed_and_iteration(tmp_path: Pa
     save(tmp_path / "hr" / "a.png", picture())
     pairs = PackedPairs(DataConfig(folder=tmp_path / "hr", scale=2), tmp_path / "cache", lr_patch=16)
     sampler = PatchSampler(pairs, 16, (7, 0))
-    lr, hr = sampler.batch(8, 3)
+    drawn = sampler.batch(8, 3)
+    lr, hr = drawn.lr, drawn.hr
     assert (lr.shape, hr.shape) == ((8, 16, 16, 3), (8, 32, 32, 3))
     inner = slice(4, -4)  # the resizing filter reaches over a patch's edge
     for small, large in zip(lr, hr, strict=True):
         difference = downscale(large, 2)[inner, inner].astype(int) - small[inner, inner]
         assert np.abs(difference).max() <= 1  # a turned patch is rounded in the other order of passes
     again = PatchSampler(pairs, 16, (7, 0)).batch(8, 3)
-    assert np.array_equal(lr, again[0])
-    assert not np.array_equal(lr, sampler.batch(8, 4)[0])
+    assert np.array_equal(lr, again.lr)
+    assert not np.array_equal(lr, sampler.batch(8, 4).lr)
+
+
+def test_around_a_patch_is_more_of_its_picture_and_it_is_told_which_are_compressed(tmp_path: Path) -> None:
+    save(tmp_path / "hr" / "a.png", picture(400, 384))  # LR has a side that is smaller than what is asked for
+    config = DataConfig(folder=tmp_path / "hr", scale=2, degrade="live")
+    pairs = PackedPairs(config, tmp_path / "cache", lr_patch=16)
+    drawn = PatchSampler(pairs, 16, (7, 0), around=True).batch(12, 3)
+    assert drawn.around is not None
+    assert drawn.around.shape == (12, AROUND, AROUND, 3)
+    for patch, around in zip(drawn.lr, drawn.around, strict=True):
+        windows = np.lib.stride_tricks.sliding_window_view(around[..., 0], (16, 16))
+        assert (windows == patch[..., 0]).all((2, 3)).any()
+    inner = slice(4, -4)
+    of_hr = (downscale(hr, 2)[inner, inner].astype(int) for hr in drawn.hr)
+    differs = [np.abs(hr - lr[inner, inner]).max() > 1 for hr, lr in zip(of_hr, drawn.lr, strict=True)]
+    assert drawn.compressed.tolist() == differs
+    assert 0 < sum(differs) < 12
+    assert PatchSampler(pairs, 16, (7, 0)).batch(1, 3).around is None
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "I;16"])
