@@ -41,7 +41,15 @@ def load_teacher(path: Path, config: NetworkConfig) -> Teacher:
 
 @torch.no_grad()
 def taught(teachers: Sequence[Teacher], lr: Tensor, around: Tensor | None = None) -> list[Tensor]:
-    """Each teacher's picture of LR: (B, C, h, w) → (B, C, s·h, s·w) float32. `around`: what each that looks
-    around sees."""
-    networks = [teacher.network for teacher in teachers]
-    return [(n(lr, around) if looks_around(n) else n(lr)).float() for n in networks]
+    """Each teacher's picture of LR: (B, C, h, w) → (B, C, s·h, s·w) float32. `around`: what those see
+    that look around."""
+
+    def picture(network: nn.Module) -> Tensor:
+        drawn: Tensor
+        if looks_around(network) and around is not None:
+            drawn = network(lr, torch.sigmoid(network.compressed(around)))
+        else:
+            drawn = network(lr)
+        return drawn.float()
+
+    return [picture(teacher.network) for teacher in teachers]

@@ -129,13 +129,16 @@ def train(
             high = to_network(patches.hr, colour, exact=True).to(devices.device)
             around = None if patches.around is None else to_network(patches.around, colour).to(devices.device)
             with torch.autocast(devices.device.type, torch.bfloat16, enabled=recipe.bf16):
-                sr = parallel(low, around) if looks_around(network) else parallel(low)
+                # What is compressed is learnt from who knows it, not from what it is good for.
+                logit = None
+                if around is not None and looks_around(network):
+                    logit = network.compressed(around)
+                sr = parallel(low) if logit is None else parallel(low, torch.sigmoid(logit.detach()))
                 lessons = taught(teachers, low, around)
             loss = loss_of(sr.float(), high, low, lessons)
-            if looks_around(network):
-                told = torch.from_numpy(patches.compressed).float().to(devices.device)
-                logit = network.compressed(around).flatten()
-                loss = loss + binary_cross_entropy_with_logits(logit, told)
+            if logit is not None:
+                known = torch.from_numpy(patches.compressed).float().to(devices.device)
+                loss = loss + binary_cross_entropy_with_logits(logit.flatten(), known)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             losses.append(loss.detach())

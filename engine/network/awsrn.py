@@ -102,7 +102,7 @@ class Context(nn.Module):
 def mean_log(frequencies: nn.Module, x: Tensor) -> Tensor:
     """What a context sees: (B, C, h, w) → (B, frequencies, 1, 1)."""
     amounts: Tensor = frequencies(pad(x, (0, 7, 0, 7), mode="replicate")).abs()
-    return torch.log(amounts + 0.1).mean((2, 3), keepdim=True)
+    return torch.log(amounts + 0.1).mean((2, 3), keepdim=True)  # what is below a tenth of a level is rounding
 
 
 def _dct(size: int) -> Tensor:
@@ -132,15 +132,16 @@ class Awsrn(nn.Module):
         self.tail = AWMS(n, channels, config.scale * config.grid, config.kernels)
         self.skip = _conv(channels, channels * config.scale**2, 3)
 
-    def forward(self, lr: Tensor, around: Tensor | None = None) -> Tensor:
-        """`around`: the larger part of a picture that `lr` is a patch of, for the context; of any size."""
+    def forward(self, lr: Tensor, probability: Tensor | None = None) -> Tensor:
+        """`probability`: of each picture's being compressed, (B, 1, 1, 1), where it is known better than `lr`
+        by itself tells the context, as in training of what is around a patch."""
         x = self._normalised(lr)
         skipped = pixel_shuffle(self.skip(x), self.config.scale)
         height, width = skipped.shape[2:]
         features = self.head(self._on_grid(x))
         if self.config.context:
-            # What is compressed is learnt from who knows it, not from what it is good for.
-            probability = torch.sigmoid(self.compressed(lr if around is None else around)).detach()
+            if probability is None:
+                probability = torch.sigmoid(self.compressed(lr))
             features = features + probability * self.shift
         sr: Tensor = self.tail(self.body(features))[..., :height, :width] + skipped
         return sr * PIXEL_SCALE + self.mean

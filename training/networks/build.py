@@ -1,5 +1,7 @@
 """From a configuration to its network."""
 
+from typing import TypeGuard
+
 from torch import nn
 
 from engine.config import AwsrnConfig
@@ -41,7 +43,7 @@ def build_network(config: NetworkConfig) -> nn.Module:
             return _baseline(config)
 
 
-def looks_around(network: nn.Module) -> bool:
+def looks_around(network: nn.Module) -> TypeGuard[Awsrn]:
     """Whether it wants to see more of a picture than the patch of it that it enlarges."""
     return isinstance(network, Awsrn) and network.config.context > 0
 

@@ -74,8 +74,9 @@ def test_a_context_tells_every_position_of_the_whole_picture() -> None:
     with torch.inference_mode():
         far = (network(changed) - network(x)).abs()[..., -8:, -8:]
         assert far.min() > 0
-        assert torch.equal(network(x), network(x, around=x))
-        assert not torch.equal(network(x), network(x, around=changed))
+        probability = torch.sigmoid(network.compressed(x))
+        assert torch.equal(network(x), network(x, probability))
+        assert not torch.equal(network(x), network(x, probability / 2))
 
 
 @pytest.mark.parametrize("name", ["awsrn_s_x2", "awsrn_sd_x3"])

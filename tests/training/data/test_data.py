@@ -5,12 +5,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import shared
 from training.data.degrade import Compression, LiveSource, compress, degrade_live, degrade_still
 from training.data.images import image_files, read_rgb
-from training.data.pairs import AROUND, DataConfig, PackedPairs, PatchSampler, read_pairs
+from training.data.pairs import AROUND, DataConfig, PackedPairs, PatchSampler, read_pairs, to_network
 from training.data.resize import downscale, upscale_bicubic
 from training.quality import psnr, rgb_to_y
 
@@ -57,6 +58,9 @@ def test_around_a_patch_is_more_of_its_picture_and_it_is_told_which_are_compress
     differs = [np.abs(hr - lr[inner, inner]).max() > 1 for hr, lr in zip(of_hr, drawn.lr, strict=True)]
     assert drawn.compressed.tolist() == differs
     assert 0 < sum(differs) < 12
+    luma = to_network(drawn.lr, "y")
+    assert torch.equal(luma, luma.round())
+    assert (to_network(drawn.lr, "y", exact=True) - luma).abs().max() > 0.1
     assert PatchSampler(pairs, 16, (7, 0)).batch(1, 3).around is None
 
 

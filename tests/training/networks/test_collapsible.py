@@ -10,7 +10,7 @@ from PIL import Image
 from engine.config import live_config
 from engine.network.checkpoint import load_checkpoint
 from training.data.pairs import DataConfig, PackedPairs
-from training.networks import build_network, collapse, widen
+from training.networks import build_network, collapse, named_config, widen
 from training.recipes import Recipe
 from training.train import train
 
@@ -31,6 +31,8 @@ def test_widening_and_collapsing_keep_the_function() -> None:
 def test_a_width_below_the_output_channels_is_named() -> None:
     with pytest.raises(ValueError, match=r"collapsible width=4 must be at least 8"):
         widen(build_network(CONFIG), 4)
+    with pytest.raises(ValueError, match="Espcn has none"):
+        widen(build_network(named_config("espcn", 2)), 32)
 
 
 def test_a_collapsible_run_resumes_and_leaves_an_ordinary_checkpoint(tmp_path: Path) -> None:
