@@ -102,9 +102,11 @@ class Door:
         self._strangers += 1
         assert isinstance(writer.transport, asyncio.Transport)
         writer.transport.pause_reading()  # the first byte is TLS's
-        task = asyncio.create_task(self._receive(Visitor(reader, writer)))
-        self._visits.add(task)
-        task.add_done_callback(self._visits.discard)
+        visit = asyncio.create_task(self._receive(Visitor(reader, writer)))
+        self._visits.add(visit)
+        # Not by the visit itself: a door that closes at this moment cancels it before its first step.
+        visit.add_done_callback(lambda _: writer.close())
+        visit.add_done_callback(self._visits.discard)
 
     async def _receive(self, visitor: Visitor) -> None:
         try:
@@ -117,8 +119,6 @@ class Door:
             with contextlib.suppress(OSError):
                 visitor.say(Refused(reason=reason))
                 await visitor.writer.drain()
-        finally:
-            visitor.writer.close()
 
     async def _let_in(self, visitor: Visitor) -> str:
         """The stream that it comes for. Raises UnknownVisitor, TimeoutError, OSError, ProtocolError."""
