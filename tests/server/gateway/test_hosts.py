@@ -109,6 +109,7 @@ async def test_a_stream_whose_thread_never_ends_costs_the_others_one_restart(mon
         await start(served, "a", "b")
         (pid,) = {await pid_of(served, name) for name in "ab"}
         worker = next(worker for worker in placement.workers if worker.stream == "a")
+        on_end = worker.on_end
         monkeypatch.setattr(worker, "on_end", lambda: None)
         await served.http.delete("/api/streams/a")
         assert [event["stream"] for event in events(caplog, "worker lingers")] == ["a"]
@@ -118,6 +119,7 @@ async def test_a_stream_whose_thread_never_ends_costs_the_others_one_restart(mon
         await back(served, "b", 1)
         assert not (await served.stream("b"))["worker"]["isolated"]
         assert not placement._suspects.isolated("b")
+        on_end()  # closes what another test would find open
 
 
 def test_who_was_in_two_deaths_is_suspected_until_the_cause_is_found_or_time_has_passed():
