@@ -165,7 +165,7 @@ def test_a_picture_is_judged_before_there_is_memory_for_it(tmp_path):
 
 
 def test_waiting_for_the_next_frame_ends_at_once_when_stopped(tmp_path):
-    path = write_clip(tmp_path / "slow.mkv", frames=3, fps=1)
+    path = write_clip(tmp_path / "slow.mkv", frames=3, fps=1, pts=[0, 8, 16])
     stop = threading.Event()
     source = opened(str(path), stop)
     source.open()
@@ -174,7 +174,7 @@ def test_waiting_for_the_next_frame_ends_at_once_when_stopped(tmp_path):
     threading.Timer(0.05, stop.set).start()
     started_s = time.monotonic()
     list(arrivals)
-    assert time.monotonic() - started_s < 0.8
+    assert time.monotonic() - started_s < 5
     source.close()
 
 
