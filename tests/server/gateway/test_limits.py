@@ -18,8 +18,6 @@ from tests.server.gateway.test_auth import by_secret, tokens  # noqa: F401
 
 JSON = {"Content-Type": "application/json"}
 SDP = {"Content-Type": "application/sdp"}
-SOON_S = 9  # on a busy machine, too, and before the default of 10 s could be the reason
-FOR_EVER_S = 60
 
 
 def quiet() -> ScriptedPlacement:
@@ -41,7 +39,7 @@ class Raw:
     async def closed_after_s(self) -> float:
         """From before it was opened until the server ended it; reads whatever comes before."""
         try:
-            while await asyncio.wait_for(self.reader.read(1 << 16), FOR_EVER_S):
+            while await asyncio.wait_for(self.reader.read(1 << 16), 20):
                 pass
         except ConnectionError:
             pass
@@ -51,8 +49,8 @@ class Raw:
         """Until the server ended it, while this is sent again and again and nothing is read."""
         start_s = time.monotonic()
         try:
-            while time.monotonic() - start_s < FOR_EVER_S:
-                await asyncio.wait_for(self.send(data), FOR_EVER_S)
+            while time.monotonic() - start_s < 20:
+                await asyncio.wait_for(self.send(data), 20)
                 await asyncio.sleep(every_s)
         except ConnectionError:
             pass
@@ -119,7 +117,7 @@ async def test_a_body_that_goes_on_for_ever_takes_neither_memory_nor_time():
     async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served, raw_clients(served) as connect:
         head = b"POST /api/streams HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         raw = await connect(head + b"Content-Length: 400000000\r\n\r\n")
-        assert await raw.cut_off_after_s(b" " * (1 << 20), 0.05) < SOON_S
+        assert await raw.cut_off_after_s(b" " * (1 << 20), 0.05) < 3
 
 
 async def test_half_a_request_is_not_waited_for(caplog):
@@ -136,7 +134,7 @@ async def test_half_a_request_is_not_waited_for(caplog):
     async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served, raw_clients(served) as connect:
         raws = [await connect(half) for half in halves]
         took_s = await asyncio.gather(*(raw.closed_after_s() for raw in raws))
-        assert all(0.8 < seconds < SOON_S for seconds in took_s), took_s
+        assert all(0.8 < seconds < 3 for seconds in took_s), took_s
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -145,7 +143,7 @@ async def test_a_body_in_crumbs_is_cut_off(caplog):
     head = b"POST /api/streams HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with gateway(quiet(), limits={"client_timeout_s": 30.0}) as served, raw_clients(served) as connect:
         raw = await connect(head + b"1\r\nx\r\n" * 10_000)
-        assert await raw.closed_after_s() < SOON_S
+        assert await raw.closed_after_s() < 3
         [refused] = events(caplog, "refused")
         assert (refused["reason"], refused["count"]) == ("lines", 1)
 
@@ -160,7 +158,7 @@ async def test_a_body_in_crumbs_is_cut_off(caplog):
 async def test_a_byte_now_and_then_does_not_help():
     async with gateway(quiet(), limits={"client_timeout_s": 1.0}) as served, raw_clients(served) as connect:
         raw = await connect(b"GET /healthz HTTP/1.1\r\n")
-        assert await raw.cut_off_after_s(b"X: y\r\n", 0.1) < SOON_S
+        assert await raw.cut_off_after_s(b"X: y\r\n", 0.1) < 3
 
 
 async def test_an_answer_that_nobody_reads_is_not_kept():
@@ -174,7 +172,7 @@ async def test_an_answer_that_nobody_reads_is_not_kept():
         # busy machine the segment would be gone before enough of it waits.
         raw = await connect(limit=1)
         request = f"GET /hls/demo/{segment} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-        assert await raw.cut_off_after_s(50 * request, 0.05) < FOR_EVER_S
+        assert await raw.cut_off_after_s(50 * request, 0.05) < 15
 
 
 async def test_a_connection_between_requests_is_kept():

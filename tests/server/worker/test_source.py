@@ -165,7 +165,7 @@ def test_a_picture_is_judged_before_there_is_memory_for_it(tmp_path):
 
 
 def test_waiting_for_the_next_frame_ends_at_once_when_stopped(tmp_path):
-    path = write_clip(tmp_path / "slow.mkv", frames=3, fps=1, pts=[0, 8, 16])
+    path = write_clip(tmp_path / "slow.mkv", frames=3, fps=1)
     stop = threading.Event()
     source = opened(str(path), stop)
     source.open()
@@ -174,7 +174,7 @@ def test_waiting_for_the_next_frame_ends_at_once_when_stopped(tmp_path):
     threading.Timer(0.05, stop.set).start()
     started_s = time.monotonic()
     list(arrivals)
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 0.8
     source.close()
 
 
@@ -200,4 +200,4 @@ def test_after_a_late_packet_the_next_is_at_its_pace_or_hurries(stall_s, waits):
     pacer.hold(0.5)
     before_s = time.monotonic()
     pacer.hold(1.0)
-    assert (time.monotonic() - before_s > 0.25) == waits
+    assert (time.monotonic() - before_s > 0.4) == waits
