@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from engine.machine import nvidia_gpus
 from server.gateway.placement.local import LocalPlacement
 from server.node.door import Door
 from server.wire.hello import Ticket, wire_version
@@ -58,10 +59,11 @@ class HostActor:
 
 
 def _slots(settings: "Settings") -> "GpuSlots | None":
+    gpus = nvidia_gpus()
+    if not gpus:
+        return None
     # NumPy and pydantic: a host on CPUs, which viewers may wait for, begins without them.
-    from engine.machine import nvidia_gpus
     from engine.measure.gpu_costs import GpuCosts
     from server.gateway.placement.slots import usual_slots
 
-    gpus = nvidia_gpus()
-    return usual_slots(gpus, settings, GpuCosts()) if gpus else None
+    return usual_slots(gpus, settings, GpuCosts())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.backends.require_gpu import GPU_BACKENDS
+from engine.measure.gpu_report import render
 from tests.gpu.conftest import gpu_problem
 
 pytestmark = pytest.mark.gpu
@@ -12,7 +13,6 @@ pytestmark = pytest.mark.gpu
 
 def test_the_report_has_figures_of_every_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.measure import gpu_bench
-    from engine.measure.gpu_report import render
 
     monkeypatch.setenv("LIVESR_ARTIFACTS", str(tmp_path))
     monkeypatch.setattr(gpu_bench, "PAPER_MODELS", ("awsrn-s-x2",))

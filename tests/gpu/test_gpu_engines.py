@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import DeviceFailed
+from engine.backends.cuda import choose_lanes
+from engine.backends.tensorrt.builds import ensure_artifact
+from engine.backends.tensorrt.request import BuildRequest, Sizes
+from engine.errors import DeviceFailed, PlanRefused
 from engine.frame import Colour, DeviceFrame, GpuEngine, YuvFrame
 from engine.load import choose, load_engine
 from engine.parity import LOWEST_DB, parity_db
@@ -157,8 +160,6 @@ def test_a_host_frame_goes_to_a_surface_and_a_surface_to_the_host(load: Load, fr
 
 def test_the_number_of_lanes_is_the_manifests(load: Load) -> None:
     """Loading never measures: that would take the whole GPU, beside live streams, for seconds."""
-    from engine.backends.cuda import choose_lanes
-
     load(WIDTH, HEIGHT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choose_lanes, "run_trial", None)
@@ -173,8 +174,6 @@ def test_the_number_of_lanes_is_the_manifests(load: Load) -> None:
 
 def test_a_lane_of_a_plan_for_many_sizes_takes_memory_for_its_own(artifacts: Path) -> None:
     """By itself TensorRT gives each context what the largest frames need: here eight times as much."""
-    from engine.backends.tensorrt.builds import ensure_artifact
-    from engine.backends.tensorrt.request import BuildRequest, Sizes
     from engine.backends.tensorrt.target import current_target
 
     if problem := gpu_problem("tensorrt"):
@@ -243,7 +242,6 @@ def test_the_body_in_int8_keeps_the_picture(load: Load, frames: list[YuvFrame]) 
 @pytest.mark.parametrize("load", ["tensorrt"], indirect=True)
 def test_a_plan_of_noise_is_refused(load: Load) -> None:
     from engine.backends.tensorrt.engine import TensorRtEngine
-    from engine.errors import PlanRefused
 
     with pytest.raises(PlanRefused, match=r"TensorRT .* refuses noise\.plan"):
         TensorRtEngine(b"noise" * 1000, load(WIDTH, HEIGHT).spec, name="noise.plan")
