@@ -1,8 +1,10 @@
 """Headless Chromium on the page: what a person would read and press."""
 
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -101,8 +103,11 @@ def chromium(executable: str, driver: str, url: str) -> Iterator[Page]:
     for flag in FLAGS:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Driver(driver))
-    try:
-        yield Page(chrome, url)
-    finally:
-        chrome.quit()
+    # Chromium leaves the folder of its socket behind.
+    with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as folder:
+        service = Driver(driver, env={**os.environ, "TMPDIR": folder})
+        chrome = webdriver.Chrome(options=options, service=service)
+        try:
+            yield Page(chrome, url)
+        finally:
+            chrome.quit()

@@ -53,8 +53,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     for program in missing():
         missing_peer(program, "apt-get install buildah catatonit debootstrap podman runc")
     made = Images(tmp_path_factory.mktemp("images"))
-    if reason := made.cannot_run():
-        pytest.skip(f"podman can't run containers here: {reason}")
-    made.build()
-    yield made
-    made.close()
+    try:
+        if reason := made.cannot_run():
+            pytest.skip(f"podman can't run containers here: {reason}")
+        made.build()
+        yield made
+    finally:
+        made.close()

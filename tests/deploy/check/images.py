@@ -35,6 +35,13 @@ default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 """
+# Of its own: all layers of a build stay where its images are, unless that goes.
+STORAGE_CONF = """
+[storage]
+driver = "overlay"
+graphroot = "{folder}/images"
+runroot = "{folder}/run"
+"""
 LOCKED = "--read-only --cap-drop all --security-opt no-new-privileges --user 1000"
 
 
@@ -63,13 +70,23 @@ class Container:
 
 
 class Images:
-    """Buildah and podman, configured for a machine without systemd. `close()` removes what was started."""
+    """Buildah and podman, configured for a machine without systemd, with all that they store in `folder`.
+
+    `close()` removes what was started, and the images.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         config = folder / "containers.conf"
         config.write_text(CONTAINERS_CONF)
-        self._environment = {**os.environ, "CONTAINERS_CONF": str(config), "BUILDAH_FORMAT": "docker"}
+        storage = folder / "storage.conf"
+        storage.write_text(STORAGE_CONF.format(folder=folder))
+        self._environment = {
+            **os.environ,
+            "CONTAINERS_CONF": str(config),
+            "CONTAINERS_STORAGE_CONF": str(storage),
+            "BUILDAH_FORMAT": "docker",
+        }
         self._containers: list[str] = []
 
     def tried(self, *words: str | Path, stdin: str = "") -> "subprocess.CompletedProcess[str]":
@@ -95,8 +112,7 @@ class Images:
         """Why no container runs here; "" where one does. Makes the base image."""
         if os.geteuid():
             return "debootstrap and chroot want root"
-        if self.tried("podman", "image", "exists", BASE).returncode:
-            self._make_base()
+        self._make_base()
         done = self.tried("podman", "run", "--rm", "--network", "host", *LOCKED.split(), BASE, "true")
         return done.stderr.strip() if done.returncode else ""
 
@@ -162,3 +178,4 @@ class Images:
     def close(self) -> None:
         for name in self._containers:
             self.tried("podman", "rm", "-f", "-v", "-t", "1", name)
+        shutil.rmtree(self.folder / "images", ignore_errors=True)  # gigabytes
