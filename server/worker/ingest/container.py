@@ -1,5 +1,6 @@
 """What file and network sources share: PyAV containers, their tracks, and packets at the pace of a clock."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,10 @@ from server.worker.ingest.source import Tracks
 
 # Later than this and the source itself has stalled: go on from here instead of rushing after it.
 _STALL_S = 1.0
-
+_SKIP_S = 10.0
+# Sound this far ahead of the last picture is so because pictures are rare, not as the two are interleaved.
+_SOUND_AHEAD_S = 2.0
+_SOUND_GAP_S = 1.0  # a jump, too
 
 # Live protocols: what is in flight is enough to find the tracks; libav's 5 s of analysis would be latency.
 LOW_LATENCY = {"fpsprobesize": "4", "probesize": "1000000", "analyzeduration": "1000000"}
@@ -76,19 +80,36 @@ def packets_of(
 
 
 class Pacer:
-    """Holds packets back until their time has come on the monotonic clock. One that is later than `stall_s`
-    moves the time of those that follow, too."""
+    """Holds packets back until their time has come on the monotonic clock.
 
-    def __init__(self, stop: threading.Event, *, stall_s: float = _STALL_S) -> None:
+    The picture sets it: a picture later than `stall_s` moves the time of those that follow, too, and one more
+    than `skip_s` ahead is due at once, for the source has left something out. Sound goes along: it may lie
+    seconds before or behind its picture in the container, or be of the time before a jump.
+    """
+
+    def __init__(self, stop: threading.Event, *, stall_s: float = _STALL_S, skip_s: float = _SKIP_S) -> None:
         self._stop = stop
         self._stall_s = stall_s
+        self._skip_s = skip_s
         self._base_s: float | None = None
+        self._before_s: dict[bool, float] = {}
+        self._interval_s = 0.0  # between the last two pictures
 
-    def hold(self, timestamp_s: float) -> None:
+    def hold(self, timestamp_s: float, *, video: bool) -> None:
         """Returns when a packet of that time is due, or at once when stopped."""
         now_s = time.monotonic()
-        if self._base_s is None or not -self._stall_s <= self._base_s + timestamp_s - now_s <= 10 * _STALL_S:
+        interval_s = timestamp_s - self._before_s.get(video, timestamp_s)
+        self._before_s[video] = timestamp_s
+        if self._base_s is None:
             self._base_s = now_s - timestamp_s
         wait_s = self._base_s + timestamp_s - now_s
+        if not video:
+            alone = timestamp_s - self._before_s.get(True, -math.inf) >= _SOUND_AHEAD_S
+            wait_s = min(wait_s, interval_s) if alone and interval_s < _SOUND_GAP_S else 0.0
+        else:
+            # A picture each five seconds leaves nothing out.
+            if not -self._stall_s <= wait_s <= max(self._skip_s, 3 * self._interval_s):
+                self._base_s, wait_s = now_s - timestamp_s, 0.0
+            self._interval_s = interval_s
         if wait_s > 0:
             self._stop.wait(wait_s)

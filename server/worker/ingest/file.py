@@ -110,9 +110,9 @@ class FileSource:
                     span.add(span.length_s, nominal_s)
                 if packet.dts is not None:
                     packet.dts += ticks
-                    self._pacer.hold(float(packet.dts * packet.time_base))
+                    self._pacer.hold(float(packet.dts * packet.time_base), video=video)
                 elif video:
-                    self._pacer.hold(offset_s + span.length_s)
+                    self._pacer.hold(offset_s + span.length_s, video=True)
                 if self._stop.is_set():
                     return
                 yield Arrival(video=video, packet=packet, times=Times.at(now_ns()))

@@ -41,6 +41,7 @@ from server.worker.ingest.transport import TransportStream
 from server.worker.ingest.web import Web
 
 _LATE_SEGMENT_S = 0.1
+_SKIPPED_SEGMENT_S = 1.0
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
 
 
@@ -183,8 +184,10 @@ class NetworkSource:
         assert self._container is not None
         picture, sound = find_tracks(self._container)
         # HTTP hands over whole segments at once. One that comes late is played at its pace all the same: a
-        # rush after it would be a stutter at each.
-        pacer = Pacer(self._stop, stall_s=_LATE_SEGMENT_S)
+        # rush after it would be a stutter at each. Where some have expired before they could be read, libav
+        # goes on with the oldest that is left: who waits as long as those last loses the next ones, too.
+        skip = {"skip_s": _SKIPPED_SEGMENT_S} if self._container.format.name == "hls" else {}
+        pacer = Pacer(self._stop, stall_s=_LATE_SEGMENT_S, **skip)
         try:
             for video, packet in packets_of(self._container, picture, [sound] if sound else []):
                 if self._stop.is_set():
@@ -194,7 +197,7 @@ class NetworkSource:
                 if self._web is not None:
                     arrival_ns = self._web.arrival_ns(packet.pts if video else None)
                     if packet.dts is not None:
-                        pacer.hold(float(packet.dts * packet.time_base))
+                        pacer.hold(float(packet.dts * packet.time_base), video=video)
                     yield Arrival(video=video, packet=packet, times=Times.paced(arrival_ns))
                     continue
                 stream = self._transport or (self._relay and self._relay.stream)

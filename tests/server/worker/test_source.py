@@ -8,7 +8,6 @@ from fractions import Fraction
 import av
 import pytest
 
-from server.worker.ingest.container import Pacer
 from server.worker.ingest.file import FileSource
 from server.worker.ingest.network import NetworkSource
 from server.worker.ingest.open import open_source
@@ -190,14 +189,3 @@ def test_an_elementary_stream_is_paced_by_its_nominal_rate(tmp_path):
             stop.set()
     source.close()
     assert times[-1] - times[0] >= 11 / 25 - 0.05
-
-
-@pytest.mark.parametrize(("stall_s", "waits"), [(5.0, False), (0.25, True)])
-def test_after_a_late_packet_the_next_is_at_its_pace_or_hurries(stall_s, waits):
-    pacer = Pacer(threading.Event(), stall_s=stall_s)
-    pacer.hold(0.0)
-    time.sleep(1.5)  # the packet of 0.5 s comes at 1.5 s
-    pacer.hold(0.5)
-    before_s = time.monotonic()
-    pacer.hold(1.0)
-    assert (time.monotonic() - before_s > 0.4) == waits
