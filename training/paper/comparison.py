@@ -22,10 +22,11 @@ _CSV_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Figures on one set. `images` is None where others measured; `damaged` as in `training.paper.tables`."""
+    """Figures on one set. `images` is None where others measured, `ssim` where they did not measure that;
+    `damaged` as in `training.paper.tables`."""
 
     psnr_db: float
-    ssim: float
+    ssim: float | None
     images: int | None = None
     damaged: bool = False
 
@@ -214,4 +215,5 @@ def _score(score: Score | None) -> str:
     if score is None:
         return "–"
     # Alignment is to the right: the mark goes in front, where it does not shift the figures.
-    return f"{'*' if score.damaged else ''}{score.psnr_db:.2f}/{score.ssim:.4f}"
+    ssim = "–" if score.ssim is None else f"{score.ssim:.4f}"
+    return f"{'*' if score.damaged else ''}{score.psnr_db:.2f}/{ssim}"

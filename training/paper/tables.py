@@ -9,11 +9,11 @@ SETS = ("Set5", "Set14", "B100", "Urban100", "Manga109")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """PSNR-Y in dB and SSIM. `damaged`: misprinted, or illegible where the table was read from, so that the
-    figures may not be those the authors meant."""
+    """PSNR-Y in dB and SSIM, None where that was not reported. `damaged`: misprinted, or illegible where the
+    table was read from, so that the figures may not be those the authors meant."""
 
     psnr_db: float
-    ssim: float
+    ssim: float | None
     damaged: bool
 
 
@@ -98,19 +98,24 @@ _TABLE_5 = """
 """
 
 # As above, of the systems that the text names beside them. Results: of EDSR, RDN, RCAN and D-DBPN as RCAN's
-# paper lists them, of MDSR and SRResNet as EDSR's does. Sizes: as their own papers round them; SRResNet's are
-# from CARN's.
+# paper lists them, of MDSR and SRResNet as EDSR's does, of WDSR as its authors' program (ychfan/wdsr) does.
+# Sizes: as their own papers round them; SRResNet's are from CARN's, WDSR's from that program, ESPCN's,
+# which its own paper doesn't say, from who compared it with others later (7universum.com, tech 21820).
 _OTHERS = """
+2 | ESPCN | 21K | - | - | - | - | - | -
+2 | WDSR | 1190K | - | 38.08/- | - | 32.23/- | 32.34/- | -
 2 | EDSR | - | - | 38.11/.9602 | 33.92/.9195 | 32.32/.9013 | 32.93/.9351 | 39.10/.9773
 2 | MDSR | 8000K | - | 38.11/.9602 | 33.85/.9198 | 32.29/.9007 | 32.84/.9347 | -
 2 | D-DBPN | - | - | 38.09/.9600 | 33.85/.9190 | 32.27/.9000 | 32.55/.9324 | 38.89/.9775
 2 | RDN | - | - | 38.24/.9614 | 34.01/.9212 | 32.34/.9017 | 32.89/.9353 | 39.18/.9780
 2 | RCAN | - | - | 38.27/.9614 | 34.12/.9216 | 32.41/.9027 | 33.34/.9384 | 39.44/.9786
+3 | WDSR | 1196K | - | 34.45/- | - | 29.14/- | 28.33/- | -
 3 | EDSR | - | - | 34.65/.9280 | 30.52/.8462 | 29.25/.8093 | 28.80/.8653 | 34.17/.9476
 3 | MDSR | 8000K | - | 34.66/.9280 | 30.44/.8452 | 29.25/.8091 | 28.79/.8655 | -
 3 | RDN | - | - | 34.71/.9296 | 30.57/.8468 | 29.26/.8093 | 28.80/.8653 | 34.13/.9484
 3 | RCAN | - | - | 34.74/.9299 | 30.65/.8482 | 29.32/.8111 | 29.09/.8702 | 34.44/.9499
 4 | SRResNet | 1543K | 127.8G | 32.05/.8910 | 28.53/.7804 | 27.57/.7354 | 26.07/.7839 | -
+4 | WDSR | 1203K | - | 32.22/- | - | 27.61/- | 26.21/- | -
 4 | EDSR | 43000K | - | 32.46/.8968 | 28.80/.7876 | 27.71/.7420 | 26.64/.8033 | 31.02/.9148
 4 | MDSR | 8000K | - | 32.50/.8973 | 28.72/.7857 | 27.72/.7418 | 26.67/.8041 | -
 4 | D-DBPN | 10000K | - | 32.47/.8980 | 28.82/.7860 | 27.72/.7400 | 26.38/.7946 | 30.91/.9137
@@ -145,7 +150,11 @@ def _system(line: str, in_table_5: bool) -> System:
     for set_name, text in zip(SETS, results, strict=True):
         if text not in "-?":
             psnr_db, ssim = text.rstrip("*").split("/")
-            cells[set_name] = Cell(psnr_db=float(psnr_db), ssim=float(ssim), damaged=text.endswith("*"))
+            cells[set_name] = Cell(
+                psnr_db=float(psnr_db),
+                ssim=None if ssim == "-" else float(ssim),
+                damaged=text.endswith("*"),
+            )
     return System(
         name=name,
         scale=int(scale),
