@@ -4,11 +4,16 @@ import argparse
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from server.commands.service import Service, add_service_arguments
+
+# After so long `watch` listens again at once; what ended sooner may do so again: after a pause that doubles.
+_LASTED_S = 60.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +87,9 @@ def _remove(service: Service, args: argparse.Namespace) -> int:
 
 def _watch(service: Service, args: argparse.Namespace) -> int:
     known: dict[str, Any] = {}
+    pause_s = 0.0
     while True:  # the service ends it every ten minutes, and then tells every state anew
+        began_s = time.monotonic()
         for name, data in service.events():
             stream = data["stream"]
             if args.id not in (None, stream) or (name == "state" and known.get(stream) == data.get("state")):
@@ -95,6 +102,9 @@ def _watch(service: Service, args: argparse.Namespace) -> int:
                 rest = {key: value for key, value in data.items() if key not in ("stream", "at") and value}
                 words = " ".join(f"{key}={value}" for key, value in rest.items())
                 print(_plain(f"{data['at']}  {stream:<20} {name:<8} {words}"), flush=True)
+        lasted = time.monotonic() - began_s >= _LASTED_S
+        pause_s = 0.0 if lasted else min(max(_FIRST_PAUSE_S, 2 * pause_s), _LONGEST_PAUSE_S)
+        time.sleep(pause_s)
 
 
 def _path(stream: str) -> str:

@@ -13,7 +13,7 @@ from server.gateway.limits.refusals import Refusals
 from server.settings import Limits
 
 Kind = Literal["created", "changed", "deleted", "state", "step", "restart", "moved", "recording", "push"]
-QUEUE = 256  # events that may wait for one listener
+QUEUE = 256  # at least so many events may wait for one listener
 
 
 class ListenerEnded(Exception):
@@ -23,16 +23,18 @@ class ListenerEnded(Exception):
 class Listener:
     """Whoever hears of the streams that it may view."""
 
-    def __init__(self, client: str, may_view: Callable[[str], bool]) -> None:
+    def __init__(self, client: str, may_view: Callable[[str], bool], room: int) -> None:
+        """`room`: for so many events that wait."""
         self.client = client
         self.may_view = may_view
+        self._room = room
         self._waiting: deque[bytes] = deque()
         self._changed = asyncio.Event()
         self._ended = False
 
     def offer(self, text: bytes) -> bool:
         """False where it is too slow; then it is over."""
-        if len(self._waiting) >= QUEUE:
+        if len(self._waiting) >= self._room:
             self.end()
             return False
         self._waiting.append(text)
@@ -74,7 +76,8 @@ class Events:
                 f"{who} has {self._of_address[who]} listeners; "
                 f"limits.max_listeners_per_address={limits.max_listeners_per_address}"
             )
-        listener = Listener(client, may_view)
+        # What befalls every stream, as the end of the service does, is told in one go.
+        listener = Listener(client, may_view, max(QUEUE, 2 * limits.max_streams))
         self._listeners.add(listener)
         self._of_address[who] += 1
         return listener

@@ -1,7 +1,7 @@
 """`/api/events`: what happens to streams, as server-sent events."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -40,10 +40,13 @@ def router(streams: Streams, events: Events, guard: Guard) -> APIRouter:
         streams.check_open()
         client = request.client.host if request.client else ""
         listener = events.join(client, lambda stream: caller.may("view", stream))
-        for stream in streams.all():
-            if listener.may_view(stream.id):
-                listener.offer(event_text("state", stream.id, state=stream.state, reason=stream.reason))
-        return _Told(events, listener)
+        # As they are while it joins: all that changes from here on waits for it behind them.
+        states = [
+            event_text("state", stream.id, state=stream.state, reason=stream.reason)
+            for stream in streams.all()
+            if listener.may_view(stream.id)
+        ]
+        return _Told(events, listener, states)
 
     return routes
 
@@ -51,8 +54,8 @@ def router(streams: Streams, events: Events, guard: Guard) -> APIRouter:
 class _Told(StreamingResponse):
     """Leaves at its end, even where the client was gone before its first event."""
 
-    def __init__(self, events: Events, listener: Listener) -> None:
-        super().__init__(_texts(listener), media_type=EVENTS, headers={"X-Accel-Buffering": "no"})
+    def __init__(self, events: Events, listener: Listener, states: Sequence[bytes]) -> None:
+        super().__init__(_texts(listener, states), media_type=EVENTS, headers={"X-Accel-Buffering": "no"})
         self._events = events
         self._listener = listener
 
@@ -63,7 +66,9 @@ class _Told(StreamingResponse):
             self._events.leave(self._listener)
 
 
-async def _texts(listener: Listener) -> AsyncIterator[bytes]:
+async def _texts(listener: Listener, states: Sequence[bytes]) -> AsyncIterator[bytes]:
+    if states:
+        yield b"".join(states)
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + LONGEST_S
     while loop.time() < ends_s:

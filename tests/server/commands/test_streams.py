@@ -119,3 +119,30 @@ async def test_what_happens_is_watched_until_the_service_is_gone(capsys):
         assert {event["stream"] for event in told} == {"cam"}
     assert await watching == 2
     assert "can't be reached" in capsys.readouterr().err
+
+
+class Clock:
+    """Of a watch whose connections last for so long; interrupted after the last."""
+
+    def __init__(self, *lasting_s: float) -> None:
+        self.pauses_s: list[float] = []
+        self._times_s = iter([time_s for lasts_s in lasting_s for time_s in (0.0, lasts_s)])
+        self._most = len(lasting_s)
+
+    def monotonic(self) -> float:
+        return next(self._times_s)
+
+    def sleep(self, pause_s: float) -> None:
+        self.pauses_s.append(pause_s)
+        if len(self.pauses_s) == self._most:
+            raise KeyboardInterrupt
+
+
+async def test_a_watch_that_ends_again_and_again_leaves_the_service_in_peace(livesr: Livesr, monkeypatch):
+    clock = Clock(0, 0, 600, 0, 0, 0, 0, 0, 0, 0)
+    monkeypatch.setattr("server.commands.streams.time", clock)
+    monkeypatch.setattr("server.gateway.routes.events.LONGEST_S", 0.0)
+    async with gateway(quiet()) as served:
+        status, out, _ = await livesr(served, "watch")
+    assert (status, clock.pauses_s) == (130, [1, 2, 0, 1, 2, 4, 8, 16, 30, 30])
+    assert out.count("\n") == 1, "a state that is told anew is no news"

@@ -16,6 +16,7 @@ from server.gateway.routes import events as routes
 from server.settings import Limits
 from server.wire.messages import Reconnecting, Stepped
 from tests.server.gateway.scripted_gateway import TIMEOUT_S, Gateway, gateway, until
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 from tests.server.gateway.test_auth import bearer, tokens
 
 
@@ -27,13 +28,17 @@ class Ear:
     async def line(self) -> str:
         return await asyncio.wait_for(anext(self._lines), TIMEOUT_S)
 
+    async def event(self) -> tuple[str, dict]:
+        """The next one's kind and data."""
+        while not (line := await self.line()).startswith("event: "):
+            pass
+        return line.removeprefix("event: "), json.loads((await self.line()).removeprefix("data: "))
+
     async def hears(self, kind: str, **facts: object) -> dict:
         """The next event of that kind and with these facts."""
         while True:
-            if await self.line() != f"event: {kind}":
-                continue
-            told = json.loads((await self.line()).removeprefix("data: "))
-            if facts.items() <= told.items():
+            heard, told = await self.event()
+            if heard == kind and facts.items() <= told.items():
                 return told
 
     async def is_over(self) -> bool:
@@ -90,6 +95,21 @@ async def test_only_of_streams_that_the_caller_may_view():
             while heard.get("state") != "stopped":
                 heard = await ear.hears("state")
                 assert heard["stream"] == "mine"
+
+
+async def test_all_of_many_streams_are_told_before_what_happens_and_at_the_end(monkeypatch):
+    monkeypatch.setattr(events, "QUEUE", 16)
+    names = tuple(f"s{number}" for number in range(40))
+    placement = ScriptedPlacement(Script(live=False))
+    limits = {"max_streams": len(names)}
+    async with gateway(placement, streams=names, limits=limits) as served, listening(served) as ear:
+        served.worker.say(Stepped(level=1, reason="late"))
+        told = [await ear.event() for _ in names]
+        assert [(kind, data["stream"]) for kind, data in told] == [("state", name) for name in names]
+        await ear.hears("step", stream=names[-1])
+        await served.app.drain()
+        stopped = [await ear.hears("state", state="stopped") for _ in names]
+        assert [data["stream"] for data in stopped] == list(names)
 
 
 async def test_a_listener_is_told_that_the_line_is_up(monkeypatch):
