@@ -125,7 +125,8 @@ def router(streams: Streams, strangers: Strangers, guard: Guard, others: "Others
         """Changes a running stream, and says what restarted; fields that are left out stay as they are. What
         takes another worker is answered once that has its engine and has taken over at a key frame, under
         the same viewers; where it can't, nothing has changed (409). A later change takes in one that is on
-        its way. A stream that has failed starts anew; one of the settings file is changed there."""
+        its way: both have the later one's answer. A stream that has failed starts anew; one of the settings
+        file is changed there."""
         try:
             changed, came_to = await strangers.change(
                 stream, wanted.model_dump(mode="json", exclude_unset=True), beside=beside

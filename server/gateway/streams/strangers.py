@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,6 +31,15 @@ from server.wire.logs import get_logger
 log = get_logger(__name__)
 
 
+@dataclass(slots=True, eq=False)
+class _Coming:
+    """A stream as it is to be once its next worker has taken over."""
+
+    stream: KeptStream
+    came_to: asyncio.Task[tuple[Stream, Changed]] = field(init=False)
+    taken_in_by: "_Coming | None" = None  # a later change, of what this would have made
+
+
 class Strangers:
     """One change at a time, so that the file never says something else than what runs."""
 
@@ -42,7 +52,7 @@ class Strangers:
         self._streams = streams
         self._kept = kept
         self._known = {stream.id: stream for stream in (kept.at_start if kept else ())}
-        self._coming: dict[str, KeptStream] = {}  # those whose next worker has yet to take over
+        self._coming: dict[str, _Coming] = {}  # those whose next worker has yet to take over
         self._running: set[str] = set()  # of those; others can't be started, or a stream of the settings can
         self._changing = asyncio.Lock()
 
@@ -94,15 +104,16 @@ class Strangers:
         self, stream: str, changes: dict[str, Any], *, beside: bool = True
     ) -> tuple[Stream, Changed]:
         """The stream with these fields in the place of those that it has, and what that came to. `beside`: as
-        soon as another worker has taken over, where both can run; a later change is for both then. Raises
-        pydantic.ValidationError, InvalidStream, StreamNotFound, StreamOfSettings, LimitReached, HomesUnknown,
-        NotChanged or NotKept: then it is as it was."""
+        soon as another worker has taken over, where both can run; a later change is for both then, and what
+        it comes to is what both come to. Raises pydantic.ValidationError, InvalidStream, StreamNotFound,
+        StreamOfSettings, LimitReached, HomesUnknown, NotChanged or NotKept: then it is as it was."""
         async with self._changing:
             self._streams.check_open()
             found = self._streams.get(stream)
             if not self.made(stream):
                 raise StreamOfSettings(f"stream {stream!r} is in the settings file: change it there")
-            given = self._coming.get(stream, self._known[stream]).given | changes
+            earlier = self._coming.get(stream)
+            given = (earlier.stream if earlier else self._known[stream]).given | changes
             settings = self._checked(given)
             kept = KeptStream(id=stream, created=found.created, given=given)
             await self._claim(kept)
@@ -111,41 +122,52 @@ class Strangers:
             except NotKept:
                 await self._claim_back(stream)
                 raise
-            if stream in self._coming:
+            coming = _Coming(kept)
+            if earlier:
                 await found.end_change()
-            self._coming[stream] = kept
-            if not beside or found.state == "failed":
-                try:
-                    return await self._change_to(kept, settings, beside=False)
-                except LimitReached:
-                    await self._take_back(kept)
-                    raise
+                await asyncio.wait([earlier.came_to])
+                earlier.taken_in_by = coming
+            self._coming[stream] = coming
+            beside = beside and found.state != "failed"
+            coming.came_to = asyncio.create_task(self._change_to(coming, settings, beside=beside))
+            if not beside:
+                await asyncio.wait([coming.came_to])
         # Others don't wait for what may take minutes.
+        return await self._outcome(coming)
+
+    async def _outcome(self, coming: _Coming) -> tuple[Stream, Changed]:
+        """What came of it, or of the later one that has taken it in. Raises as `change`."""
         try:
-            return await self._change_to(kept, settings, beside=True)
+            return await asyncio.shield(coming.came_to)
         except (NotChanged, LimitReached):
             async with self._changing:
-                await self._take_back(kept)
-            raise
+                await self._take_back(coming)
+            if coming.taken_in_by is None:
+                self._streams.get(coming.stream.id)  # it may have been deleted meanwhile
+                raise
+        return await self._outcome(coming.taken_in_by)
 
     async def _change_to(
-        self, kept: KeptStream, settings: StreamSettings, *, beside: bool
+        self, coming: _Coming, settings: StreamSettings, *, beside: bool
     ) -> tuple[Stream, Changed]:
         changed = await self._streams.change(
             settings, self._settings.sources.policy(), anew=True, beside=beside
         )
-        if self._coming.get(kept.id) is kept:
-            self._known[kept.id] = self._coming.pop(kept.id)
-        return self._streams.get(kept.id), changed
+        stream = coming.stream
+        if self._coming.get(stream.id) is coming:
+            del self._coming[stream.id]
+            self._known[stream.id] = stream
+        return self._streams.get(stream.id), changed
 
-    async def _take_back(self, kept: KeptStream) -> None:
+    async def _take_back(self, coming: _Coming) -> None:
         """Nothing came of it; nor, since, of a later one, and the stream is still there."""
-        if self._coming.get(kept.id) is not kept:
+        stream = coming.stream.id
+        if self._coming.get(stream) is not coming:
             return
-        del self._coming[kept.id]
-        with _logged(kept.id):
-            await self._keep(self._known[kept.id])
-        await self._claim_back(kept.id)
+        del self._coming[stream]
+        with _logged(stream):
+            await self._keep(self._known[stream])
+        await self._claim_back(stream)
 
     async def delete(self, stream: str) -> None:
         """Returns when its worker has ended; raises StreamNotFound or NotKept."""
@@ -229,7 +251,8 @@ class Strangers:
             self._fleet.release(stream)
             return
         with _logged(stream):
-            await self._claim(self._coming.get(stream, self._known[stream]))
+            coming = self._coming.get(stream)
+            await self._claim(coming.stream if coming else self._known[stream])
 
     async def reload(self, settings: Settings) -> None:
         """New defaults, limits and `[sources]` count for these, too: what may not be any more ends, but stays

@@ -161,7 +161,7 @@ class Supervisor:
 
     async def end_change(self) -> None:
         """Has no other job begin any more that was to."""
-        if self._changing is not None:
+        if self._changing is not None and not self._changing.done():
             await _end(self._changing)
 
     def _begin_move(

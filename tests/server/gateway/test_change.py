@@ -141,20 +141,45 @@ async def test_a_worker_that_cannot_take_over_changes_nothing(tmp_path):
         assert kept.at_start[0].given == BODY | {"preset": "ultrafast"}
 
 
-async def test_a_later_change_takes_in_one_that_is_on_its_way():
-    async with gateway(streams=()) as served:
+async def test_a_later_change_takes_in_one_that_is_on_its_way(tmp_path):
+    """Both are answered by what the later one comes to."""
+    path = tmp_path / "streams.db"
+    async with gateway(streams=(), kept=KeptStreams(path)) as served:
         await made(served)
         first = await begin(served, 2, lanes=3)
+        second = await begin(served, 3, priority=4, latency_budget_s=0.3)
         served.placement.script.live = True
         assert (await patch(served, preset="ultrafast"))["lossless"]
         assert (served.worker.job.lanes, served.worker.job.preset) == (3, "ultrafast")
-        assert ((await first).status_code, len(served.placement.workers)) == (409, 3)
-        second = await begin(served, 4, lanes=4)
+        for answer in (await first, await second):
+            assert (answer.status_code, answer.json()["lossless"]) == (200, True)
+        assert len(served.placement.workers) == 4
+        third = await begin(served, 5, lanes=4)
         assert (await patch(served, lanes=3))["restarted"] == [], "as it is"
-        assert (await second).status_code == 409
-        third = await begin(served, 5, lanes=5)
+        assert (await third).json()["restarted"] == []
+
+        fourth = await begin(served, 6, lanes=5)
+        served.placement.script.refuse = "every GPU is full"
+        for answer in (await served.http.patch("/api/streams/mine", json={"lanes": 6}), await fourth):
+            assert (answer.status_code, "every GPU is full" in answer.json()["detail"]) == (409, True)
+        served.placement.script.refuse = ""
+        fifth = await begin(served, 7, lanes=7)
+        served.placement.script.live = True
+        answer = await served.http.patch("/api/streams/mine?beside=false", json={"preset": "veryfast"})
+        assert (answer.json()["lossless"], (await fifth).json()["lossless"]) == (False, False)
+        await until(lambda: len(served.placement.workers) == 8, "another worker")
+        assert (served.worker.job.lanes, served.worker.job.preset) == (7, "veryfast")
+    given = {"priority": 4, "latency_budget_s": 0.3, "lanes": 7, "preset": "veryfast"}
+    with closing(KeptStreams(path)) as kept:
+        assert kept.at_start[0].given == BODY | given
+
+
+async def test_a_stream_that_is_deleted_meanwhile_does_not_go_on_as_it_was():
+    async with gateway(streams=()) as served:
+        await made(served)
+        changing = await begin(served, 2, lanes=5)
         assert (await served.http.delete("/api/streams/mine")).status_code == 204
-        assert (await third).status_code == 409
+        assert (await changing).status_code == 404
         assert (await served.stream("mine"))["status"] == 404
 
 
