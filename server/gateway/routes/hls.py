@@ -145,6 +145,7 @@ def _files(streams: Streams, recorded: DvrFiles, guard: Guard, folder: str) -> A
         blocked = msn is not None and not segments.ended
         if msn is not None and blocked:
             await _until_there(sink, segments, msn, part)
+            found.outputs.require(rendition)  # it may have come to its end
         elif msn is None and part is not None:
             raise InvalidReload(f"_HLS_part={part} without _HLS_msn: a part is one of a segment")
         if segments.ended:
@@ -227,6 +228,9 @@ async def _with_segments(
     if not segments.listed:
         streams.check_open()
         streams.get_to_view(stream_id)  # it may have been deleted meanwhile
-        raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
+        if stream.state == "failed":
+            raise StreamFailed(f"stream {stream_id!r} has failed: {stream.reason}")
+        stream.outputs.require(rendition)  # or be without that one
+        raise NotReady(f"stream {stream_id!r} is {stream.state} and has begun anew")
     stream.figures.metrics.hls_requests.inc()
     return stream

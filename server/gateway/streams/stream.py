@@ -156,6 +156,8 @@ class Stream:
         self.figures.budget_s = settings.latency_budget_s
         self.audience.grant(terms.granted)
         self.outputs.wanted(settings)
+        if before.settings.renditions != settings.renditions:
+            self.outputs.webrtc.offer(settings.renditions)  # the next worker may not open for long
         if before.settings.source != settings.source:
             self.engine_load = None
             self.entrance.close()
@@ -271,8 +273,6 @@ class Stream:
         """Has another worker begin at once, by these where they are others."""
         if terms is not None:
             self._take(terms)
-        if self.opened is None:
-            self.outputs.webrtc.offer(self.settings.renditions)
         self._supervisor.renew()
 
     def release(self) -> None:

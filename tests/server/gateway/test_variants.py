@@ -1,5 +1,6 @@
 """HLS variants: cut where the upscaled one is, numbered as it, and made only while somebody plays them."""
 
+import asyncio
 import re
 
 import httpx
@@ -11,6 +12,8 @@ from server.gateway.hls import playlist
 from server.gateway.streams import audience
 from tests.server.gateway.hls_media import Media, Source
 from tests.server.gateway.scripted_gateway import Gateway, gateway, until
+from tests.server.gateway.scripted_media import opened
+from tests.server.gateway.scripted_worker import Script, ScriptedPlacement
 
 REPORT = re.compile(r'#EXT-X-RENDITION-REPORT:URI="([^"]+)",LAST-MSN=(\d+),LAST-PART=(\d+)')
 
@@ -136,3 +139,51 @@ async def test_a_variant_is_encoded_while_a_player_fetches_it(monkeypatch: pytes
         await until(lambda: served.worker.watched == ("upscaled",), "the player has not come back")
         again = Media.parse((await served.http.get("/hls/demo/90p.m3u8", timeout=30)).text)
         assert again.sequence > max(variant.numbered()), "it starts with what is then"
+
+
+async def test_a_change_of_the_renditions_is_told_before_the_next_worker_has_opened():
+    async with gateway(ScriptedPlacement(Script(live=False)), streams=()) as served:
+        body = {"id": "mine", "source": "synthetic:", "upscale_when": "watched"}
+        assert (await served.http.post("/api/streams", json=body)).status_code == 201
+        served.worker.say(opened())
+
+        async def is_open() -> dict:
+            return (await served.stream("mine"))["output"]
+
+        await until(is_open, "the source is open")
+        changed = await served.http.patch("/api/streams/mine", json={"renditions": ["upscaled", "540p"]})
+        assert (changed.status_code, changed.json()["lossless"]) == (200, False)
+        gone = await served.http.get("/hls/mine/90p.m3u8")
+        assert (gone.status_code, "the stream has upscaled, 540p" in gone.json()["detail"]) == (404, True)
+
+        waiting = asyncio.create_task(served.http.get("/hls/mine/540p.m3u8", timeout=30))
+        await until(lambda: "540p" in served.worker.watched, "a player waits for what is to come")
+        served.worker.say(replace(opened(), renditions=opened().renditions[:1]))  # the source is too small
+        answer = await waiting
+        assert (answer.status_code, answer.json()["detail"]) == (
+            404,
+            "no rendition '540p'; the stream has upscaled",
+        )
+
+
+async def test_a_player_of_a_variant_that_is_no_more_is_told_which_there_are():
+    async with gateway(hls={"segment_s": 1.0}) as served:
+        await served.in_state("running")
+        text = (await served.http.get("/hls/demo/90p.m3u8", timeout=30)).text
+        served.worker.hang()
+        following = max(Media.parse(text).numbered()) + 2
+
+        async def requests() -> float:
+            return (await served.metrics())['livesr_hls_requests_total{stream="demo"}']
+
+        before = await requests()
+        asked = served.http.get("/hls/demo/90p.m3u8", params={"_HLS_msn": following}, timeout=30)
+        waiting = asyncio.create_task(asked)
+
+        async def waits() -> bool:
+            return await requests() > before
+
+        await until(waits, "it waits for the next segment")
+        served.worker.say(replace(opened(), renditions=opened().renditions[:1]))
+        answer = await waiting
+        assert (answer.status_code, "the stream has upscaled" in answer.text) == (404, True)
