@@ -51,8 +51,11 @@ def _first_sequences() -> tuple[int, int]:
     Segments: there can't be so many; players that count in 31 bits have it until 2043. Discontinuities:
     more than one in ten minutes, all the time, are not provided for. hls.js walks an array of that length at
     every segment, so that the number has to stay small.
+
+    A clock that is yet to be set, as of a machine that keeps none while it is off, counts from 0. It is read
+    once: that it is set meanwhile changes nothing, and the next run starts far above.
     """
-    since_s = time.time() - _EPOCH_S
+    since_s = max(0.0, time.time() - _EPOCH_S)
     return int(4 * since_s), int(since_s / 600)
 
 

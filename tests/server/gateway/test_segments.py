@@ -97,6 +97,20 @@ def test_numbers_go_on_over_a_restart_of_the_service(monkeypatch):
     assert then.discontinuity_sequence < 1 << 20
 
 
+def test_a_clock_that_is_yet_to_be_set_makes_no_negative_numbers(monkeypatch):
+    """And it goes on when that happens."""
+    now_s = 0.0
+    monkeypatch.setattr(time, "time", lambda: now_s)
+    source = Source(segments=3, segment_s=1.0, gop_s=1.0)
+    source.run(2.5)
+    first = source.media()
+    assert (first.sequence, first.discontinuity_sequence) == (0, 0)
+    now_s = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+    source.run(1.0)
+    assert max(source.media().numbered()) == max(first.numbered()) + 1
+    assert Source().media().sequence > max(source.media().numbered())
+
+
 def test_a_worker_that_dies_before_its_first_picture_leaves_no_trace():
     source = Source()
     source.sink.interrupted()
