@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+MOST_THREADS = 256  # of one engine
+
 # Flags of /proc/cpuinfo that decide how fast which precision runs.
 _FEATURES = {
     "AVX2": "avx2",

@@ -23,20 +23,21 @@ class FileWriter:
         self,
         path: Path,
         *,
+        target: Path,
         time_base: Fraction,
         fps: Fraction,
         audio: Sequence[AudioStream],
         crf: int,
         preset: str,
     ) -> None:
-        """Raises ValueError for a name whose ending stands for no container of H.264 and that sound."""
+        """`target`: what the file will be called, with the same ending. Raises ValueError where that stands
+        for no container of H.264 and that sound."""
         try:
             self._container = av.open(f"file:{path.absolute()}", "w")
         except ValueError as exc:
             raise ValueError(
-                f"{path.name}: ending {path.suffix!r} must be a video format, like .mp4"
+                f"{target.name}: ending {target.suffix!r} must be a video format, like .mp4"
             ) from exc
-        self._name = path.name
         self._time_base = time_base
         self._lock = threading.Lock()
         self._format: PictureFormat | None = None  # of the first picture, with which the encoder is opened
@@ -51,7 +52,9 @@ class FileWriter:
             self._audio = {s.index: self._container.add_stream_from_template(s) for s in audio}
         except ValueError as exc:
             codecs = ", ".join(sorted({s.codec_context.name for s in audio}))
-            raise ValueError(f"{self._name}: {path.suffix} can't hold its sound ({codecs}) as it is") from exc
+            raise ValueError(
+                f"{target.name}: {target.suffix} can't hold its sound ({codecs}) as it is"
+            ) from exc
 
     def copy(self, packet: "Packet[AudioStream]") -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from engine.frame import EngineSpec
 from server.offline.file_reader import WholeFile
 from server.offline.file_writer import FileWriter
 from server.wire.logs import Log
+from server.worker.encode.h264 import X264, choose_encoder
 from server.worker.process.pipeline import Pipeline
 from server.worker.process.ring import Upscaled
 from server.worker.process.supply import LoadEngine
@@ -43,8 +44,10 @@ def upscale_video(
 ) -> Summary:
     """Writes beside the target first: whatever goes wrong, no half a file is left under its name.
 
-    Raises ValueError and FileNotFoundError for files, EngineError for a model that can't be used.
+    Raises ValueError and FileNotFoundError for files, ValueError for a preset that x264 doesn't have,
+    EngineError for a model that can't be used.
     """
+    choose_encoder(X264, preset, log)  # it opens with it
     reader = WholeFile(source, log)
     partial = target.with_name(f".{target.stem}.partial{target.suffix}")
     last: Upscaled | None = None
@@ -60,6 +63,7 @@ def upscale_video(
     try:
         writer = FileWriter(
             partial,
+            target=target,
             time_base=reader.time_base,
             fps=reader.fps,
             audio=reader.audio,

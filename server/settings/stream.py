@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from engine.load import BACKENDS
+from engine.machine import MOST_THREADS
 from engine.shipped import zoo
 from server.settings.limits import Limits
 from server.settings.table import Table
@@ -83,7 +84,7 @@ class PipelineOptions(Table):
         default=0, ge=0, le=16, description="Frames in flight in the engine; 0: as many as suit it"
     )
     engine_threads: int = Field(
-        default=0, ge=0, le=256, description="CPU threads of the engine; 0: every core"
+        default=0, ge=0, le=MOST_THREADS, description="CPU threads of the engine; 0: every core"
     )
     batch_wait_s: float = Field(
         default=0.003,

@@ -12,7 +12,7 @@ from engine.backends.openvino.unshuffle import unshuffle
 from engine.config import AwsrnConfig
 from engine.errors import BackendUnavailable
 from engine.frame import Colour, DeviceFrame, EngineSpec, Precision, YuvFrame, empty_output
-from engine.machine import cpu
+from engine.machine import MOST_THREADS, cpu
 from engine.net import Batch
 
 _INPUTS, _OUTPUTS = ("y_in", "uv_in"), ("y_out", "uv_out")
@@ -213,7 +213,10 @@ def compile_model(
 ) -> Any:
     """`threads` = 0: as many as OpenVINO finds right; `streams` requests share them and run side by side.
     `counters`: a request tells how long each node took.
-    Not pinned, or the engines of all worker processes would share the first cores."""
+    Not pinned, or the engines of all worker processes would share the first cores.
+    Raises ValueError for a number of threads that can't be, BackendUnavailable."""
+    if not 0 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads={threads} must be from 0, for every core, to {MOST_THREADS}")
     properties = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "NUM_STREAMS": streams,

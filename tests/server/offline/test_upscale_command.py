@@ -155,11 +155,13 @@ def test_an_existing_file_is_only_replaced_when_asked(tmp_path, models, capsys):
         (lambda p: None, "out.mp4", [], "in.mp4: no such file"),
         (lambda p: p.write_text("no film" * 100), "out.mp4", [], "in.mp4: is no media file"),
         (lambda p: write_clip(p, frames=2), "out.mp4", ["--model", "nonsense"], "nonsense"),
-        (lambda p: write_clip(p, frames=2), "out.xyz", [], "'.xyz' must be a video format"),
+        (lambda p: write_clip(p, frames=2), "out.xyz", [], "out.xyz: ending '.xyz' must be a video"),
+        (lambda p: write_clip(p, frames=2), "out", [], "out: ending '' must be a video format, like .mp4"),
         (lambda p: write_clip(p, frames=2), "no/out.mp4", [], "out.mp4: no such folder"),
         (lambda p: write_clip(p, frames=2), "in.mp4", ["--force"], "is the input itself"),
         (lambda p: write_clip(p, frames=2), "out.mp4", ["--crf", "60"], "--crf=60 must be from 0 to 51"),
-        (lambda p: write_clip(p, frames=2), "out.mp4", ["--preset", "warp"], "preset"),
+        (lambda p: write_clip(p, frames=2), "out.mp4", ["--preset", "warp"], "preset='warp' must be"),
+        (lambda p: write_clip(p, frames=2), "out.mp4", ["--threads", "-3"], "threads=-3 must be from 0"),
         (lambda p: write_clip(p, frames=2), "out.mp4", ["--backend", "abacus"], "backend='abacus'"),
     ],
 )
@@ -172,6 +174,7 @@ def test_errors_are_one_clear_line_and_leave_nothing_behind(
     assert run(source, tmp_path / target, "--model", models["y"], *options) == 2
     error = capsys.readouterr().err
     assert message in error
+    assert ".partial" not in error
     assert error.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
 
