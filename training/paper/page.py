@@ -55,9 +55,11 @@ def page(
 
 def _curves(networks: Sequence[Reproduced], folder: str) -> str:
     ends = ", ".join(f"{one.label} {one.curve[-1][1]:.2f} dB" for one in networks if one.curve)
+    without = ", ".join(one.label for one in networks if not one.curve)
     return (
         f"![PSNR-Y over the iterations of each network's last run]({folder}/curves.png)\n\n"
-        f"Of the averaged weights, over the last run of each. The curves end at: {ends}.\n"
+        f"Of the averaged weights, over the last run of each. The curves end at: {ends}."
+        f"{f' Not recorded: {without}.' if without else ''}\n"
     )
 
 
@@ -128,7 +130,9 @@ def _train(one: Reproduced) -> str:
         f"--batch {run.batch} --learning-rate {run.learning_rate:g}",
         *["--bf16"] * run.bf16,
         *["--initial CHECKPOINT"] * (len(one.runs) > 1),
-        f"--data DIR --validation DIR/Set5 --out RUN/{one.name}",
+        "--data DIR",
+        *[f"--validation DIR/{one.curve_set}"] * bool(one.curve),
+        f"--out RUN/{one.name}",
     ]
     return " ".join(words)
 
