@@ -1,7 +1,7 @@
 """Packets in, 8-bit 4:2:0 pictures out, whatever the source's pixel format, size and colours are."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -37,6 +37,14 @@ Stamp = Callable[[int, int, Fraction, int], tuple[int, int]]
 
 # They lie in memory as an engine wants them; every other format goes through swscale.
 _NATIVE = ("yuv420p", "yuvj420p")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sent:
+    """What a frame knows of its packet: the decoder is at a later one when a frame comes out of order."""
+
+    times: Times
+    shape: tuple[int, int]  # of the pixels, across and down
 
 
 class PictureDecoder:
@@ -91,7 +99,7 @@ class PictureDecoder:
 
         Raises SourceUnusable for a picture above `max_size`.
         """
-        packet.opaque = times
+        packet.opaque = sent = _Sent(times=times, shape=self._shape)
         try:
             frames = self._context.decode(packet)
         except av.error.EOFError:
@@ -107,14 +115,22 @@ class PictureDecoder:
         except av.FFmpegError as exc:
             self._dropped(packet, exc)
             return []
+        sent.shape = self._shape
         pictures = [
-            self._picture(progressive, times)
+            self._picture(progressive, sent)
             for frame in frames
             for progressive in self._deinterlacer.push(self._timed(frame))
         ]
         if not packet.size:
-            pictures += [self._picture(frame, times) for frame in self._deinterlacer.push(None)]
+            pictures += [self._picture(frame, sent) for frame in self._deinterlacer.push(None)]
         return pictures
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """The pixels' shape by the decoder's own word; unknown is square, as some streams say now one, now
+        the other."""
+        aspect = self._context.sample_aspect_ratio
+        return (aspect.numerator, aspect.denominator) if aspect else (1, 1)
 
     def _timed(self, frame: av.VideoFrame) -> av.VideoFrame:
         if frame.pts is None or frame.time_base is None:
@@ -134,9 +150,9 @@ class PictureDecoder:
         self._on_drop("before_keyframe" if early else "corrupt")
         self._log.debug("packet without picture", pts=packet.pts, reason=exc.strerror)
 
-    def _picture(self, frame: av.VideoFrame, flushed: Times) -> Picture:
-        form = self._format_of(frame)
-        times = frame.opaque if isinstance(frame.opaque, Times) else flushed
+    def _picture(self, frame: av.VideoFrame, flushed: _Sent) -> Picture:
+        sent = frame.opaque if isinstance(frame.opaque, _Sent) else flushed
+        form, times = self._format_of(frame, sent.shape), sent.times
         assert frame.pts is not None
         assert frame.time_base is not None
         pts, duration = self._stamp(frame.pts, frame.duration, frame.time_base, times.live_ns)
@@ -169,18 +185,17 @@ class PictureDecoder:
             threads=1,
         )
 
-    def _format_of(self, frame: av.VideoFrame) -> PictureFormat:
+    def _format_of(self, frame: av.VideoFrame, shape: tuple[int, int]) -> PictureFormat:
         pixels = frame.sw_format or frame.format
         name = pixels.name
         decoder = NVDEC if frame.sw_format is not None else self._context.name
         tags = (frame.color_range, frame.colorspace, frame.color_primaries, frame.color_trc)
-        seen = (frame.width, frame.height, name, decoder, frame.rotation, self._deinterlacer.fields, *tags)
+        size = (frame.width, frame.height)
+        seen = (*size, *shape, name, decoder, frame.rotation, self._deinterlacer.fields, *tags)
         if self._format is not None and seen == self._seen:
             return self._format
         self._refuse_above_limit(frame.width, frame.height)
         # The container's word on the pixels' shape goes first; after a change only the decoder's is current.
-        aspect = self._context.sample_aspect_ratio
-        shape = (aspect.numerator, aspect.denominator) if aspect else (1, 1)
         if self._format is None and self._tracks.sample_aspect_ratio != (1, 1):
             shape = self._tracks.sample_aspect_ratio
         self._seen = seen

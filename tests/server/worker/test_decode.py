@@ -153,6 +153,27 @@ def test_pixels_that_are_not_square(tmp_path):
     assert Decoded(path).pictures[0].format.sample_aspect_ratio == (16, 11)
 
 
+@pytest.mark.parametrize(
+    ("aspects", "b_frames", "shapes"),
+    [
+        ((Fraction(16, 11), Fraction(16, 15)), 0, [(16, 11)] * 10 + [(16, 15)] * 10),
+        ((Fraction(16, 11), Fraction(16, 15)), 2, [(16, 11)] * 10 + [(16, 15)] * 10),
+        ((Fraction(0), Fraction(1)), 0, [(1, 1)] * 20),  # unknown, and said to be square
+    ],
+)
+def test_pixels_change_their_shape_at_the_same_size(tmp_path, aspects, b_frames, shapes):
+    parts = [
+        write_clip(tmp_path / f"{number}.ts", frames=10, aspect=aspect, b_frames=b_frames)
+        for number, aspect in enumerate(aspects)
+    ]
+    whole = tmp_path / "both.ts"
+    whole.write_bytes(b"".join(part.read_bytes() for part in parts))
+    decoded = Decoded(whole)
+    assert decoded.numbers == [*range(10), *range(10)]
+    assert [picture.format.sample_aspect_ratio for picture in decoded.pictures] == shapes
+    assert len({id(picture.format) for picture in decoded.pictures}) == len(set(shapes))
+
+
 def test_variable_frame_rate_is_carried_through_exactly(tmp_path):
     pts = [0, 3000, 4500, 13500, 13800, 90000, 93003]
     path = write_clip(tmp_path / "vfr.mp4", frames=7, pts=pts, time_base=Fraction(1, 90_000))
