@@ -174,12 +174,14 @@ class PictureDecoder:
         )
 
     def _to_native(self, frame: av.VideoFrame, form: PictureFormat) -> av.VideoFrame:
-        source_range = RANGE_FULL if frame.format.is_rgb else form.tags.range or RANGE_LIMITED
+        meant = form.tags.range or RANGE_LIMITED
+        source_range = RANGE_FULL if frame.format.is_rgb else meant
         return self._reformatter.reformat(
             frame,
             format="yuv420p",
             src_color_range=source_range,
-            dst_color_range=form.tags.range or RANGE_LIMITED,
+            # For swscale all grey is full range: into full range it leaves the samples as they are.
+            dst_color_range=RANGE_FULL if _is_grey(frame.format) else meant,
             dst_colorspace=form.tags.matrix if frame.format.is_rgb else None,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
             threads=1,
@@ -259,9 +261,17 @@ class PictureDecoder:
             self._log.info("decoding on NVDEC")
 
 
+def _is_grey(form: VideoFormat) -> bool:
+    return form.name.startswith(("gray", "ya"))
+
+
 def _tags_after_conversion(form: VideoFormat, height: int, tags: ColourTags) -> ColourTags:
-    """RGB becomes limited-range YUV by the matrix usual for its size; YUV keeps its own range and matrix."""
+    """RGB becomes limited-range YUV by the matrix usual for its size; YUV keeps its own range and matrix.
+
+    Grey of unknown range is full range, as libav has it: decoders of limited-range codecs do say so.
+    """
     if form.is_rgb:
         matrix = MATRIX_BT709 if usual_matrix(height) == "bt709" else MATRIX_BT601
         return replace(tags, range=RANGE_LIMITED, matrix=matrix)
-    return replace(tags, range=RANGE_FULL) if form.name.startswith("yuvj") else tags
+    full = form.name.startswith("yuvj") or (_is_grey(form) and not tags.range)
+    return replace(tags, range=RANGE_FULL) if full else tags

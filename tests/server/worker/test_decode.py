@@ -109,6 +109,34 @@ def test_444_keeps_its_range_when_chroma_is_halved(tmp_path, full_range):
 
 
 @pytest.mark.parametrize(
+    ("pixel_format", "said", "samples"),
+    [
+        ("gray", 0, [0, 16, 128, 235, 255]),
+        ("gray", 1, [0, 16, 128, 235, 255]),
+        ("gray", 2, [0, 16, 128, 235, 255]),
+        ("gray10le", 1, [0, 64, 512, 940, 1020]),
+        ("gray10le", 2, [0, 64, 514, 943, 1023]),
+    ],
+)
+def test_grey_keeps_its_range(tmp_path, pixel_format, said, samples):
+    frame = av.VideoFrame(16 * len(samples), 64, pixel_format)
+    rows = np.frombuffer(memoryview(frame.planes[0]), "u1" if pixel_format == "gray" else "<u2")
+    rows.reshape(64, -1)[:, : frame.width] = np.repeat(samples, 16)
+    path = tmp_path / "grey.mkv"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        context = video.codec_context
+        context.width, context.height, context.pix_fmt = frame.width, frame.height, pixel_format
+        context.color_range = frame.color_range = said
+        out.mux([*video.encode(frame), *video.encode(None)])
+    [picture] = Decoded(path).pictures
+    assert picture.format.pixel_format == pixel_format
+    assert picture.format.colour.full_range is (said != 1)
+    assert np.all(np.abs(picture.planes.y - np.repeat([0.0, 16, 128, 235, 255], 16)) <= 1)
+    assert np.all(picture.planes.u == 128)
+
+
+@pytest.mark.parametrize(
     ("size", "matrix", "luma"),
     [
         ((320, 180), "bt601", 16 + (65.481 * 200 + 128.553 * 100 + 24.966 * 50) / 255),
