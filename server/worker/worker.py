@@ -150,6 +150,7 @@ class Worker:
                 for model in models
             ],
             level=lambda: self._governor.level,
+            on_other_engine=self._governor.rest,
             idle=self.publisher.idle,
             idle_s=IDLE_S,
         )

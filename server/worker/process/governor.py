@@ -11,7 +11,8 @@ _WINDOW_S = 1.0
 _LATE_SHARE = 0.05
 # What was on its way at a step is as late as what came before it.
 _SETTLE_S = 0.5
-# An opened source sends what it has kept, at once; who begins to watch meets an engine that has slept.
+# An opened source sends what it has kept, at once; who begins to watch meets an engine that has slept; and
+# pictures that have waited for an engine are late.
 _REST_S = 2.0
 # As long as every frame is in time there may be room for more.
 _STEADY_S = 3.0

@@ -26,9 +26,11 @@ class Ladder:
         lanes: int,
         stand_in: StandIn | None,
         log: Log,
+        on_other: Callable[[], None] = lambda: None,
     ) -> None:
-        """`level` says at which one the next picture is upscaled, 0 being `load`'s own."""
-        self._best = EngineSupply(load, lanes=lanes, stand_in=stand_in, log=log)
+        """`level` says at which one the next picture is upscaled, 0 being `load`'s own. `on_other` is called
+        as pictures get another engine of that one: some have waited for it."""
+        self._best = EngineSupply(load, lanes=lanes, stand_in=stand_in, log=log, on_other=on_other)
         self._lower = [
             EngineSupply(
                 logged(smaller, log, "the ladder has a rung less"), lanes=lanes, stand_in=None, log=log

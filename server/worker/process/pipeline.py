@@ -36,12 +36,14 @@ class Pipeline:
         stand_in: StandIn | None = None,
         lower: Sequence[LoadEngine] = (),
         level: Callable[[], int] = lambda: 0,
+        on_other_engine: Callable[[], None] = lambda: None,
         idle: Callable[[], None] = lambda: None,
         idle_s: float = IDLE_S,
     ) -> None:
         """`lower`: smaller engines of the same output size; `level` says which one upscales the next picture,
-        0 being `load`'s. `idle` is called, in the thread of `consume`, whenever there has been nothing to
-        consume for `idle_s`."""
+        0 being `load`'s. `on_other_engine` is called as pictures get another of that level: some have waited
+        for it. `idle` is called, in the thread of `consume`, whenever there has been nothing to consume for
+        `idle_s`."""
         self._produce = produce
         self._consume = consume
         self._idle = idle
@@ -51,7 +53,15 @@ class Pipeline:
         self._pictures = Mailbox[Picture](_PICTURES, on_drop=self._drop_picture if live else None)
         self._upscaled = Mailbox[Upscaled](_UPSCALED, on_drop=self._drop_upscaled if live else None)
         self._ring = Ring(
-            Ladder(load, lower, level=level, lanes=lanes, stand_in=stand_in, log=log),
+            Ladder(
+                load,
+                lower,
+                level=level,
+                lanes=lanes,
+                stand_in=stand_in,
+                log=log,
+                on_other=on_other_engine,
+            ),
             inbox=self._pictures,
             outbox=self._upscaled,
             beat=self._step,

@@ -66,7 +66,8 @@ class _Wanted:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class LoadRequest:
-    """One engine asked for: what came of it, and the stand-in that was needed until then."""
+    """One engine asked for: what came of it, the stand-in that was needed until then, and which of them its
+    pictures have got."""
 
     wanted: _Wanted
     since_ns: int
@@ -74,18 +75,29 @@ class LoadRequest:
     loaded: LoadedEngine | None = None
     error: BaseException | None = None
     standing_in: LoadedEngine | None = None
+    given: LoadedEngine | None = None
 
 
 class EngineSupply:
     """Loads one engine at a time in a thread of its own: no picture needs to wait for a build that takes
     minutes. `engine_for` belongs to one thread; without a stand-in it waits for as long as it takes."""
 
-    def __init__(self, load: LoadEngine, *, lanes: int, stand_in: StandIn | None, log: Log) -> None:
+    def __init__(
+        self,
+        load: LoadEngine,
+        *,
+        lanes: int,
+        stand_in: StandIn | None,
+        log: Log,
+        on_other: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_other` is called as `engine_for` gives another engine than before."""
         if lanes < 0:
             raise ValueError(f"{lanes = } must be at least 0")
         self._load = load
         self._lanes = lanes
         self._stand_in = stand_in
+        self._on_other = on_other
         self._better: EngineSupply | None = None
         if stand_in is not None and stand_in.better is not None:
             better = logged(stand_in.better, log, "nothing better stands in")
@@ -131,6 +143,9 @@ class EngineSupply:
         loaded = request.loaded or self._standing_in(request, picture)
         if request.loaded is not None and self._better is not None:
             self._better.forget()
+        if loaded is not request.given:
+            request.given = loaded
+            self._on_other()
         self.waiting = False
         return loaded
 

@@ -60,6 +60,7 @@ class Stream:
     def __init__(self, load, stand_in: StandIn | None, *, lanes: int = 3) -> None:
         self.out: list[tuple[int, str, tuple[int, int]]] = []
         self.drops: Counter[tuple[str, str]] = Counter()
+        self.engines = 0  # that pictures have got, one after another
         self._sent = 0
         self._came = threading.Condition()
         self._feed: Callable | None = None
@@ -72,6 +73,7 @@ class Stream:
             on_drop=lambda stage, reason: self.drops.update([(stage, reason)]),
             log=LOG,
             stand_in=stand_in,
+            on_other_engine=self._on_other,
         )
         self.pipeline.start()
         assert self._fed.wait(TIMEOUT_S)
@@ -80,6 +82,9 @@ class Stream:
         self._feed = put
         self._fed.set()
         self._end.wait(TIMEOUT_S)
+
+    def _on_other(self) -> None:
+        self.engines += 1
 
     def _consume(self, upscaled) -> None:
         number = read_frame_number(plane_view(upscaled.frame, 0), 2)

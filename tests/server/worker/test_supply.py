@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 
@@ -117,6 +118,7 @@ def test_another_size_goes_the_same_way():
     load.gate((200, 120)).set()
     stream.until(lambda: stream.backend == "test", (200, 120))
     stream.finish()
+    assert stream.engines == len(list(groupby(stream.out, key=lambda shown: shown[1:]))) >= 3
     assert [number for number, _, _ in stream.out] == list(range(len(stream.out)))
 
 

@@ -1,5 +1,6 @@
 """What a worker makes for whom: renditions that are watched, levels of the ladder."""
 
+import os
 import socket
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ from server.wire.messages import (
     StepUp,
     Watch,
 )
+from tests.server.worker.gated_worker import GATE
 from tests.server.worker.worker_process import numbers
 
 
@@ -88,6 +90,22 @@ def test_unwatched_pictures_are_not_upscaled(start):
     frames = len(worker.video())
     worker.until(lambda w: len(w.of(Heartbeat)) >= count + 5)
     assert len(worker.video()) == frames
+
+
+def test_pictures_that_have_waited_for_their_engine_are_no_reason_to_step(start, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "gate")
+    monkeypatch.setenv(GATE, str(tmp_path / "gate"))
+    worker = start(
+        "tests.server.worker.gated_worker",
+        source="synthetic:?size=160x96&fps=5",
+        ladder=(BICUBIC,),
+        latency_budget_s=1.0,
+    )
+    worker.until(lambda w: any(beat.pictures >= 20 for beat in w.of(Heartbeat)))  # for four seconds
+    assert not worker.video()
+    (tmp_path / "gate").write_text("load\n")
+    worker.until(lambda w: len(w.video()) >= 5)
+    assert not worker.of(Stepped)
 
 
 def test_a_step_on_the_ladder_is_seen_by_nobody_but_in_the_picture(start):
