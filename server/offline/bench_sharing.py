@@ -87,7 +87,7 @@ class _Heard:
                     self.ready += 1
                 case VideoPacket() if self.counts:
                     self.latencies_ms.append((message.sent_ns - message.arrival_ns) / 1e6)
-                case Dropped() if self.counts:
+                case Dropped(sound=False) if self.counts:
                     self.dropped += message.count
                 case Heartbeat():
                     self.cpu_s[worker] = message.cpu_s

@@ -25,8 +25,7 @@ DropReason = Literal[
     "engine_loading",
     "corrupt",
     "before_keyframe",
-    "audio_corrupt",
-    "audio_overlap",
+    "overlap",
     "slow_viewer",
     "slow_gateway",
     "slow_worker",
@@ -345,11 +344,12 @@ class AudioPacket(Message, frozen=True):
 
 
 class Dropped(Message, frozen=True):
-    """Worker → gateway: frames that will not be shown, and why."""
+    """Worker → gateway: frames that will not be shown, or packets of sound not to be heard, and why."""
 
     stage: Stage
     reason: DropReason
     count: Count
+    sound: bool = False
 
 
 class Reconnecting(Message, frozen=True):

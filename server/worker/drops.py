@@ -1,4 +1,4 @@
-"""Counts a worker's dropped frames: all of them to the gateway, a line of them in the log now and then."""
+"""Counts what a worker drops: all of it to the gateway, a line of it in the log now and then."""
 
 import threading
 import time
@@ -12,20 +12,25 @@ from server.wire.messages import Dropped, DropReason, Stage
 LOG_EVERY_S = 10.0
 
 
+# Where, why, and whether it was sound.
+_What = tuple[Stage, DropReason, bool]
+
+
 class Drops:
     """`add` is for any thread, `take` for one."""
 
     def __init__(self, log: Log, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock_s = clock_s
-        self._counts: Counter[tuple[Stage, DropReason]] = Counter()
+        self._counts: Counter[_What] = Counter()
         self._lock = threading.Lock()
-        self._unlogged: Counter[tuple[Stage, DropReason]] = Counter()
+        self._unlogged: Counter[_What] = Counter()
         self._logged_s = float("-inf")
 
-    def add(self, stage: Stage, reason: DropReason) -> None:
+    def add(self, stage: Stage, reason: DropReason, *, sound: bool = False) -> None:
+        """A frame; with `sound` a packet of it."""
         with self._lock:
-            self._counts[stage, reason] += 1
+            self._counts[stage, reason, sound] += 1
 
     def take(self) -> list[Dropped]:
         """What was dropped since the last call."""
@@ -33,8 +38,20 @@ class Drops:
             counts, self._counts = self._counts, Counter()
         self._unlogged += counts
         if self._unlogged and self._clock_s() - self._logged_s >= LOG_EVERY_S:
-            counts_by = {f"{stage} {reason}": count for (stage, reason), count in self._unlogged.items()}
-            self._log.warning("frames dropped", count=self._unlogged.total(), by_stage_and_reason=counts_by)
+            self._say("frames dropped", sound=False)
+            self._say("sound dropped", sound=True)
             self._unlogged.clear()
             self._logged_s = self._clock_s()
-        return [Dropped(stage=stage, reason=reason, count=count) for (stage, reason), count in counts.items()]
+        return [
+            Dropped(stage=stage, reason=reason, count=count, sound=sound)
+            for (stage, reason, sound), count in counts.items()
+        ]
+
+    def _say(self, event: str, *, sound: bool) -> None:
+        counts_by = {
+            f"{stage} {reason}": count
+            for (stage, reason, was_sound), count in self._unlogged.items()
+            if was_sound == sound
+        }
+        if counts_by:
+            self._log.warning(event, count=sum(counts_by.values()), by_stage_and_reason=counts_by)

@@ -45,6 +45,7 @@ class LiveIngest:
         send: Callable[[Message], None],
         on_drop: Callable[[Stage, DropReason], None],
         on_open: Callable[[], None],
+        on_sound_drop: Callable[[DropReason], None] = lambda reason: None,
         stop: threading.Event,
         log: Log,
         watched: threading.Event,
@@ -64,6 +65,7 @@ class LiveIngest:
         self._timeout_s = timeout_s
         self._send = send
         self._on_drop = on_drop
+        self._on_sound_drop = on_sound_drop
         self._on_open = on_open
         self._stop = stop
         self._log = log
@@ -195,7 +197,7 @@ class LiveIngest:
             tracks.audio,
             present=partial(self._timeline.at, "sound"),
             send=self._send,
-            on_drop=lambda reason: self._on_drop("decode", reason),
+            on_drop=self._on_sound_drop,
             order=self._sound,
         )
 

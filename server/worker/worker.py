@@ -117,6 +117,7 @@ class Worker:
                 timeout_s=job.source_timeout_s,
                 send=self._send,
                 on_drop=self._on_drop,
+                on_sound_drop=lambda reason: self._drops.add("decode", reason, sound=True),
                 on_open=self._governor.rest,
                 on_away=self._on_away,
                 takes_sound=self.publisher.takes_sound,
@@ -230,8 +231,8 @@ class Worker:
             self._watched.set()
 
     def _send(self, message: Message) -> None:
-        if not self._connection.send(message):
-            self._drops.add("publish", "slow_gateway")
+        if not self._connection.send(message):  # sound; all else waits
+            self._drops.add("publish", "slow_gateway", sound=True)
 
     def _on_drop(self, stage: Stage, reason: DropReason) -> None:
         self._drops.add(stage, reason)

@@ -46,16 +46,20 @@ def stream() -> Dashboard:
             "fps",
             (rate("livesr_source_frames_total", ONE), "in"),
             (rate("livesr_frames_total", ONE), "out"),
+            width=QUARTER,
         )
     )
     dropped = f"sum by (stage, reason) ({rate('livesr_frames_dropped_total', ONE)})"
-    made.with_panel(graph("Dropped", "fps", (dropped, "{{stage}}: {{reason}}"), stacked=True))
+    made.with_panel(graph("Dropped", "fps", (dropped, "{{stage}}: {{reason}}"), width=QUARTER, stacked=True))
+    sound = f"sum by (reason) ({rate('livesr_audio_packets_dropped_total', ONE)})"
+    made.with_panel(graph("Sound dropped", "pps", (sound, "{{reason}}"), width=QUARTER, stacked=True))
     made.with_panel(
         graph(
             "Governor",
             "none",
             (f"livesr_ladder_level{{{ONE}}}", "level"),
             (f"livesr_super_resolution{{{ONE}}}", "super-resolution"),
+            width=QUARTER,
             text="Level 0 is the stream's own network, the last one bicubic.",
         )
     )

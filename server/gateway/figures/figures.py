@@ -63,6 +63,9 @@ class Figures:
         self.metrics.listed(latencies_s)
 
     def drop(self, dropped: Dropped) -> None:
+        if dropped.sound:
+            self.metrics.drop_sound(dropped)
+            return
         key = f"{dropped.stage}/{dropped.reason}"
         self._dropped[key] = self._dropped.get(key, 0) + dropped.count
         self.metrics.drop(dropped)

@@ -151,6 +151,9 @@ class Metrics:
         self.source_frames = counter("source_frames_total", "Pictures that the source has given")
         self.frames = counter("frames_total", "Frames published")
         self.dropped = counter("frames_dropped_total", "Frames that were not shown", "stage", "reason")
+        self.sound_dropped = counter(
+            "audio_packets_dropped_total", "Packets of sound, in each codec, that were not heard", "reason"
+        )
         self.relayed_latency = histogram(
             "relayed_frame_latency_seconds",
             "From a frame's last byte in, at its home, to its first bytes to the viewers of this gateway",

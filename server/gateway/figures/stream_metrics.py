@@ -15,6 +15,7 @@ _USUAL_DROPS: tuple[tuple[Stage, DropReason], ...] = (
     ("upscale", "overload"),
     ("encode", "overload"),
 )
+_USUAL_SOUND_DROPS: tuple[DropReason, ...] = ("corrupt", "overlap", "slow_gateway")
 
 
 class StreamMetrics:
@@ -46,6 +47,8 @@ class StreamMetrics:
         self.hls_viewers = self._series.of(metrics.viewers, "hls")
         for stage, reason in _USUAL_DROPS:
             self._series.of(metrics.dropped, stage, reason)
+        for reason in _USUAL_SOUND_DROPS:
+            self._series.of(metrics.sound_dropped, reason)
 
     def relay(self) -> None:
         """The stream is at home at another gateway, which counts it: here there is what its viewers here
@@ -88,6 +91,9 @@ class StreamMetrics:
 
     def drop(self, dropped: Dropped) -> None:
         self._series.of(self._metrics.dropped, dropped.stage, dropped.reason).inc(dropped.count)
+
+    def drop_sound(self, dropped: Dropped) -> None:
+        self._series.of(self._metrics.sound_dropped, dropped.reason).inc(dropped.count)
 
     def network(self, round_trip_s: float | None, loss: float) -> None:
         """Of one viewer, as it is now. None: not measured yet."""

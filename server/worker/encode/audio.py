@@ -188,7 +188,7 @@ class AudioPublisher:
         try:
             frames = self._context.decode(packet)
         except av.FFmpegError:
-            self._on_drop("audio_corrupt")
+            self._on_drop("corrupt")
             return
         for frame in frames:
             start_s = (
@@ -220,7 +220,7 @@ class AudioPublisher:
 
     def _send_in_order(self, packet: AudioPacket) -> None:
         if not self._order.put(packet, self._send):
-            self._on_drop("audio_overlap")
+            self._on_drop("overlap")
 
 
 def _silent_aac(channels: int) -> bytes:

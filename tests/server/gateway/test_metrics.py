@@ -14,7 +14,7 @@ from server.gateway.figures.metrics import Metrics
 from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.figures.table import markdown
 from server.gateway.placement import Elsewhere
-from server.wire.messages import Heartbeat, Trace, VideoPacket
+from server.wire.messages import Dropped, Heartbeat, Trace, VideoPacket
 from tests.conftest import ROOT
 from tests.server.gateway.scripted_gateway import gateway
 from tests.server.gateway.scripted_worker import Script, ScriptedWorker
@@ -74,6 +74,16 @@ class Counted:
 def test_no_first_drop_is_missed_by_rate():
     labels = {"stream": "demo", "stage": "upscale", "reason": "overload"}
     assert Counted().value("frames_dropped_total", labels) == 0
+
+
+def test_sound_that_is_not_heard_is_no_frame_that_is_not_shown():
+    counted = Counted()
+    heard = {"stream": "demo", "reason": "corrupt"}
+    assert counted.value("audio_packets_dropped_total", heard) == 0
+    counted.figures.drop(Dropped(stage="decode", reason="corrupt", count=503, sound=True))
+    assert counted.value("audio_packets_dropped_total", heard) == 503
+    assert counted.value("frames_dropped_total", {**heard, "stage": "decode"}) == 0
+    assert not counted.figures.frames_view().dropped
 
 
 def test_a_frame_is_late_above_three_intervals_and_in_any_case_above_150_ms():

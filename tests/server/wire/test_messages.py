@@ -56,6 +56,7 @@ MESSAGES = [
     ),
     AudioPacket(codec="opus", pts=1, duration=960, payload=b"\0\1"),
     Dropped(stage="upscale", reason="overload", count=3),
+    Dropped(stage="decode", reason="overlap", count=36, sound=True),
     PictureMissing(reason="no picture for 10 s, while its sound goes on"),
     Reconnecting(reason="refused – später", retry_in_s=0.5),
     JobImpossible(reason="no video"),

@@ -27,6 +27,20 @@ def test_all_are_counted_and_few_lines_logged(caplog):
     assert second["count"] == 40
 
 
+def test_sound_is_told_apart(caplog):
+    drops = Drops(stream_log("cam"))
+    drops.add("decode", "corrupt")
+    for _ in range(36):
+        drops.add("decode", "overlap", sound=True)
+    assert drops.take() == [
+        Dropped(stage="decode", reason="corrupt", count=1),
+        Dropped(stage="decode", reason="overlap", count=36, sound=True),
+    ]
+    [frames], [sound] = events(caplog, "frames dropped"), events(caplog, "sound dropped")
+    assert (frames["count"], frames["by_stage_and_reason"]) == (1, {"decode corrupt": 1})
+    assert (sound["count"], sound["by_stage_and_reason"]) == (36, {"decode overlap": 36})
+
+
 def test_nothing_dropped_says_nothing(caplog):
     assert Drops(stream_log("cam")).take() == []
     assert not caplog.records

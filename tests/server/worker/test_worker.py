@@ -3,12 +3,14 @@
 import functools
 import http.server
 import socket
+import subprocess
 import threading
 import time
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import pytest
 from msgspec.structs import astuple
 
@@ -190,6 +192,15 @@ def test_a_file_that_does_not_loop_ends_the_stream(start, tmp_path):
     assert worker.of(JobImpossible)[0].reason == "the source has ended"
     shown = [number for number in numbers(worker.video(), 2) if number is not None]
     assert shown[-1] == 29, "also what the decoder still held at the end"
+
+
+def test_broken_sound_is_no_picture_that_is_not_shown(start, clip, tmp_path):
+    noisy = tmp_path / "noisy.ts"
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", clip, "-t", "4", "-c", "copy"]
+    subprocess.run([*ffmpeg, "-bsf:a", "noise=amount=3", noisy], check=True)
+    worker = start(source=str(noisy))
+    worker.until(lambda w: len(w.video()) > 25 and any(drop.reason == "corrupt" for drop in w.of(Dropped)))
+    assert all(drop.sound for drop in worker.of(Dropped) if drop.reason in ("corrupt", "overlap"))
 
 
 def test_an_unreachable_source_is_tried_again_and_the_worker_lives(start):
