@@ -48,7 +48,7 @@ from server.worker.process.picture import (
 from server.worker.process.ring import Upscaled
 
 # So often a frame is made where none comes; and after so long a silence, so that players always have some to
-# play, or after so many intervals of a source that is slow.
+# play, or after so many intervals of a source that is slow, where that leaves no hole.
 IDLE_S = 0.2
 _HELD_AFTER_S, _HELD_INTERVALS = 0.75, 2
 # A worker begins in the place of another: by then it has a picture of its own, if there is one.
@@ -186,7 +186,8 @@ class VideoPublisher:
         quiet_s = _seconds(now - max(last.shown_ns, self._watched_ns))
         since = away.since if away else None
         if since is None:
-            held_s = max(_HELD_AFTER_S, _HELD_INTERVALS * last.duration / VIDEO_CLOCK_HZ)
+            held = _HELD_INTERVALS * last.duration
+            held_s = max(_HELD_AFTER_S, held / VIDEO_CLOCK_HZ if held <= _LARGEST_GAP else 0.0)
             if last.opening == 0:
                 if quiet_s < _BEGUN_S:
                     return

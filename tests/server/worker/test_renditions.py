@@ -1,5 +1,6 @@
 """Renditions of one upscaled picture: their sizes, their order, and what they cost the governor."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -29,6 +30,26 @@ def test_sizes_keep_the_shape_and_are_smaller_than_the_upscaled_one(upscaled, so
     form = replace(picture(0).format, width=source[0], height=source[1])
     found = rendition_sizes(("720p", "source", "upscaled"), upscaled, form)
     assert list(found.items()) == list(sizes.items()), "the largest first"
+
+
+@pytest.mark.parametrize("interval_s", [1.5, 5.0])
+def test_between_the_pictures_of_a_slow_source_players_have_something_to_play(interval_s):
+    sent = []
+    publisher = VideoPublisher(
+        encoder="libx264", preset="ultrafast", bitrate_bps=0, keyframe_interval_s=10.0, send=sent.append,
+        audio_format=lambda: None, log=LOG,
+    )  # fmt: skip
+    publisher.watch(("upscaled",))
+    one = replace(picture(0), duration=round(interval_s * 90_000))
+    large = one.frame.reformat(width=320, height=192)
+    spec = DoublingEngine(160, 96).spec
+    publisher.publish(Upscaled(picture=one, frame=large, spec=spec, taken_ns=0, upscaled_ns=0, level=0))
+    began_s = time.monotonic()
+    while len(sent) < 6 and time.monotonic() - began_s < interval_s:
+        publisher.idle()
+        time.sleep(0.05)
+    publisher.close()
+    assert len([message for message in sent if isinstance(message, VideoPacket) and message.slate]) >= 3
 
 
 def test_a_frames_latency_is_that_of_the_rendition_which_is_sent_last():
