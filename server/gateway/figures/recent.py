@@ -8,6 +8,7 @@ from server.wire.messages import Stage
 
 FRAMES = 512
 RATE_WINDOW_S = 5.0
+_SLOW_FRAMES = 3
 
 
 class RecentFrames:
@@ -29,8 +30,11 @@ class RecentFrames:
         self._hls_latencies_s.extend(latencies_s)
 
     def fps(self, now_s: float) -> float:
-        """Frames a second over the last five; 0 where none came."""
-        times = [t for t in self._times_s if t > now_s - RATE_WINDOW_S]
+        """Frames a second over the last five, or over the last frames of a slower source; 0 where none
+        came."""
+        last_s = self._times_s[-1] - self._times_s[-2] if len(self._times_s) > 1 else 0.0
+        window_s = max(RATE_WINDOW_S, _SLOW_FRAMES * last_s)
+        times = [t for t in self._times_s if t > now_s - window_s]
         if len(times) < 2:
             return 0.0
         # The time since the last frame counts once it is longer than a frame: a stalled stream's rate falls.

@@ -11,6 +11,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from server.gateway.figures.figures import Figures
 from server.gateway.figures.metrics import Metrics
+from server.gateway.figures.recent import RecentFrames
 from server.gateway.figures.stream_metrics import StreamMetrics
 from server.gateway.figures.table import markdown
 from server.gateway.placement import Elsewhere
@@ -84,6 +85,15 @@ def test_sound_that_is_not_heard_is_no_frame_that_is_not_shown():
     assert counted.value("audio_packets_dropped_total", heard) == 503
     assert counted.value("frames_dropped_total", {**heard, "stage": "decode"}) == 0
     assert not counted.figures.frames_view().dropped
+
+
+@pytest.mark.parametrize(("interval_s", "fps"), [(5.0, 0.2), (0.04, 25.0)])
+def test_a_slow_source_has_a_rate_and_a_silent_one_has_none(interval_s, fps):
+    recent = RecentFrames()
+    for number in range(4):
+        recent.add(number * interval_s, {}, 0.1)
+    assert recent.fps(3.5 * interval_s) == pytest.approx(fps)
+    assert recent.fps(6 * interval_s + 5.0) == 0
 
 
 def test_a_frame_is_late_above_three_intervals_and_in_any_case_above_150_ms():
