@@ -1,5 +1,6 @@
 """What was measured of a model that ships, as `livesr evaluate` prints it, and on what."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -28,9 +29,11 @@ class Material:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """`int8`: the artifact that ships, on all of the material; `float32`: its checkpoint, on the sets alone.
-    Bicubic is judged on the sets, Lanczos on the clips."""
+    Bicubic is judged on the sets, Lanczos on the clips. `artifact_files`: their SHA-256, as its manifest has
+    it, for the same weights may be built anew."""
 
     checkpoint_sha256: str
+    artifact_files: Mapping[str, str]
     material: Material
     int8: Row
     float32: Row
@@ -40,6 +43,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         return {
             "checkpoint_sha256": self.checkpoint_sha256,
+            "artifact_files": dict(self.artifact_files),
             "material": asdict(self.material),
             **{name: to_json(getattr(self, name)) for name in _ROWS},
         }
@@ -49,6 +53,7 @@ class Evaluation:
         material = fields["material"]
         return cls(
             checkpoint_sha256=fields["checkpoint_sha256"],
+            artifact_files=fields.get("artifact_files", {}),
             material=Material(
                 sets=tuple(material["sets"]),
                 videos=tuple(material["videos"]),

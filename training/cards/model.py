@@ -46,7 +46,7 @@ class Model:
 
 def read_model(name: str) -> Model:
     """Raises EngineError, and ValueError naming the model whose artifact is of other weights, or that has no
-    notes. An evaluation of other weights is none."""
+    notes. An evaluation of another artifact is none."""
     folder = shipped.model_folder(name)
     checkpoint = load_checkpoint(shipped.shipped_checkpoint(name))
     manifest = open_artifact(shipped.shipped_artifact(name, "int8")).manifest
@@ -57,7 +57,10 @@ def read_model(name: str) -> Model:
     purpose, _, notes = (folder / NOTES).read_text().partition("\n\n")
     stored = folder / EVALUATION
     evaluation = Evaluation.from_dict(json.loads(stored.read_text())) if stored.is_file() else None
-    if evaluation and evaluation.checkpoint_sha256 != checkpoint.sha256:
+    if evaluation and (evaluation.checkpoint_sha256, evaluation.artifact_files) != (
+        checkpoint.sha256,
+        manifest.files,
+    ):
         evaluation = None
     return Model(
         name=name,

@@ -104,6 +104,7 @@ def evaluate(
     for i, model in enumerate(models):
         evaluation = Evaluation(
             checkpoint_sha256=model.checkpoint_sha256,
+            artifact_files=model.artifact.files,
             material=material,
             int8=row(int8[i], in_sets=i, in_clips=i),
             float32=row(float32[i], in_sets=len(names) + i),

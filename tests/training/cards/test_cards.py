@@ -85,11 +85,11 @@ def test_a_model_is_measured_when_it_is_new_or_has_changed(
     assert main([*measure[:-1], "3"]) == 0
     assert "measuring mine-x2" in capsys.readouterr().err
 
-    stored["checkpoint_sha256"] = "other weights"
-    (little_zoo / "evaluation.json").write_text(json.dumps(stored))
-    assert main(words) == 0
-    assert "mine-x2 has not been measured since it changed" in capsys.readouterr().err
-    assert "## Evaluation" not in (little_zoo / "README.md").read_text()  # no figure of other weights
+    for changed in ({"checkpoint_sha256": "other weights"}, {"artifact_files": {"net.bin": "built anew"}}):
+        (little_zoo / "evaluation.json").write_text(json.dumps(stored | changed))
+        assert main(words) == 0
+        assert "mine-x2 has not been measured since it changed" in capsys.readouterr().err
+        assert "## Evaluation" not in (little_zoo / "README.md").read_text()  # no figure of another
 
 
 def test_what_a_model_lacks_is_named(
