@@ -25,7 +25,7 @@ from server.settings.tracing import Tracing
 from server.settings.webrtc import IceServer, WebRtc
 from server.wire.messages import BICUBIC
 from server.wire.source_policy import check_text
-from server.wire.urls import mask_credentials, mask_target, without_user
+from server.wire.urls import mask_target, mask_url, without_user
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -164,7 +164,7 @@ class Settings(Table):
         try:
             check_text(stream.source, self.sources.policy())
         except ValueError as exc:
-            raise ValueError(f"source={mask_credentials(stream.source)!r}: {exc}") from None
+            raise ValueError(f"source={mask_url(stream.source)!r}: {exc}") from None
         self.check_record(stream)
         named = {address for known in (self.defaults, *self.streams) for address in known.push}
         allowed = tuple(map(_with_path, self.push.allowed))

@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from server.wire.urls import mask_credentials
+from server.wire.urls import mask_credentials, mask_url
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -40,6 +40,7 @@ def describe_error(error: dict[str, object]) -> str:
     value = error.get("input")
     # Who takes one for the other writes a token where its hash belongs: that must not get into the log.
     hidden = isinstance(value, dict | list) or value is None or not _SECRET.isdisjoint(key.split("."))
-    shown = "" if hidden else f"={mask_credentials(repr(value))}"
+    masked = repr(mask_url(value)) if isinstance(value, str) else mask_credentials(repr(value))
+    shown = "" if hidden else f"={masked}"
     rule = _RULES.get(str(error.get("type")), str(error.get("msg", "")).removeprefix("Value error, "))
     return f"{key}{shown}: {rule}" if key else rule

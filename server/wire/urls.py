@@ -9,6 +9,7 @@ PublishProtocol = Literal["rtmp", "rtsp"]
 _PUBLISH_PORTS: dict[PublishProtocol, int] = {"rtmp": 1935, "rtsp": 554}
 _LISTEN = "listen=1"
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*):")
+_URL = re.compile(r"(['\"]?)([\w+.\-]{1,16}://)(\S*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,15 +107,36 @@ def mask_target(address: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{'/***' if parts.path.strip('/') or parts.query else ''}"
 
 
+def mask_url(url: str) -> str:
+    """The URL, or path, for logs and the API: user, password and query are hidden, and the key of a listening
+    source, which is the last part of its path. Whatever it holds, spaces and quotes too, is its own."""
+    prefix, network, rest = url.partition("://")
+    if not network or not _SCHEME.match(f"{prefix}:"):
+        return mask_credentials(url)
+    return f"{prefix}://{_masked(rest)}"
+
+
 def mask_credentials(text: str) -> str:
-    """The text for logs and the API: of every URL in it the user, password and query are hidden, and the key
-    of a listening source, which is the last part of its path."""
-    return re.sub(r"(\w://)([^\s/?'\"]+@)?([^\s?'\"]*)(\?[^\s'\"]*)?", _masked, text)
+    """The text for logs and the API, with every URL in it masked as by `mask_url`. One ends at a space, or at
+    the quote that it begins with: passwords may hold others."""
+    return _URL.sub(_masked_in_text, text)
 
 
-def _masked(url: re.Match[str]) -> str:
-    prefix, user, rest, query = url.groups()
-    host, *path = rest.split("/")
-    if path and query and re.search(r"[?&]listen=1\b", query):
-        rest = "/".join([host, *path[:-1], "***"])
-    return f"{prefix}{'***@' if user else ''}{rest}{'?***' if query else ''}"
+def _masked_in_text(found: re.Match[str]) -> str:
+    quote, prefix, rest = found.groups()
+    end = re.search(rf"{quote}[\])}},.:;]*$", rest) if quote else None
+    at = end.start() if end else len(rest)
+    return f"{quote}{prefix}{_masked(rest[:at])}{rest[at:]}"
+
+
+def _masked(rest: str) -> str:
+    """What follows `scheme://`."""
+    place, mark, query = rest.partition("?")
+    _, at, place = place.rpartition("@")  # the last: whoever writes a password escapes no "@" or "/"
+    host, *path = place.split("/")
+    port = host.rpartition("]")[2].rstrip(":,;.)}'\"").partition(":")[2]
+    if port and not port.isdecimal():
+        host, path = "***", []  # the beginning of a password with a "?"
+    if path and re.search(r"(^|&)listen=1\b", query):
+        path[-1] = "***"
+    return f"{'***@' if at else ''}{'/'.join([host, *path])}{'?***' if mark else ''}"

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from server.settings import Settings
+from server.settings import Settings, describe_error
 from server.settings.read import load
-from server.wire.urls import mask_credentials
+from server.wire.urls import mask_credentials, mask_url
 from tests.conftest import ROOT
 
 GOOD = """
@@ -214,12 +214,38 @@ def test_an_api_stream_takes_the_operators_defaults():
         ("rtsp://0.0.0.0/key?a=b&listen=1: no publisher", "rtsp://0.0.0.0/***?*** no publisher"),
         ("rtsp://0.0.0.0?listen=1", "rtsp://0.0.0.0?***"),
         ("can't open 'rtsp://u:p@h/1': timed out", "can't open 'rtsp://***@h/1': timed out"),
+        ("rtsp://u:it's@h/1", "rtsp://***@h/1"),
+        ("rtsp://u:a\"b'c@h/1: refused", "rtsp://***@h/1: refused"),
+        ("srt://h:9000?passphrase=it's", "srt://h:9000?***"),
+        ("srt://h:9000?passphrase=it's'", "srt://h:9000?***"),
+        (repr("rtsp://u:it's@h/1?a=it's"), '"rtsp://***@h/1?***"'),
+        (repr({"url": "srt://h:1?passphrase=a'b\"c"}), "{'url': 'srt://h:1?***'}"),
+        ("no 'rtsp://u:it's@h/1?a=b': gone", "no 'rtsp://***@h/1?***': gone"),
+        ("rtsp://u:p/w@h/1", "rtsp://***@h/1"),
+        ("rtsp://u:p?w@h/1", "rtsp://***?***"),
+        ("rtsp://u:p/a?w@h/1", "rtsp://***?***"),
+        ("rtsp://h:554: refused, http://[::1]:80/1", "rtsp://h:554: refused, http://[::1]:80/1"),
         ("synthetic:?size=320x180", "synthetic:?size=320x180"),
         ("/srv/what?.mp4", "/srv/what?.mp4"),
     ],
 )
 def test_credentials_are_masked(text, masked):
     assert mask_credentials(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("source", "masked"),
+    [
+        ("rtsp://u:a b@h/1", "rtsp://***@h/1"),
+        ("srt://h:9000?passphrase=a b'", "srt://h:9000?***"),
+        ("rtmp://0.0.0.0/live/a 'key'?listen=1", "rtmp://0.0.0.0/live/***?***"),
+        ("/srv/it's a film.mp4", "/srv/it's a film.mp4"),
+    ],
+)
+def test_a_source_is_masked_whatever_its_password_holds(source, masked):
+    assert mask_url(source) == masked
+    refused = {"loc": ("source",), "input": source, "msg": "no"}
+    assert describe_error(refused) == f"source={masked!r}: no"
 
 
 @pytest.mark.parametrize(

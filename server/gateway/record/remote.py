@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 from server.gateway.record.file import MOMENT, RecordedFile, Run, moment_name, named_moment
 from server.settings import STREAM_ID
-from server.wire.urls import mask_credentials
+from server.wire.urls import mask_url
 
 # The name there says when it ends, too: elsewhere a file's time is that of its upload.
 _STREAM = re.compile(STREAM_ID)
@@ -21,7 +21,7 @@ class Remote:
 
     def __init__(self, address: str) -> None:
         """Raises ValueError where nothing can be reached by such an address."""
-        shown = mask_credentials(address)
+        shown = mask_url(address)
         scheme, _, where = address.partition("://")
         if not (scheme and where):  # drivers would take it for a folder of this machine
             raise ValueError(f"recording.remote={shown!r}: must be an address, as s3://bucket/folder")

@@ -19,7 +19,7 @@ from server.gateway.figures.views import (
 from server.gateway.streams.stream import Stream
 from server.settings import PipelineOptions
 from server.wire.messages import EngineLoad
-from server.wire.urls import mask_credentials
+from server.wire.urls import mask_credentials, mask_url
 
 
 def show(stream: Stream) -> StreamView:
@@ -29,7 +29,7 @@ def show(stream: Stream) -> StreamView:
     elsewhere = stream.outputs.relay.viewers
     return StreamView(
         id=stream.id,
-        source=mask_credentials(stream.settings.source),
+        source=mask_url(stream.settings.source),
         model=stream.settings.model,
         state=stream.state,
         reason=stream.reason,
@@ -71,7 +71,7 @@ def show_unreached(
     """A stream of another gateway that can't be asked: what was given is known, the rest is null or 0."""
     return StreamView(
         id=stream,
-        source=mask_credentials(given["source"]),
+        source=mask_url(given["source"]),
         model=given.get("model", defaults.model),
         state="reconnecting",
         reason=reason,

@@ -50,7 +50,7 @@ from server.wire.messages import (
     Watch,
     WorkerJob,
 )
-from server.wire.urls import mask_credentials
+from server.wire.urls import mask_credentials, mask_url
 
 if TYPE_CHECKING:  # OpenTelemetry is of the extra `otel`
     from server.gateway.figures.tracing import Tracing
@@ -126,7 +126,7 @@ class Stream:
         self._enter("starting")
 
     def start(self) -> None:
-        log.info("stream created", stream=self.id, source=mask_credentials(self.settings.source))
+        log.info("stream created", stream=self.id, source=mask_url(self.settings.source))
         self._events.tell("created", self.id)
         self.entrance.open(self.settings.source)
         self.outputs.wanted(self.settings)

@@ -15,7 +15,7 @@ from av.container import InputContainer
 
 from server.wire.source_policy import SourcePolicy, not_allowed
 from server.wire.srt import SrtAddress, srt_address
-from server.wire.urls import mask_credentials, scheme
+from server.wire.urls import mask_url, scheme
 from server.worker.ingest.container import (
     LOW_LATENCY,
     METADATA_ERRORS,
@@ -55,7 +55,7 @@ class NetworkSource:
         timeout_s: float,
         stop: threading.Event,
     ) -> None:
-        self._shown = mask_credentials(url)
+        self._shown = mask_url(url)
         self._url = url
         self._policy = policy
         self._timeout_s = timeout_s

@@ -9,7 +9,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from server.wire.messages import Published, PublishedData, PublisherGone
-from server.wire.urls import mask_credentials
+from server.wire.urls import mask_url
 from server.worker.ingest.container import (
     LOW_LATENCY,
     METADATA_ERRORS,
@@ -34,7 +34,7 @@ class PublishedSource:
         timeout_s: float,
         stop: threading.Event,
     ) -> None:
-        self._shown = mask_credentials(url)
+        self._shown = mask_url(url)
         self._inbox = inbox
         self._timeout_s = timeout_s
         self._stop = stop
