@@ -41,6 +41,7 @@ from server.settings import Server as ServerSettings
 from server.settings import Settings, split_address
 from server.settings.read import load
 from server.wire.logs import Format, LogLevel, get_logger, log_to_stderr
+from server.wire.urls import mask_url
 
 log = get_logger(__name__)
 
@@ -272,16 +273,19 @@ def _settings(args: argparse.Namespace) -> Settings:
     }
     if args.source is not None:
         source = "stdin:" if args.source == "-" else args.source
-        tables["streams"] = [{"id": _name(args.source), "source": source}]
+        tables["streams"] = [{"id": stream_name(args.source), "source": source}]
     settings = load(args.config, tables)
     settings.check_slates()
     return settings
 
 
-def _name(source: str) -> str:
-    """A stream id out of the last part of its source."""
-    stem = Path(source.partition("?")[0].rstrip("/")).stem
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:63] or "live"
+def stream_name(source: str) -> str:
+    """A stream id out of what may be shown of its source: the last part of the path, or else the host."""
+    place, network, rest = mask_url(source).partition("?")[0].partition("://")
+    host, *path = rest.rpartition("@")[2].split("/")
+    known = [part for part in path if part not in ("", "***")]
+    name = host if network and not known else Path(known[-1] if network else place).stem
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63] or "live"
 
 
 class _Server(uvicorn.Server):

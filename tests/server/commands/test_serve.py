@@ -18,6 +18,7 @@ import pytest
 
 from server.__main__ import main
 from server.commands.listen import listen
+from server.commands.serve import stream_name
 from tests.peers.service import until
 from tests.ports import free_port
 
@@ -118,6 +119,27 @@ def test_what_it_cannot_do_is_one_line_and_status_2(words, message, refused_here
     assert message in said
     assert said.startswith("livesr serve: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("rtsp://admin:S3cretPw@127.0.0.1:9", "127-0-0-1-9"),
+        ("rtsp://admin:S3cretPw@camera.example/", "camera-example"),
+        ("rtsp://admin:S3c/ret?Pw@camera.example/", "live"),
+        ("rtsp://admin:S3cretPw@camera.example/yard/main.sdp?t=S3", "main"),
+        ("rtmp://0.0.0.0:1935/live/LONGKEY123?listen=1", "live"),
+        ("rtmp://0.0.0.0:1935/LONGKEY123?listen=1", "0-0-0-0-1935"),
+        ("srt://[::1]:9000?passphrase=it's a S3cret", "1-9000"),
+        ("/srv/films/a film.mp4", "a-film"),
+        ("synthetic:?size=160x120", "synthetic"),
+        ("v4l2:/dev/video0?size=640x480", "video0"),
+        ("demo:", "demo"),
+        ("-", "live"),
+    ],
+)
+def test_the_id_of_the_one_stream_is_of_its_source_and_tells_no_secret(source, name):
+    assert stream_name(source) == name
 
 
 def test_a_port_that_is_taken_is_named():
