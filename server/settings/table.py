@@ -18,9 +18,9 @@ _RULES = {
 
 
 class Table(BaseModel):
-    """Keys that it doesn't know are refused."""
+    """Keys that it doesn't know are refused, and numbers that are none or infinite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def check_table(kind: type[T], table: dict[str, Any], where: str) -> T:

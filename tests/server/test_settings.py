@@ -85,6 +85,8 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[defaults]\nrenditions = ['upscaled', '54000p']", ["'54000p'", "90 to 4318"]),
         ("[defaults]\nrenditions = ['source']", ["defaults.renditions: 'upscaled' must be one"]),
         ("[defaults]\nrenditions = ['upscaled', '90p', '90p']", ["'90p' must be given once"]),
+        ("[recording]\nkeep_s = inf", ["recording.keep_s=inf", "finite"]),
+        ("[limits]\nhls_requests_per_s = inf", ["limits.hls_requests_per_s=inf", "finite"]),
         ("[limits]\nmax_streams = 0", ["limits.max_streams=0", "greater"]),
         ("[limits]\nworker_memory_bytes = 1000", ["limits.worker_memory_bytes=1000", "at least"]),
         ("[[streams]]\nid = 'a'", ["streams.0.source", "required"]),

@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,9 +99,9 @@ class Archive:
         of what is elsewhere."""
         settings, files = self.settings, self.files()
         total = sum(file.size for file in files)
-        oldest = datetime.now(UTC) - timedelta(seconds=settings.keep_s)
+        now = datetime.now(UTC)
         for file in files:
-            too_old = settings.keep_s and file.ends < oldest
+            too_old = settings.keep_s and (now - file.ends).total_seconds() > settings.keep_s
             too_much = settings.keep_bytes and total > settings.keep_bytes
             if not (too_old or too_much) or self.is_growing(file):
                 continue

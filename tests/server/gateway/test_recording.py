@@ -226,6 +226,15 @@ async def test_what_is_old_or_too_much_is_deleted_the_oldest_first(tmp_path):
     assert (tmp_path / "demo" / "notes.txt").exists()
 
 
+async def test_what_is_too_much_is_deleted_however_long_files_may_stay(tmp_path):
+    archive = Archive(Recording(folder=str(tmp_path), keep_s=1e300, keep_bytes=1))
+    path = archive.begin("demo", datetime.now(UTC) - timedelta(hours=1))
+    path.write_bytes(bytes(2))
+    archive.finish(path)
+    archive.make_room()
+    assert not path.exists()
+
+
 async def test_what_is_old_is_deleted_where_nothing_is_recorded(tmp_path):
     write(Archive(Recording(folder=str(tmp_path))), datetime.now(UTC) - timedelta(hours=1), seconds=1)
     async with gateway(short(), streams=(), recording={"folder": str(tmp_path), "keep_s": 60.0}) as served:
