@@ -178,7 +178,11 @@ class Metrics:
         self.reconnects = counter("source_reconnects_total", "Times the source was lost or not there")
         self.restarts = counter("worker_restarts_total", "Workers replaced after one died or hung")
         self.recording = gauge("recording", "1 while the stream is recorded, 0 while it should be and isn't")
-        self.push = gauge("push", "1 while it is pushed there, 0 while it should be and isn't", "target")
+        self.push = gauge(
+            "push",
+            "1 while it is pushed there, 0 while it should be and isn't; target as in the API",
+            "target",
+        )
         self.state = gauge("stream_state", "1 for the state the stream is in", "state")
         self.engine_info = gauge("engine_info", "1 for the engine in use", "model", "backend", "precision")
         self.super_resolution = gauge(

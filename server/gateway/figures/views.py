@@ -115,7 +115,9 @@ class WorkerView(BaseModel):
 
 
 class PushView(BaseModel):
-    target: str = Field(description="The address without its path, which is a key")
+    target: str = Field(
+        description="The path, a key, left out; (2) follows where another push goes to that server, too"
+    )
     connected: bool
     reason: str = Field(description="Why it isn't")
     restarts: int

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from server.gateway.mp4.fragments import Fragment
 from server.wire.logs import get_logger
-from server.wire.urls import mask_target
 
 log = get_logger(__name__)
 
@@ -33,11 +32,13 @@ class Pusher:
         self,
         stream: str,
         address: str,
+        target: str,
         *,
         on_change: Callable[["Pusher"], None],
         on_need_keyframe: Callable[[], None],
     ) -> None:
-        self.target = mask_target(address)
+        """`target` is what logs, metrics and the API call the address."""
+        self.target = target
         self.connected = False
         self.reason = "starting"  # why it isn't
         self.restarts = 0

@@ -1,6 +1,7 @@
 """Where a stream is pushed to, as one of its sinks."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 
 from server.gateway.events import Events
@@ -9,6 +10,7 @@ from server.gateway.figures.views import PushView
 from server.gateway.mp4.fragments import Fragment, Fragments
 from server.gateway.push.pusher import Pusher
 from server.wire.messages import AudioPacket, Opened, VideoPacket
+from server.wire.urls import mask_target
 
 
 class PushSink:
@@ -38,6 +40,7 @@ class PushSink:
                 pusher = Pusher(
                     self._stream,
                     address,
+                    self._target(address),
                     on_change=self._on_change,
                     on_need_keyframe=self._on_need_keyframe,
                 )
@@ -75,6 +78,12 @@ class PushSink:
         """Returns when no process is left."""
         self.ended()
         await asyncio.gather(*(pusher.close() for pusher in self._ending))
+
+    def _target(self, address: str) -> str:
+        """Where several keys go to one server, a number tells them apart."""
+        shown, taken = mask_target(address), {pusher.target for pusher in self._pushers.values()}
+        numbered = (f"{shown} ({n})" for n in itertools.count(2))
+        return next(name for name in itertools.chain([shown], numbered) if name not in taken)
 
     def _send(self, fragments: Sequence[Fragment]) -> None:
         for fragment in fragments:
