@@ -86,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words else ""
+    if name == "serve":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as it reads its settings later, once it is imported
     parser, modules, missing = _parser([name])
     if name in missing:
         print(f"livesr {name}: needs {missing[name]}: pip install 'livesr[train]'", file=sys.stderr)

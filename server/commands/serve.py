@@ -12,6 +12,7 @@ import re
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,15 +74,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    # A signal that comes while it starts counts once it has: what was read then may be old.
+    hung_up = threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
     settings = _settings(args)
     log_to_stderr(settings.log.format, settings.log.level, settings.log.repeats_per_min)
     _open_as_many_as_may_be()
     with contextlib.ExitStack() as stack:
-        return _serve(args, settings, stack)
+        return _serve(args, settings, hung_up, stack)
 
 
-def _serve(args: argparse.Namespace, settings: Settings, stack: contextlib.ExitStack) -> int:
-    """What it opens is closed by `stack`, where it can't start as well."""
+def _serve(
+    args: argparse.Namespace, settings: Settings, hung_up: threading.Event, stack: contextlib.ExitStack
+) -> int:
+    """What it opens is closed by `stack`, where it can't start as well. `hung_up`: the settings are to be
+    read again."""
     server = settings.server
     address = resolve(server.host, server.port, f"server.host={server.host!r}, server.port={server.port}")
     makes_token = args.first_token is not None and settings.auth is None and not server.open_to_the_world
@@ -124,7 +131,7 @@ def _serve(args: argparse.Namespace, settings: Settings, stack: contextlib.ExitS
         return wanted
 
     ready = partial(_tell, _ready(page, settings.log.format), untold)
-    served = _Server(_config(app, protocol, server), ready, app, server.drain_s, read_again)
+    served = _Server(_config(app, protocol, server), ready, app, server.drain_s, read_again, hung_up)
     if metrics_listener is not None:
         served.also(_config(metrics_app(metrics), protocol, server), metrics_listener)
     with _written(url, server.url_file):
@@ -298,14 +305,16 @@ class _Server(uvicorn.Server):
         app: Gateway,
         drain_s: float,
         read_again: Callable[[], Settings],
+        hung_up: threading.Event,
     ) -> None:
         """`ready` is called once it listens; `read_again` reads the settings for SIGHUP, and raises
-        ValueError."""
+        ValueError; `hung_up` is set where that came before it started."""
         super().__init__(config)
         self._ready = ready
         self._app = app
         self._drain_s = drain_s
         self._read_again = read_again
+        self._hung_up = hung_up
         self._reloads: set[asyncio.Task[None]] = set()
         self._second: tuple[uvicorn.Config, socket.socket] | None = None
 
@@ -330,6 +339,8 @@ class _Server(uvicorn.Server):
         gc.freeze()
         if self.started:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
+            if self._hung_up.is_set():
+                self._start_reload()
             self._ready()
 
     def _start_reload(self) -> None:

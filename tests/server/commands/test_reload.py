@@ -1,6 +1,8 @@
 """SIGHUP to a real service: the file is read again, and a broken one changes nothing."""
 
+import asyncio
 import hashlib
+import os
 import re
 import signal
 import time
@@ -59,6 +61,34 @@ async def test_a_signal_reads_the_settings_again(tmp_path):
             assert stream["viewers"]["whep"] == 1
             assert stream["worker"]["restarts"] == 0
     assert "Traceback" not in service.log.read_text()
+
+
+async def test_a_signal_while_it_starts_counts_once_it_has(tmp_path):
+    """The settings are a pipe, so that it gets no further than it is to."""
+    config, log = tmp_path / "livesr.toml", tmp_path / "log"
+    os.mkfifo(config)
+    process = start("--config", str(config), log=log)
+
+    def opened() -> int | None:
+        """Once somebody reads."""
+        assert process.poll() is None
+        try:
+            return os.open(config, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return None
+
+    try:
+        with os.fdopen(await until(opened, "the settings are read"), "w") as settings:
+            process.send_signal(signal.SIGHUP)
+            settings.write("[server]\nport = 0\n")
+        assert await asyncio.to_thread(process.stdout.readline), log.read_text()
+        with os.fdopen(await until(opened, "they are read again"), "w") as settings:
+            settings.write(f"[server]\nport = 0\n{MORE}")
+        await until(lambda: "stream created" in log.read_text(), "what they say now")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def test_nobody_is_let_in_from_elsewhere_because_auth_has_gone(tmp_path):
