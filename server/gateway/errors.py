@@ -180,6 +180,19 @@ class RecordingGrows(GatewayError):
     status = HTTPStatus.CONFLICT
 
 
+class RangeNotSatisfiable(GatewayError):
+    """The file ends before that range begins; `Content-Range` says where (RFC 9110, 15.5.17)."""
+
+    status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+
+    def __init__(self, message: str, *, size: int) -> None:
+        super().__init__(message)
+        self._size = size
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "Content-Range": f"bytes */{self._size}"}
+
+
 class RemoteFailed(GatewayError):
     """Where the recording lies can't be reached, or doesn't do as told."""
 

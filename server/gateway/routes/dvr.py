@@ -65,6 +65,7 @@ class DvrFiles:
                 lambda: playlist_response(_media(window, starts, ended=ended), request, self._guard)
             )
 
+        @routes.head("/recorded/{file}/init.mp4", include_in_schema=False)
         @routes.get(
             "/recorded/{file}/init.mp4",
             response_class=Response,
@@ -74,6 +75,7 @@ class DvrFiles:
             """The init segment of a recorded file."""
             return self._segment(await self._threads.run(self._read_init, stream, file), file)
 
+        @routes.head("/recorded/{file}/{offset}.m4s", include_in_schema=False)
         @routes.get(
             "/recorded/{file}/{offset}.m4s",
             response_class=Response,

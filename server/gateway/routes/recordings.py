@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.types import Receive, Scope, Send
@@ -17,6 +17,7 @@ from server.gateway.auth.scopes import Caller
 from server.gateway.errors import (
     Forbidden,
     InvalidRequest,
+    RangeNotSatisfiable,
     RecordingChanges,
     RecordingGrows,
     RecordingNotFound,
@@ -78,6 +79,7 @@ def router(
             raise RecordingNotFound("recordings go nowhere: there is no recording.remote")
         return uploader.state
 
+    @routes.head("/{stream}.mp4", include_in_schema=False, dependencies=[Depends(guard.needs("view"))])
     @routes.get(
         "/{stream}.mp4",
         response_class=StreamingResponse,
@@ -111,19 +113,24 @@ def router(
         }
         return _Pieces(found.chunks(), threads, headers=headers)
 
+    @routes.head("/{stream}/{name}", include_in_schema=False, dependencies=[Depends(guard.needs("view"))])
     @routes.get(
         "/{stream}/{name}",
         response_class=StreamingResponse,
-        responses={200: {"content": {"video/mp4": {}}}, **responses(RecordingNotFound, RemoteFailed)},
+        responses={
+            200: {"content": {"video/mp4": {}}},
+            **responses(RecordingNotFound, RangeNotSatisfiable, RemoteFailed),
+        },
         dependencies=[Depends(guard.needs("view"))],
     )
     async def fetch_recording(
-        stream: str, name: str, wanted: Annotated[str, Header(alias="Range")] = ""
+        stream: str, name: str, request: Request, wanted: Annotated[str, Header(alias="Range")] = ""
     ) -> StreamingResponse:
         """The file, as fragmented MP4; byte ranges are served. Of one that grows it is what there is now."""
         there, file = await _find(stream, name)
         filename = f"{stream}-{name}"
-        first, last = _range(wanted, file.size)
+        # Of other methods a range means nothing (RFC 9110, 14.2).
+        first, last = _range(wanted if request.method == "GET" else "", file.size)
         try:
             opened = await threads.run(there.open, file)
         except FileNotFoundError:
@@ -164,17 +171,21 @@ def router(
 
 
 def _range(wanted: str, size: int) -> tuple[int, int]:
-    """The first and last byte of a single range; all of them where it is another, or can't be had (RFC 9110,
-    14.2)."""
+    """The first and last byte of a single range; all of them where it is another, or none (RFC 9110, 14.2).
+    Raises RangeNotSatisfiable."""
     match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", wanted.replace(" ", ""))
     if match is None or not (match[1] or match[2]):
         return 0, size - 1
-    if not match[1]:
-        first, last = size - int(match[2]), size - 1
+    if match[1]:
+        first = int(match[1])
+        last = int(match[2] or max(first, size - 1))
     else:
-        first, last = int(match[1]), int(match[2] or size - 1)
-    first, last = max(first, 0), min(last, size - 1)
-    return (first, last) if first <= last else (0, size - 1)
+        first, last = max(0, size - int(match[2])), size - 1
+    if match[1] and last < first:
+        return 0, size - 1
+    if first >= size:
+        raise RangeNotSatisfiable(f"Range: {wanted}: the file has {size} bytes", size=size)
+    return first, min(last, size - 1)
 
 
 class _Part:
@@ -217,6 +228,7 @@ class _Pieces(StreamingResponse):
         super().__init__(self._each(), status_code, headers, media_type="video/mp4")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._over = scope["method"] == "HEAD"  # there are only headers
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -224,7 +236,7 @@ class _Pieces(StreamingResponse):
             self._close()
 
     async def _each(self) -> AsyncIterator[bytes]:
-        while (piece := await self._threads.run(self._next)) is not None:
+        while not self._over and (piece := await self._threads.run(self._next)) is not None:
             yield piece
 
     def _next(self) -> bytes | None:

@@ -86,6 +86,10 @@ async def test_it_plays_from_the_past_on_into_live(tmp_path):
         (named,) = re.findall(r"from=(.*)Z", unquote(variant))
         assert abs((begins - datetime.fromisoformat(f"{named}Z")).total_seconds()) < 0.01
         assert "ENDLIST" not in text
+        for name in (media.entries[0].init, media.entries[0].name):
+            got, head = [await served.http.request(method, f"/hls/demo/{name}") for method in ("GET", "HEAD")]
+            assert (got.status_code, head.status_code, head.content) == (200, 200, b"")
+            assert head.headers["Content-Length"] == str(len(got.content))
         assert "#EXT-X-DISCONTINUITY\n" not in text, "one file goes on where the other ends"
         assert len({entry.init for entry in media.entries}) == 1
         assert len({entry.name.rpartition("/")[0] for entry in media.entries}) > 1

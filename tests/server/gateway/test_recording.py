@@ -80,6 +80,9 @@ async def test_a_stream_is_recorded_with_nobody_there_and_its_file_plays_while_i
         assert whole.headers["Content-Type"] == "video/mp4"
         part = await served.http.get(file["url"], headers={"Range": "bytes=4-7"})
         assert (part.status_code, part.content) == (206, b"ftyp")
+        head = await served.http.head(file["url"], headers={"Range": "bytes=4-7"})
+        assert (head.status_code, head.headers["Accept-Ranges"], head.content) == (200, "bytes", b"")
+        assert int(head.headers["Content-Length"]) >= len(whole.content)
 
 
 async def test_another_file_begins_after_its_time_and_where_the_timeline_breaks(tmp_path):

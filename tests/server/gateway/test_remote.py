@@ -74,7 +74,13 @@ async def test_what_is_finished_goes_there_and_is_played_from_there(tmp_path):
         ):
             part = await served.http.get(first["url"], headers={"Range": asked})
             assert (part.status_code, part.content) == (206, answer.content[got])
-        for odd in ("bytes=9-4", f"bytes={10**17}-", "bytes=-", "bytes=0-1,4-5", "lines=1-2"):
+        for beyond in (f"bytes={first['bytes']}-", "bytes=999999999-9999999999", "bytes=-0"):
+            refused = await served.http.get(first["url"], headers={"Range": beyond})
+            assert (refused.status_code, refused.headers["Content-Range"]) == (
+                416,
+                f"bytes */{first['bytes']}",
+            )
+        for odd in ("bytes=9-4", "bytes=-", "bytes=0-1,4-5", "lines=1-2"):
             assert (await served.http.get(first["url"], headers={"Range": odd})).content == answer.content
         assert not (here / "demo" / first["name"]).exists()
         assert (await served.http.get("/api/recordings/upload")).json()["reason"] == ""
