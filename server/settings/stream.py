@@ -22,10 +22,24 @@ from server.wire.messages import (
 )
 from server.wire.source_policy import SourcePolicy
 from server.wire.srt import srt_address
+from server.wire.synthetic import parse_synthetic
 from server.wire.urls import SCHEMES, find_scheme, mask_target, publish_address, scheme
 from server.wire.v4l2 import parse_v4l2
 
 DEFAULT_MODEL = "awsrn-live-x2"
+
+Preset = Literal[
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+]
 
 # Of a rendition smaller than the upscaled one, in lines.
 _LEAST_LINES, _MOST_LINES = 90, 4318
@@ -93,7 +107,7 @@ class PipelineOptions(Table):
         description="On a GPU a frame waits so long, at most, for those of other streams to be computed with",
     )
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
-    preset: str = Field(default="superfast", min_length=1, description="The encoder's own preset name")
+    preset: Preset = Field(default="superfast", description="libx264's, from the quickest to the slowest")
     bitrate_bps: int = Field(
         default=0, ge=0, le=200_000_000, description="Of the upscaled video; 0: chosen from its size and rate"
     )
@@ -207,6 +221,8 @@ def _known_scheme(source: str) -> str:
                 raise ValueError("must name a port")
         case "v4l2":
             parse_v4l2(source)
+        case "synthetic":
+            parse_synthetic(source)
     return source
 
 

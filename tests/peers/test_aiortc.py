@@ -10,7 +10,8 @@ from av import VideoFrame
 
 from engine.frame import YuvFrame
 from engine.load import load_engine
-from server.worker.ingest.synthetic import parse_synthetic, read_frame_number, synthetic_frame
+from server.wire.synthetic import parse_synthetic
+from server.worker.ingest.synthetic import read_frame_number, synthetic_frame
 from tests.peers.service import TIMEOUT_S, Service
 
 SOURCE = "synthetic:?size=160x90&fps=12"

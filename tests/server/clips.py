@@ -7,7 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from server.worker.ingest.synthetic import SyntheticFormat, synthetic_frame
+from server.wire.synthetic import SyntheticFormat
+from server.worker.ingest.synthetic import synthetic_frame
 from server.worker.process.picture import frame_from_planes
 
 

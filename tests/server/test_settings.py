@@ -72,6 +72,7 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[server]\nport = 70000", ["server.port=70000", "65535"]),
         ("[hls]\nsegment_s = 'two'", ["hls.segment_s='two'", "number"]),
         ("[defaults]\nencoder = 'x265'", ["defaults.encoder='x265'", "libx264"]),
+        ("[defaults]\npreset = 'nonsense'", ["defaults.preset='nonsense'", "'veryfast'"]),
         ("[defaults]\nmodel = 'live-x9'", ["defaults.model='live-x9'", "awsrn-live-x2", "path"]),
         ("[defaults]\nbackend = 'magic'", ["defaults.backend='magic'", "openvino"]),
         (
@@ -117,6 +118,10 @@ def test_the_reference_file_names_every_key_with_its_default():
         ),
         ("[[streams]]\nid='a'\nsource='v4l2:/etc/passwd'", ["'/etc/passwd' must be a device such as"]),
         ("[[streams]]\nid='a'\nsource='v4l2:/dev/video0?fps=x'", ["v4l2 fps='x' must be like 30"]),
+        (
+            "[[streams]]\nid='a'\nsource='synthetic:?size=1x1'",
+            ["streams.0.source='synthetic:?size=1x1': synthetic width=1 must be even, from 80"],
+        ),
         ("[sources]\nschemes=['v4l2']", ["'v4l2' is for streams of the settings file alone"]),
         (
             "[[streams]]\nid='a'\nsource='demo:'\n[[streams]]\nid='a'\nsource='demo:'",

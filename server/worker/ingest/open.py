@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 from server.wire.source_policy import SourcePolicy, check_text, file_path
+from server.wire.synthetic import parse_synthetic
 from server.wire.urls import find_scheme, publish_address
 from server.wire.v4l2 import parse_v4l2
 from server.worker.ingest.device import DeviceSource
@@ -12,7 +13,7 @@ from server.worker.ingest.inbox import PublisherInbox
 from server.worker.ingest.network import NetworkSource
 from server.worker.ingest.published import PublishedSource
 from server.worker.ingest.source import Source
-from server.worker.ingest.synthetic import SyntheticSource, parse_synthetic
+from server.worker.ingest.synthetic import SyntheticSource
 
 DEMO_CLIP = Path(__file__).parents[2] / "demo" / "demo.mp4"
 

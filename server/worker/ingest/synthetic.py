@@ -4,10 +4,8 @@ import binascii
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from urllib.parse import parse_qsl
 
 import av
 import numpy as np
@@ -15,8 +13,9 @@ from av.audio.codeccontext import AudioCodecContext
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 
-from engine.frame import USUAL_FPS, Plane, YuvFrame
+from engine.frame import Plane, YuvFrame
 from server.wire.clock import now_ns
+from server.wire.synthetic import SyntheticFormat
 from server.worker.ingest.source import Arrival, Times, Tracks
 
 SAMPLE_RATE_HZ = 48_000
@@ -26,43 +25,6 @@ _TONE_SAMPLES = 1200  # eleven whole periods: every packet is the same
 # 40 bits in two rows: the frame number, then a checksum, most significant first.
 _BITS_PER_ROW, _ROWS = 20, 2
 _DARK, _BRIGHT = 40, 210
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyntheticFormat:
-    """`synthetic:?size=320x180&fps=25` as values."""
-
-    width: int = 320
-    height: int = 180
-    fps: Fraction = Fraction(USUAL_FPS)
-
-    def __post_init__(self) -> None:
-        for name, value, least in (("width", self.width, 80), ("height", self.height, 48)):
-            if value % 2 or not least <= value <= 3840:
-                raise ValueError(f"synthetic {name}={value} must be even, from {least} to 3840")
-        if not 1 <= self.fps <= 240:
-            raise ValueError(f"synthetic fps={self.fps} must be from 1 to 240")
-
-
-def parse_synthetic(url: str) -> SyntheticFormat:
-    """Raises ValueError for a key or a value that is none of `size=WxH` and `fps=N` (or N/D)."""
-    query = url.partition(":")[2].lstrip("/").removeprefix("?")
-    values: dict[str, int | Fraction] = {}
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        try:
-            match key:
-                case "size":
-                    width, height = value.split("x")
-                    values |= {"width": int(width), "height": int(height)}
-                case "fps":
-                    values["fps"] = Fraction(value).limit_denominator(1001)
-                case _:
-                    raise ValueError(f"synthetic source: {key!r} must be size or fps")
-        except (ValueError, ZeroDivisionError) as exc:
-            if key not in ("size", "fps"):
-                raise
-            raise ValueError(f"synthetic {key}={value!r} must be like 320x180 or 25") from exc
-    return SyntheticFormat(**values)  # type: ignore[arg-type]
 
 
 def synthetic_frame(number: int, form: SyntheticFormat) -> YuvFrame:

@@ -6,7 +6,8 @@ import pytest
 from engine.frame import YuvFrame
 from engine.load import load_engine
 from server.settings import DEFAULT_MODEL
-from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
+from server.wire.synthetic import SyntheticFormat
+from server.worker.ingest.synthetic import read_frame_number, synthetic_frame
 from server.worker.process.bicubic import bicubic_engine
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from server.wire.logs import get_logger
+from server.wire.synthetic import SyntheticFormat
 from server.worker.ingest.container import find_tracks, tracks_of
 from server.worker.ingest.source import SourceUnusable, Times
-from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
+from server.worker.ingest.synthetic import read_frame_number, synthetic_frame
 from server.worker.process.decode import PictureDecoder
 from server.worker.process.picture import Picture, frame_from_planes, plane_view
 from tests.conftest import shared

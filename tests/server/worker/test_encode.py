@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from server.wire.logs import get_logger
+from server.wire.synthetic import SyntheticFormat
 from server.worker.encode.h264 import EncoderFormat, H264Encoder, choose_encoder, usual_bitrate_bps
-from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
+from server.worker.ingest.synthetic import read_frame_number, synthetic_frame
 from server.worker.process.picture import ColourTags, frame_from_planes, plane_view
 from tests.logs import events
 

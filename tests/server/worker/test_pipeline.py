@@ -9,8 +9,9 @@ from engine.errors import EngineError
 from server.wire.clock import now_ns
 from server.wire.logs import get_logger
 from server.wire.messages import VideoPacket
+from server.wire.synthetic import SyntheticFormat
 from server.worker.encode.video import VideoPublisher
-from server.worker.ingest.synthetic import SyntheticFormat, read_frame_number, synthetic_frame
+from server.worker.ingest.synthetic import read_frame_number, synthetic_frame
 from server.worker.process.mailbox import Closed
 from server.worker.process.picture import ColourTags, Picture, PictureFormat, frame_from_planes, plane_view
 from server.worker.process.pipeline import Pipeline

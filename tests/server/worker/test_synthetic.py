@@ -7,10 +7,9 @@ import av
 import numpy as np
 import pytest
 
+from server.wire.synthetic import SyntheticFormat, parse_synthetic
 from server.worker.ingest.synthetic import (
-    SyntheticFormat,
     SyntheticSource,
-    parse_synthetic,
     read_frame_number,
     synthetic_frame,
 )
@@ -31,6 +30,7 @@ def test_url_gives_size_and_rate():
         ("synthetic:?size=16x16", "width=16 must be even, from 80"),
         ("synthetic:?fps=0", "fps=0 must be from 1 to 240"),
         ("synthetic:?fps=1/0", "fps='1/0' must be like"),
+        ("synthetic:?fps=1e999999999", "fps='1e999999999' must be like"),
         ("synthetic:?colour=red", "'colour' must be size or fps"),
     ],
 )
