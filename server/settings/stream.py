@@ -23,7 +23,7 @@ from server.wire.messages import (
 from server.wire.source_policy import SourcePolicy
 from server.wire.srt import srt_address
 from server.wire.synthetic import parse_synthetic
-from server.wire.urls import SCHEMES, find_scheme, mask_target, publish_address, scheme
+from server.wire.urls import SCHEMES, find_port, find_scheme, mask_target, publish_address, scheme
 from server.wire.v4l2 import parse_v4l2
 
 DEFAULT_MODEL = "awsrn-live-x2"
@@ -66,7 +66,7 @@ def _push_address(address: str) -> str:
     if ".." in unquote(parts.path).split("/"):
         raise ValueError(f"{mask_target(address)}: must not hold '..'")  # or it began as one that is allowed
     try:
-        port = parts.port
+        port = find_port(address)
     except ValueError as exc:
         raise ValueError(f"{mask_target(address)}: {exc}") from None
     if parts.scheme == "udp" and port is None:
@@ -210,14 +210,19 @@ class PipelineOptions(Table):
 def _known_scheme(source: str) -> str:
     if any(ord(c) < 32 for c in source):
         raise ValueError("must not hold control characters")
-    if find_scheme(source).reader == "network" and not urlsplit(source).netloc:
-        raise ValueError("must name a host")
+    if find_scheme(source).reader == "network":
+        place = urlsplit(source).netloc
+        if not place:
+            raise ValueError("must name a host")
+        if any(c.isspace() for c in place):  # libav's messages would hold one, and a URL in them ends there
+            raise ValueError("a space of a user or password is %20")
+        find_port(source)
     publish_address(source)
     match scheme(source):
         case "srt":
             srt_address(source)
         case "udp":
-            if urlsplit(source).port is None:
+            if find_port(source) is None:
                 raise ValueError("must name a port")
         case "v4l2":
             parse_v4l2(source)

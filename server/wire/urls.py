@@ -78,13 +78,22 @@ def publish_address(url: str) -> PublishAddress | None:
             protocol = name
         case _:
             raise ValueError(f"listen=1 needs {' or '.join(get_args(PublishProtocol))}, not {name!r}")
-    port = _PUBLISH_PORTS[protocol] if parts.port is None else parts.port
+    given = find_port(url)
+    port = _PUBLISH_PORTS[protocol] if given is None else given
     if not port:
         raise ValueError("listen=1 needs a port above 0")
     if not parts.hostname:
         raise ValueError("must name a host")
     path = publish_path(f"{parts.path}?{parts.query}")
     return PublishAddress(protocol=protocol, host=parts.hostname, port=port, path=path)
+
+
+def find_port(url: str) -> int | None:
+    """Raises ValueError, which doesn't say what is there instead: it may be of a password."""
+    try:
+        return urlsplit(url).port
+    except ValueError:
+        raise ValueError("its port must be a number; /, ? and # of a password are %2F, %3F and %23") from None
 
 
 def publish_path(text: str) -> bytes:
@@ -104,7 +113,8 @@ def without_user(address: str) -> str:
 def mask_target(address: str) -> str:
     """Where a stream is pushed to, for logs and the API: whose path is its key."""
     parts = urlsplit(without_user(address), allow_fragments=False)
-    return f"{parts.scheme}://{parts.netloc}{'/***' if parts.path.strip('/') or parts.query else ''}"
+    host = parts.netloc if _is_place(parts.netloc) else "***"
+    return f"{parts.scheme}://{host}{'/***' if parts.path.strip('/') or parts.query else ''}"
 
 
 def mask_url(url: str) -> str:
@@ -134,9 +144,15 @@ def _masked(rest: str) -> str:
     place, mark, query = rest.partition("?")
     _, at, place = place.rpartition("@")  # the last: whoever writes a password escapes no "@" or "/"
     host, *path = place.split("/")
-    port = host.rpartition("]")[2].rstrip(":,;.)}'\"").partition(":")[2]
-    if port and not port.isdecimal():
-        host, path = "***", []  # the beginning of a password with a "?"
+    if not _is_place(host):
+        host, path = "***", []
     if path and re.search(r"(^|&)listen=1\b", query):
         path[-1] = "***"
     return f"{'***@' if at else ''}{'/'.join([host, *path])}{'?***' if mark else ''}"
+
+
+def _is_place(host: str) -> bool:
+    """Whether it is a host, and a port that is one; else it is the beginning of a password with a "/" or "?".
+    A sentence may go on behind it."""
+    port = host.rpartition("]")[2].rstrip(":,;.)}'\"").partition(":")[2]
+    return not port or port.isdecimal()

@@ -94,10 +94,18 @@ def test_the_reference_file_names_every_key_with_its_default():
         ("[[streams]]\nid = 'a b'\nsource = 'demo:'", ["streams.0.id='a b'"]),
         ("[[streams]]\nid = 'a'\nsource = 'ftp://host/x'", ["streams.0.source", "'ftp'", "rtsp"]),
         ("[[streams]]\nid = 'a'\nsource = 'rtsp:///x'", ["streams.0.source", "host"]),
+        (
+            "[[streams]]\nid = 'a'\nsource = 'rtsp://u:p/w@host/1'",
+            ["livesr.toml: streams.0.source='rtsp://***@host/1': its port must be a number; /, ? and # of"],
+        ),
+        (
+            "[[streams]]\nid = 'a'\nsource = 'rtsp://u:p w@host/1'",
+            ["livesr.toml: streams.0.source='rtsp://***@host/1': a space of a user or password is %20"],
+        ),
         ("[[streams]]\nid = 'a'\nsource = 'udp://0.0.0.0'", ["streams.0.source", "must name a port"]),
         (
             "[[streams]]\nid = 'a'\nsource = 'demo:'\npush = ['rtmp://host:x/app/key']",
-            ["streams.0.push.0: rtmp://host:x/***: Port could not be cast to integer value"],
+            ["livesr.toml: streams.0.push.0: rtmp://***/***: its port must be a number; /, ? and # of"],
         ),
         (
             "[[streams]]\nid = 'a'\nsource = 'demo:'\npush = ['whips://host/whip/%2e%2e/api']",
