@@ -6,7 +6,6 @@ Also reads the state dicts that the authors released (github.com/ChaofWang/AWSRN
 
 import hashlib
 import json
-import pickle
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from engine.config import AwsrnConfig
 from engine.errors import InvalidCheckpoint, ModelNotFound
 from engine.files import replace_file
 from engine.network.awsrn import Awsrn
+from engine.network.pytorch_file import check_finite, read_pytorch
 
 FORMAT = "livesr-awsrn-1"
 
@@ -76,9 +76,11 @@ def read_weights(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return file.metadata() or {}, state
+            metadata = file.metadata() or {}
     except SafetensorError as exc:
         raise InvalidCheckpoint(f"{path} is no safetensors file: {exc}") from exc
+    check_finite(path, state.items())
+    return metadata, state
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -97,11 +99,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         provenance=provenance,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
+    _check_network(path, checkpoint)
+    return checkpoint
+
+
+def _check_network(path: Path, checkpoint: Checkpoint) -> None:
     try:
         checkpoint.network()
     except InvalidCheckpoint as exc:
         raise InvalidCheckpoint(f"{path}: {exc}") from exc
-    return checkpoint
 
 
 # Released names on the left, the paper's terms on the right; the authors' unified file says lfl.{j} for b{j}.
@@ -125,20 +131,18 @@ def load_released(path: Path) -> Checkpoint:
 
     Raises ModelNotFound or InvalidCheckpoint. Unpickling is restricted to tensors.
     """
-    if not path.is_file():
-        raise ModelNotFound(f"checkpoint {path} does not exist")
-    try:
-        released = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise InvalidCheckpoint(f"{path} is no PyTorch state dict: {reason}") from exc
-    if not isinstance(released, dict) or not all(isinstance(v, Tensor) for v in released.values()):
-        raise InvalidCheckpoint(f"{path} must be a dict of tensors, is {type(released).__name__}")
+    released = read_pytorch(path)
+    if not isinstance(released, dict):
+        raise InvalidCheckpoint(f"{path} holds a {type(released).__name__}, must be a dictionary of tensors")
     state: dict[str, Tensor] = {}
     for name, tensor in released.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            item = f"{name!r} of type {type(tensor).__name__}"
+            raise InvalidCheckpoint(f"{path} holds {item}, must hold tensors by name alone")
         for pattern, replacement in _RELEASED_NAMES:
             name = re.sub(pattern, replacement, name)
         state[name] = tensor.float()
+    check_finite(path, state.items())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     checkpoint = Checkpoint(
         config=_infer_config(path, state),
@@ -146,7 +150,7 @@ def load_released(path: Path) -> Checkpoint:
         provenance={"source": path.name, "source_sha256": digest, "format": "released state dict"},
         sha256=digest,
     )
-    checkpoint.network()
+    _check_network(path, checkpoint)
     return checkpoint
 
 
@@ -160,9 +164,9 @@ def _infer_config(path: Path, state: dict[str, Tensor]) -> AwsrnConfig:
     def count(pattern: str) -> int:
         return len({m.group(1) for name in state if (m := re.match(pattern, name))})
 
-    features, channels = shape("head")[:2]
     kernels = sorted(int(m.group(1)) for n in state if (m := re.match(r"tail\.alphas\.k(\d+)$", n)))
     try:
+        features, channels = shape("head")[:2]
         return AwsrnConfig(
             scale=round((shape("skip")[0] / channels) ** 0.5),
             lfbs=count(r"body\.(\d+)\."),
@@ -174,5 +178,5 @@ def _infer_config(path: Path, state: dict[str, Tensor]) -> AwsrnConfig:
         )
     except InvalidCheckpoint:
         raise
-    except ValueError as exc:
+    except (ValueError, IndexError, ZeroDivisionError) as exc:
         raise InvalidCheckpoint(f"{path} is no AWSRN state dict: {exc}") from exc

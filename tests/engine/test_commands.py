@@ -1,14 +1,17 @@
 """The engine's commands, as a user types them."""
 
+import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from engine.artifact import open_artifact
 from engine.config import paper_config
-from engine.network.checkpoint import load_checkpoint
+from engine.network.checkpoint import load_checkpoint, save_checkpoint
 from server.__main__ import main
 from tests.conftest import shared
 
@@ -26,15 +29,56 @@ def test_convert_reads_what_the_authors_released(capsys: pytest.CaptureFixture[s
     assert load_checkpoint(out).provenance["source"] == "awsrn_sd_x3.pt"
 
 
-def test_convert_refuses_what_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "in.pt").write_bytes(b"no pickle")
+def pickled(content: object) -> bytes:
+    out = io.BytesIO()
+    torch.save(content, out)
+    return out.getvalue()
+
+
+WEIGHTS = {"head.weight_v": torch.zeros(8)}
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"no pickle", "is no PyTorch file, or holds more than tensors"),
+        (b"hello", "is no PyTorch file, or damaged (KeyError: 101)"),
+        (pickled(WEIGHTS)[:1000], "is no PyTorch file, or damaged ("),
+        (b"\x80\x02cos\n\x1b[31mgone\nq\x00.", r"holds more than tensors: 'os.\x1b[31mgone' is refused"),
+        (pickled({"params": WEIGHTS}), "holds 'params' of type dict, must hold tensors by name alone"),
+        (pickled({1: torch.zeros(2)}), "holds 1 of type Tensor, must hold tensors by name alone"),
+        (pickled([1]), "holds a list, must be a dictionary of tensors"),
+        (pickled(WEIGHTS), "is no AWSRN state dict: not enough values"),
+        (pickled({"head.bias": torch.tensor([1, math.nan])}), "weight 'head.bias' has NaN or infinity"),
+    ],
+)
+def test_convert_refuses_what_is_none(
+    content: bytes, rule: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "in.pt").write_bytes(content)
     assert main(["convert", str(tmp_path / "in.pt"), str(tmp_path / "out.safetensors")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("livesr convert: ")
-    assert "in.pt is no PyTorch state dict" in error
+    assert "in.pt" in error
+    assert rule in error
     assert error.count("\n") == 1
+    assert error[:-1].isprintable()
+
+
+def test_convert_writes_checkpoints_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["convert", str(tmp_path / "in.pt"), str(tmp_path / "out.pt")]) == 2
     assert "must end in .safetensors" in capsys.readouterr().err
+
+
+def test_a_checkpoint_has_finite_weights(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, tmp_path: Path
+) -> None:
+    network = load_checkpoint(checkpoint).network()
+    with torch.no_grad():
+        next(network.parameters()).fill_(math.inf)
+    save_checkpoint(tmp_path / "diverged.safetensors", network, {})
+    assert main(["build", str(tmp_path / "diverged.safetensors"), str(tmp_path / "out")]) == 2
+    assert "has NaN or infinity in it, must be finite" in capsys.readouterr().err
 
 
 def test_build_makes_an_artifact(

@@ -83,7 +83,7 @@ def _lanczos(scale: int) -> Contender:
 
 def _foreign(model: str) -> Contender | None:
     """A checkpoint that another program has written."""
-    if not model.endswith(FOREIGN):
+    if Path(model).suffix.lower() not in FOREIGN:
         return None
     # torch, spandrel: only these files need them.
     from training.judge.torch_upscale import torch_image, torch_video

@@ -4,7 +4,6 @@ Only tensors are read from a file; a pickle that would do anything else is refus
 """
 
 import importlib
-import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.config import ColourKind
-from engine.errors import InvalidCheckpoint, ModelNotFound
+from engine.errors import InvalidCheckpoint
+from engine.network.pytorch_file import check_finite, in_one_line, read_pytorch
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -39,37 +39,29 @@ class ForeignNetwork:
 
 def load_foreign(path: Path) -> ForeignNetwork:
     """Raises ModelNotFound, InvalidCheckpoint, and ModuleNotFoundError where spandrel isn't installed."""
-    if not path.is_file():
-        raise ModelNotFound(f"{path} does not exist")
     with _without_torchvision():  # optional as well: hence here
-        from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as exc:
-        reason = str(exc).strip().partition("\n")[0]
-        raise InvalidCheckpoint(f"{path} holds more than tensors, or none: {reason}") from exc
+        from spandrel import ImageModelDescriptor, ModelLoader, canonicalize_state_dict
+    state = read_pytorch(path)
     if not isinstance(state, dict):
         raise InvalidCheckpoint(f"{path} holds a {type(state).__name__}, must be a dictionary of tensors")
-    try:
+    with _spandrels_errors(path):
         model = ModelLoader(device="cpu").load_from_state_dict(canonicalize_state_dict(state))
-    except (UnsupportedModelError, RuntimeError, ValueError, KeyError) as exc:
-        raise InvalidCheckpoint(
-            f"{path} has weights of no architecture that spandrel knows"
-            " (those that AWSRN's authors released: livesr convert)"
-        ) from exc
     if not isinstance(model, ImageModelDescriptor) or model.scale < 2:
         raise InvalidCheckpoint(f"{path} is of {model.architecture.name}, which enlarges no pictures")
     if model.input_channels not in (1, 3) or model.output_channels != model.input_channels:
         channels = f"{model.input_channels} to {model.output_channels}"
         raise InvalidCheckpoint(f"{path} takes {channels} channels, must be 1 to 1 or 3 to 3")
+    check_finite(path, model.model.named_parameters())
     network = Foreign(model).eval()
+    with _spandrels_errors(path):
+        mult_adds = _mult_adds(network, model.input_channels, model.scale)
     return ForeignNetwork(
         architecture=model.architecture.name,
         scale=model.scale,
         colour="rgb" if model.input_channels == 3 else "y",
         network=network,
         parameters=sum(p.numel() for p in network.parameters()),
-        mult_adds=_mult_adds(network, model.input_channels, model.scale),
+        mult_adds=mult_adds,
     )
 
 
@@ -92,6 +84,19 @@ def _mult_adds(network: nn.Module, channels: int, scale: int) -> float:
         network(torch.zeros(1, channels, side, side))
     flops: float = counter.get_total_flops()
     return flops / 2 * (1280 * 720) / (side * scale) ** 2
+
+
+@contextmanager
+def _spandrels_errors(path: Path) -> Iterator[None]:
+    """It takes shapes for granted, so that weights of other networks end it anywhere, in any way."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except Exception as exc:
+        released = "those that AWSRN's authors released are for livesr convert"
+        words = f"spandrel makes no network of it ({in_one_line(exc)}); {released}"
+        raise InvalidCheckpoint(f"{path}: {words}") from exc
 
 
 @contextmanager

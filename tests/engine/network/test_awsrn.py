@@ -112,7 +112,7 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
     garbage.write_bytes(b"not a checkpoint")
     with pytest.raises(InvalidCheckpoint, match=r"garbage\.bin is no safetensors file"):
         load_checkpoint(garbage)
-    with pytest.raises(InvalidCheckpoint, match=r"garbage\.bin is no PyTorch state dict"):
+    with pytest.raises(InvalidCheckpoint, match=r"garbage\.bin is no PyTorch file"):
         load_released(garbage)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +59,62 @@ class Harmful:
 
 def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
     torch.save({"params": compact(), "more": Harmful(tmp_path / "harmed")}, tmp_path / "evil.pth")
-    with pytest.raises(InvalidCheckpoint, match=r"evil\.pth holds more than tensors"):
+    with pytest.raises(InvalidCheckpoint, match=r"evil\.pth holds more than tensors: '.*' is refused$"):
         load_foreign(tmp_path / "evil.pth")
     assert not (tmp_path / "harmed").exists()
+
+
+def altered(layer: str, shape: tuple[int, ...], fill: float = 0) -> dict[str, torch.Tensor]:
+    return compact() | {f"body.{layer}.weight": torch.full(shape, fill)}
 
 
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        ({"weight": torch.zeros(3, 3)}, "no architecture that spandrel knows"),
+        ({"weight": torch.zeros(3, 3)}, "spandrel makes no network of it"),
+        ({1: torch.zeros(2)}, r"spandrel makes no network of it \(AttributeError: 'int' object"),
+        (
+            altered("4", (13, 8, 3, 3)) | {"body.4.bias": torch.zeros(13)},
+            r"spandrel makes no network of it \(AssertionError: ",
+        ),
+        (altered("0", (8,)), r"spandrel makes no network of it \(IndexError: "),
+        (altered("2", (8, 8, 3, 3), math.nan), r"weight 'body.2.weight' has NaN or infinity"),
+        (altered("2", (8, 8, 3, 3), -math.inf), r"weight 'body.2.weight' has NaN or infinity"),
         ([1, 2], "holds a list, must be a dictionary"),
     ],
 )
 def test_a_file_of_something_else_is_named(tmp_path: Path, content: object, rule: str) -> None:
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(InvalidCheckpoint, match=rule):
+    with pytest.raises(InvalidCheckpoint, match=rf"other\.pth.*{rule}"):
         load_foreign(tmp_path / "other.pth")
-    (tmp_path / "text.pth").write_text("no pickle")
-    with pytest.raises(InvalidCheckpoint, match=r"text\.pth holds more than tensors, or none"):
-        load_foreign(tmp_path / "text.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".PTH"])
+def test_a_damaged_file_is_one_line(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, damaged = tmp_path / f"whole{suffix}", tmp_path / f"damaged{suffix}"
+    torch.save({"params": compact()}, whole)
+    rng = np.random.default_rng(0)
+    flipped = []
+    for _ in range(20):
+        data = bytearray(whole.read_bytes())
+        data[rng.integers(30, 900)] ^= 1 << int(rng.integers(8))
+        flipped.append(bytes(data))
+    errors = []
+    for data in (b"", b"hello", whole.read_bytes()[:10], whole.read_bytes()[:5000], *flipped):
+        damaged.write_bytes(data)
+        try:
+            load_foreign(damaged)
+        except InvalidCheckpoint as exc:
+            errors.append(str(exc))
+    assert len(errors) > 4
+    assert all(error.startswith(str(damaged)) and error.isprintable() for error in errors)
+    damaged.write_bytes(whole.read_bytes()[:5000])
+    assert main(["evaluate", "--model", str(damaged), "--set", f"A={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert f"damaged{suffix} is no PyTorch file, or damaged (OSError" in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidCheckpoint, match="is a folder or a device, must be a file"):
+        load_foreign(tmp_path)
