@@ -10,7 +10,7 @@ from typing import TypeVar
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from engine.config import ColourKind
 from engine.frame import YuvFrame
@@ -65,9 +65,10 @@ def sample_frames(path: Path) -> list[SampleFrame]:
 
 def _open(file: Path) -> Image.Image:
     try:
-        return Image.open(file).convert("RGB")
-    except UnidentifiedImageError as exc:
-        raise ValueError(f"{file} is no image") from exc
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as exc:  # as Pillow sees damage
+        raise ValueError(f"{file} is no readable image: {exc}") from exc
 
 
 def _decode(path: Path) -> list[Image.Image]:

@@ -32,7 +32,7 @@ def upscale_image_file(
             rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as exc:
         raise ValueError(f"{source}: is no image") from exc
-    except OSError as exc:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as exc:
         raise ValueError(f"{source}: is damaged ({exc})") from exc
     choice = choose_net(model, backend, precision)
     net = load_net(model, backend=backend, precision=precision, threads=threads)

@@ -118,7 +118,7 @@ def test_frames_come_from_a_folder_or_a_video(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"noise\.mp4 is neither a folder of images nor a video"):
         sample_frames(tmp_path / "noise.mp4")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"broken\.png is no image"):
+    with pytest.raises(ValueError, match=r"broken\.png is no readable image"):
         sample_frames(tmp_path)
     with pytest.raises(FileNotFoundError, match="absent do not exist"):
         sample_frames(tmp_path / "absent")

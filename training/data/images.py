@@ -7,7 +7,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 Rgb = NDArray[np.uint8]
 
@@ -34,7 +34,7 @@ def read_rgb(path: Path) -> Rgb:
                 grey = ((wide * 255 + 32_767) // 65_535).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as exc:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as exc:  # as Pillow sees damage
         raise ValueError(f"{path} is no readable image: {exc}") from exc
 
 

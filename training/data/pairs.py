@@ -72,7 +72,7 @@ def read_pairs(config: DataConfig, *, lr_patch: int) -> Iterator[Pair]:
         # The pan of a degraded still takes some pixels off, and 4:2:0 one more.
         needed = scale * (lr_patch + (0 if config.degrade == "bicubic" else 5))
         if min(hr.shape[:2]) < needed:
-            size = f"{hr.shape[1]}×{hr.shape[0]}"
+            size = f"{picture.shape[1]}×{picture.shape[0]}"
             raise ValueError(f"{file} is {size}, smaller than {needed}×{needed}, which the crop needs")
         lr = _given_lr(config, file, hr) if config.lr_folder else downscale(hr, scale)
         match config.degrade:

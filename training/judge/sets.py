@@ -66,9 +66,10 @@ def find(folder: SetFolder, scale: int) -> list[SetFile]:
 def load(file: SetFile, scale: int) -> SetImage:
     """HR is cropped to a multiple of `scale`; LR is the given one if it has the size that follows, else made
     by MATLAB's bicubic. Raises ValueError naming an unreadable file, or a required LR of another size."""
-    hr = crop_to_multiple(read_rgb(file.hr), scale)
+    picture = read_rgb(file.hr)
+    hr = crop_to_multiple(picture, scale)
     if min(hr.shape[:2]) < 11 + 2 * scale:
-        size = f"{hr.shape[1]}×{hr.shape[0]}"
+        size = f"{picture.shape[1]}×{picture.shape[0]}"
         raise ValueError(f"{file.hr} is {size}, too small for SSIM's 11×11 window within the border")
     if file.lr is not None:
         lr = read_rgb(file.lr)

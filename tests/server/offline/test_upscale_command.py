@@ -186,6 +186,7 @@ def test_errors_are_one_clear_line_and_leave_nothing_behind(
         ("clear.png", "out.png", "has transparency"),
         ("broken.png", "out.png", "is no image"),
         ("cut.png", "out.png", "is damaged"),
+        ("bomb.bmp", "out.png", "is damaged (Image size (1073676289 pixels) exceeds limit"),
     ],
 )
 def test_errors_of_images(tmp_path, models, capsys, name, target, message):
@@ -194,6 +195,10 @@ def test_errors_of_images(tmp_path, models, capsys, name, target, message):
     Image.new("RGBA", (20, 20)).save(tmp_path / "clear.png")
     (tmp_path / "broken.png").write_text("not an image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "in.png").read_bytes()[:5000])
+    Image.new("RGB", (2, 2)).save(tmp_path / "bomb.bmp")
+    bomb = bytearray((tmp_path / "bomb.bmp").read_bytes())
+    bomb[18:26] = (32_767).to_bytes(4, "little") * 2
+    (tmp_path / "bomb.bmp").write_bytes(bomb)
     assert run(tmp_path / name, tmp_path / target, "--model", models["y"]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / target).exists()

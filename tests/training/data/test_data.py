@@ -1,5 +1,6 @@
 """Pictures of every kind become pairs whose LR and HR show the same thing; what does not fit is named."""
 
+import zlib
 from pathlib import Path
 
 import av
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.sample_frames import sample_frames
 from tests.conftest import shared
 from training.data.degrade import Compression, LiveSource, compress, degrade_live, degrade_still
 from training.data.images import image_files, read_rgb
@@ -140,6 +142,12 @@ def test_degraded_pairs_show_the_same_thing(tmp_path: Path) -> None:
     assert len({pair.lr.tobytes() for pair in pairs}) == len(pairs) == 3, "each is compressed otherwise"
 
 
+def bomb(png: bytes) -> bytes:
+    """Its header says 30000×30000."""
+    header = b"IHDR" + (30_000).to_bytes(4, "big") * 2 + png[24:29]
+    return png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
+
+
 def test_bad_folders_and_files_are_named(tmp_path: Path) -> None:
     def pack(folder: Path) -> PackedPairs:
         return PackedPairs(DataConfig(folder=folder, scale=2), tmp_path / "cache", lr_patch=48)
@@ -151,11 +159,16 @@ def test_bad_folders_and_files_are_named(tmp_path: Path) -> None:
         pack(tmp_path / "empty")
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "x.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"x\.png is no readable image"):
-        pack(broken)
-    Image.new("RGB", (50, 120)).save(broken / "x.png")
-    with pytest.raises(ValueError, match=r"x\.png is 50×120, smaller than 96×96, which the crop needs"):
+    Image.fromarray(picture()).save(broken / "x.png")
+    whole = (broken / "x.png").read_bytes()
+    for damaged in (b"no image", whole[:200], bomb(whole)):
+        (broken / "x.png").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"x\.png is no readable image"):
+            pack(broken)
+        with pytest.raises(ValueError, match=r"x\.png is no readable image"):
+            sample_frames(broken)
+    Image.new("RGB", (51, 120)).save(broken / "x.png")
+    with pytest.raises(ValueError, match=r"x\.png is 51×120, smaller than 96×96, which the crop needs"):
         pack(broken)
     (broken / "x.png").unlink()
     (broken / "x.mp4").write_bytes(b"no video")

@@ -78,6 +78,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     save(tmp_path / "hr" / "a_HR.png", 40, 40)
     with pytest.raises(ValueError, match=r"a_HR\.png and .*a\.png are both named 'a'"):
         find(pair, 2)
-    save(tmp_path / "small" / "tiny.png", 14, 40)
-    with pytest.raises(ValueError, match=r"tiny\.png is 14×40, too small"):
-        load(find(SetFolder(name="small", hr=tmp_path / "small"), 2)[0], 2)
+    for width, height in ((14, 40), (1, 1)):
+        save(tmp_path / "small" / "tiny.png", width, height)
+        with pytest.raises(ValueError, match=rf"tiny\.png is {width}×{height}, too small"):
+            load(find(SetFolder(name="small", hr=tmp_path / "small"), 2)[0], 2)
