@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 ColourKind = Literal["rgb", "y"]
+SCALES = (2, 3, 4, 8)
 
 # Mean of DIV2K on the 0-1 scale, as the authors' released code subtracts it.
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -27,8 +28,8 @@ class AwsrnConfig:
     context: int = 0  # our own: hidden channels of what tells whether a picture is compressed; 0: none
 
     def __post_init__(self) -> None:
-        if self.scale not in (2, 3, 4, 8):
-            raise ValueError(f"scale={self.scale} must be one of 2, 3, 4, 8")
+        if self.scale not in SCALES:
+            raise ValueError(f"scale={self.scale} must be one of {', '.join(map(str, SCALES))}")
         for name in ("lfbs", "awrus", "features", "block_features"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

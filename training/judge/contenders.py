@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from engine.config import AwsrnConfig
+from engine.config import SCALES, AwsrnConfig
 from engine.frame import Colour, Plane, Precision, YuvFrame
 from engine.load import choose_net, load_engine, load_net
 from engine.net import Net, upscale_image
@@ -41,6 +41,8 @@ def open_contender(
     if model in INTERPOLATIONS:
         if scale is None:
             raise ValueError(f"--scale must be given with --model {model}")
+        if scale not in SCALES:
+            raise ValueError(f"--scale {scale} must be one of {', '.join(map(str, SCALES))} for {model}")
         return _bicubic(scale) if model == "bicubic" else _lanczos(scale)
     contender = _foreign(model) or _other_network(model) or _awsrn(model, backend, precision)
     if scale not in (None, contender.scale):

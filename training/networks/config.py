@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
-from engine.config import AwsrnConfig, ColourKind, paper_config
+from engine.config import SCALES, AwsrnConfig, ColourKind, paper_config
 from training.searched import SEARCHED
 
 BaselineKind = Literal[
@@ -29,7 +29,7 @@ class BaselineConfig:
     def __post_init__(self) -> None:
         if self.kind not in get_args(BaselineKind):
             raise ValueError(f"kind={self.kind!r} must be one of {', '.join(get_args(BaselineKind))}")
-        scales = _SCALES.get(self.kind, (2, 3, 4, 8))
+        scales = _SCALES.get(self.kind, SCALES)
         if self.scale not in scales:
             raise ValueError(f"scale={self.scale} must be one of {scales} for {self.kind}")
 

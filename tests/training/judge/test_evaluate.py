@@ -159,6 +159,9 @@ def test_what_cannot_be_evaluated_is_said(
     on_set = ["--set", f"A={photographs}"]
     x2, x3 = checkpoint(tmp_path), checkpoint(tmp_path, scale=3)
     assert "--scale must be given with --model bicubic" in refused(capsys, "--model", "bicubic", *on_set)
+    for model, scale in (("bicubic", 0), ("bicubic", -2), ("bicubic", 1), ("lanczos", 5)):
+        rule = f"--scale {scale} must be one of 2, 3, 4, 8 for {model}"
+        assert rule in refused(capsys, "--model", model, "--scale", scale, *on_set)
     assert "--scale 3 must be the scale of" in refused(capsys, "--model", x2, "--scale", 3, *on_set)
     assert "scales [2, 3] can't be compared" in refused(capsys, "--model", x2, "--model", x3, *on_set)
     assert "neither a path nor one of" in refused(capsys, "--model", "nothing", *on_set)
