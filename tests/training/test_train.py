@@ -180,6 +180,20 @@ def test_a_full_disk_is_named_and_leaves_the_last_state(
     assert "No space left on device" in capsys.readouterr().err
 
 
+def test_validation_is_looked_at_before_anything_is_packed(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no image")
+    words = ["train", "short", "--data", str(photographs), "--out", str(tmp_path / "run")]
+    for folder, rule in (("none", "none is no folder"), ("broken", "a.png is no readable image")):
+        assert main([*words, "--iterations", "1", "--validation", str(tmp_path / folder)]) == 2
+        error = capsys.readouterr().err
+        assert "--validation: " in error
+        assert rule in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_network_begins_with_the_weights_that_fit(pairs: PackedPairs, tmp_path: Path) -> None:
     train(recipe(5), pairs=pairs, run=tmp_path / "narrow")
     narrow = load_network(tmp_path / "narrow" / "checkpoint.safetensors")

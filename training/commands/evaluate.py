@@ -19,6 +19,7 @@ from training.judge.video_quality import judge_video
 from training.paper.comparison import Row, image_table, short, to_csv, to_json, video_table
 from training.paper.tables import others, table_5
 from training.report.crops import Crop, write_crops
+from training.report.outputs import check_file, check_page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,10 +150,13 @@ def _check(args: argparse.Namespace) -> None:
     _check_crfs("--source-crf", [args.source_crf])
     if args.crop and not args.crops:
         raise ValueError("--crop needs --crops, the folder to write to")
-    for option in ("csv", "markdown", "plot", "page"):
-        path = getattr(args, option)
-        if path and not path.parent.is_dir():
-            raise ValueError(f"--{option} {path}: {path.parent} is no folder")
+    for option in ("csv", "markdown", "plot"):
+        if path := getattr(args, option):
+            check_file(f"--{option}", path)
+    if args.page:
+        check_page("--page", args.page)
+    if args.crops and args.crops.exists() and not args.crops.is_dir():
+        raise ValueError(f"--crops {args.crops} must be a folder")
 
 
 def check_material(args: argparse.Namespace) -> None:

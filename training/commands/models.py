@@ -21,6 +21,7 @@ from training.judge.perceived import UNAVAILABLE, perceptual_ffmpeg
 from training.judge.sets import SetFolder, find, load
 from training.judge.video_quality import VideoResult, judge_video
 from training.paper.comparison import Row
+from training.report.outputs import check_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_material(args)
+    check_file("--out", args.out)
     models = read_models()
     material = Material(
         sets=tuple(folder.name for folder in args.sets),

@@ -18,6 +18,7 @@ from training.networks import load_network
 from training.paper.figures import figure_5
 from training.paper.page import page, plot_curves
 from training.paper.runs import Reproduced, checkpoint_of, reproduce
+from training.report.outputs import check_page
 from training.report.plots import save_plot
 
 RESULTS = "results.json"
@@ -41,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_page("--out", args.out)
     folder = args.out.with_suffix("")
     results = folder / RESULTS
     stored: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}

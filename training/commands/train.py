@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.config import live_config, paper_config
 from engine.files import replace_file
+from training.data.images import hr_folder, image_files, read_rgb
 from training.data.pairs import DataConfig, PackedPairs
 from training.devices import Devices
 from training.networks import ABLATIONS, BASELINES, NetworkConfig, load_network, named_config
@@ -146,6 +147,9 @@ def run(args: argparse.Namespace) -> int:
         recipe = replace(recipe, teacher=1.0 if args.teacher_weight is None else args.teacher_weight)
     elif args.teacher_weight is not None:
         raise ValueError(f"--teacher-weight {args.teacher_weight} needs a --teacher")
+    initial = load_network(args.initial) if args.initial else None
+    if args.validation:
+        _check_validation(args.validation)
     pairs = packed(args, recipe)
     if args.minutes is not None:
         recipe = fit_minutes(recipe, pairs, args.out, args.minutes, teachers)
@@ -154,7 +158,6 @@ def run(args: argparse.Namespace) -> int:
         share = done.waiting_s / done.iteration_s
         print(f"{done.iteration_s:.4f} s/iteration, {share:.1%} of it waiting for data")
         return 0
-    initial = load_network(args.initial) if args.initial else None
     done = train(
         recipe,
         pairs=pairs,
@@ -165,6 +168,15 @@ def run(args: argparse.Namespace) -> int:
     )
     print(done.checkpoint)
     return 0
+
+
+def _check_validation(folder: Path) -> None:
+    """The first look at it may come after hours."""
+    try:
+        for file in image_files(hr_folder(folder)):
+            read_rgb(file)
+    except ValueError as exc:
+        raise ValueError(f"--validation: {exc}") from exc
 
 
 def fit_minutes(

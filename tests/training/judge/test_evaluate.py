@@ -16,6 +16,7 @@ from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import save_checkpoint
 from server.__main__ import main
 from tests.conftest import shared
+from training.commands import evaluate
 from training.data.resize import upscale_bicubic
 from training.networks import build_network, counts, named_config, save_network
 
@@ -153,6 +154,35 @@ def test_the_text_says_what_ran(
     assert "reference float32" in line
 
 
+@pytest.mark.parametrize(
+    ("option", "path", "rule"),
+    [
+        ("--csv", "none/out.csv", "none is no folder"),
+        ("--csv", "photographs", "is a folder, must be a file"),
+        ("--markdown", "/proc/out.md", "no file can be made in /proc"),
+        ("--plot", "photographs", "is a folder, must be a file"),
+        ("--crops", "file", "must be a folder"),
+    ],
+)
+def test_where_nothing_can_be_written_nothing_is_judged(
+    option: str,
+    path: str,
+    rule: str,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(evaluate, "_judge_set", lambda *_: pytest.fail("judged"))
+    on_set = ["--model", "bicubic", "--scale", 2, "--set", f"A={photographs}"]
+    before = sorted(tmp_path.iterdir())
+    error = refused(capsys, *on_set, option, tmp_path / path)
+    assert f"{option} {tmp_path / path}" in error
+    assert rule in error
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_what_cannot_be_evaluated_is_said(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,8 +198,6 @@ def test_what_cannot_be_evaluated_is_said(
     assert "give --set or --video" in refused(capsys, "--model", x2)
     assert "--set A is given twice" in refused(capsys, "--model", x2, *on_set, *on_set)
     assert "none is no folder" in refused(capsys, "--model", x2, "--set", f"A={tmp_path / 'none'}")
-    lost = tmp_path / "none" / "out.csv"
-    assert "none is no folder" in refused(capsys, "--model", x2, *on_set, "--csv", lost)
     with pytest.raises(SystemExit):
         main(["evaluate", "--model", str(x2), "--set", "no-equals-sign"])
     assert "must be NAME=DIR" in capsys.readouterr().err

@@ -198,6 +198,7 @@ def test_the_command_compares_with_the_interpolations(
 def test_unusable_clips_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text").touch()
     tiny = write_clip(tmp_path / "tiny.y4m", 0, width=48, height=30)
     for path, words in (
         (tmp_path / "text.mp4", "text.mp4 is no readable video"),
@@ -214,6 +215,8 @@ def test_unusable_clips_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([], "image.y4m has 1 frames, must have at least 2"),
         (["--frames", "1"], "--frames 1 must be at least 2"),
         (["--crf", "60"], "--crf [60] must be 0 to 51"),
+        (["--page", str(tmp_path / "page")], "page must end as .md does"),
+        (["--page", str(tmp_path / "text.md")], "text, for its pictures, must be a folder"),
     ):
         assert main(["evaluate", *clip, *options]) == 2
         assert words in capsys.readouterr().err

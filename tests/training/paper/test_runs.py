@@ -88,6 +88,8 @@ def test_what_is_none_of_the_papers_is_refused(
     ):
         assert main([*words, model]) == 2
         assert refusal in capsys.readouterr().err
+    assert main([*words[:2], str(tmp_path), *words[3:], "awsrn-s"]) == 2
+    assert f"--out {tmp_path} is a folder, must be a file" in capsys.readouterr().err
     assert main(words[:3]) == 2
     assert "knows of no network yet" in capsys.readouterr().err
     assert not (tmp_path / "page.md").exists()
