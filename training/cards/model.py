@@ -4,6 +4,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from engine import shipped
@@ -46,7 +47,7 @@ class Model:
 
 def read_model(name: str) -> Model:
     """Raises EngineError, and ValueError naming the model whose artifact is of other weights, or that has no
-    notes. An evaluation of another artifact is none."""
+    notes, or the damaged file. An evaluation of another artifact is none."""
     folder = shipped.model_folder(name)
     checkpoint = load_checkpoint(shipped.shipped_checkpoint(name))
     manifest = open_artifact(shipped.shipped_artifact(name, "int8")).manifest
@@ -55,8 +56,7 @@ def read_model(name: str) -> Model:
     if not (folder / NOTES).is_file():
         raise ValueError(f"{folder} lacks {NOTES}, whose first paragraph says what {name} is for")
     purpose, _, notes = (folder / NOTES).read_text().partition("\n\n")
-    stored = folder / EVALUATION
-    evaluation = Evaluation.from_dict(json.loads(stored.read_text())) if stored.is_file() else None
+    evaluation = _evaluation(folder / EVALUATION)
     if evaluation and (evaluation.checkpoint_sha256, evaluation.artifact_files) != (
         checkpoint.sha256,
         manifest.files,
@@ -72,6 +72,16 @@ def read_model(name: str) -> Model:
         purpose=" ".join(purpose.split()),
         notes=notes.strip(),
     )
+
+
+def _evaluation(stored: Path) -> Evaluation | None:
+    if not stored.is_file():
+        return None
+    try:
+        return Evaluation.from_dict(json.loads(stored.read_text()))
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        what_to_do = "restore it, or remove it and measure anew with `livesr models --set …`"
+        raise ValueError(f"{stored} is damaged ({type(exc).__name__}: {exc}): {what_to_do}") from exc
 
 
 def read_training_data() -> dict[str, TrainingData]:

@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     check_page("--out", args.out)
     folder = args.out.with_suffix("")
     results = folder / RESULTS
-    stored: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    stored = {"note": "", "bicubic": {}, "networks": {}} | stored
+    stored = _stored(results)
     if args.note is not None:
         stored["note"] = args.note
     for model in args.models:
@@ -63,6 +62,20 @@ def run(args: argparse.Namespace) -> int:
     replace_file(args.out, written(stored, folder.name).encode())
     print(args.out)
     return 0
+
+
+def _stored(results: Path) -> dict[str, Any]:
+    """Raises ValueError where the file is not what this command has left."""
+    empty: dict[str, Any] = {"note": "", "bicubic": {}, "networks": {}}
+    if not results.exists():
+        return empty
+    try:
+        stored: dict[str, Any] = empty | json.loads(results.read_text())
+        _read(stored)
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        what_to_do = "restore it, or remove it and judge its networks again"
+        raise ValueError(f"{results} is damaged ({type(exc).__name__}: {exc}): {what_to_do}") from exc
+    return stored
 
 
 def _keep(stored: dict[str, Any], results: Path) -> None:

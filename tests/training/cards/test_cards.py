@@ -52,6 +52,13 @@ def little_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("text", ["{bad", "[]", "{}", '{"material": {"sets": 1}}', "\xff"])
+def test_a_damaged_evaluation_is_named(little_zoo: Path, text: str) -> None:
+    (little_zoo / "evaluation.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"evaluation\.json is damaged \(.*: restore it, or remove it"):
+        read_model("mine-x2")
+
+
 def test_a_model_is_measured_when_it_is_new_or_has_changed(
     little_zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

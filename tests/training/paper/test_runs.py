@@ -73,6 +73,20 @@ def test_a_checkpoint_is_judged_beside_the_paper(pictures: Path, tmp_path: Path)
         assert np.asarray(Image.open(tmp_path / "page" / f"{name}.png").convert("L")).std() > 5
 
 
+@pytest.mark.parametrize(
+    "text", ["{bad", "[]", "7", '{"networks": []}', '{"networks": {"a": {}}}', '{"bicubic": {"x": {}}}']
+)
+def test_damaged_results_are_named(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "results.json").write_text(text)
+    assert main(["paper", "--out", str(tmp_path / "page.md"), "--model", "awsrn-sd-x2"]) == 2
+    error = capsys.readouterr().err
+    assert "results.json is damaged (" in error
+    assert "restore it, or remove it" in error
+    assert error.count("\n") == 1
+    assert (tmp_path / "page" / "results.json").read_text() == text
+
+
 def test_what_is_none_of_the_papers_is_refused(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
