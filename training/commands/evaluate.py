@@ -21,6 +21,8 @@ from training.paper.tables import others, table_5
 from training.report.crops import Crop, write_crops
 from training.report.outputs import check_file, check_page
 
+SOURCE_CRF = 23
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -41,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--page", type=Path, metavar="FILE",
         help="write what viewers of the clips get at equal bitrates, with plots and crops, and nothing else",
     )  # fmt: skip
-    add("--note", default="", metavar="TEXT", help="a sentence for --page: whose the clips are")
-    add("--source-crf", type=int, default=23, metavar="CRF", help="of the sources for --page (default 23)")
+    add("--note", metavar="TEXT", help="a sentence for --page: whose the clips are")
+    add("--source-crf", type=int, metavar="CRF", help=f"of the sources for --page (default {SOURCE_CRF})")
     add("--json", action="store_true", help="instead of the text")
     add("--csv", type=Path, metavar="FILE")
     add("--markdown", type=Path, metavar="FILE")
@@ -86,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     if clips and perceptual_ffmpeg() is None:
         print(UNAVAILABLE, file=sys.stderr)
     if args.page:
-        deliver_and_write(contenders, list(clips.values()), args)
+        source_crf = SOURCE_CRF if args.source_crf is None else args.source_crf
+        deliver_and_write(contenders, list(clips.values()), source_crf, args)
         return 0
     results = {name: _judge_set(contenders, name, of_set, args) for name, of_set in files.items()}
     videos = {}
@@ -145,18 +148,30 @@ def _check(args: argparse.Namespace) -> None:
     for option in ("plot", "crops", "paper"):
         if getattr(args, option) and not args.sets:
             raise ValueError(f"--{option} needs a --set")
-    if args.page and not args.videos:
-        raise ValueError("--page needs a --video")
-    _check_crfs("--source-crf", [args.source_crf])
+    _check_with_page(args)
     if args.crop and not args.crops:
         raise ValueError("--crop needs --crops, the folder to write to")
     for option in ("csv", "markdown", "plot"):
         if path := getattr(args, option):
             check_file(f"--{option}", path)
-    if args.page:
-        check_page("--page", args.page)
     if args.crops and args.crops.exists() and not args.crops.is_dir():
         raise ValueError(f"--crops {args.crops} must be a folder")
+
+
+def _check_with_page(args: argparse.Namespace) -> None:
+    if args.page is None:
+        for option, given in (("--note", args.note), ("--source-crf", args.source_crf)):
+            if given is not None:
+                raise ValueError(f"{option} {given} needs a --page")
+        return
+    if not args.videos:
+        raise ValueError("--page needs a --video")
+    for option in ("set", "paper", "json", "csv", "markdown", "plot", "crops"):
+        if getattr(args, "sets" if option == "set" else option):
+            raise ValueError(f"--{option} can't be given with --page, which is written and nothing else")
+    if args.source_crf is not None:
+        _check_crfs("--source-crf", [args.source_crf])
+    check_page("--page", args.page)
 
 
 def check_material(args: argparse.Namespace) -> None:

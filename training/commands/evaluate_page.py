@@ -14,7 +14,7 @@ CRFS = (20, 24, 28, 33, 38)  # of the service's encoder, which is at 22 where it
 
 
 def deliver_and_write(
-    contenders: Sequence[Contender], clips: Sequence[Clip], args: argparse.Namespace
+    contenders: Sequence[Contender], clips: Sequence[Clip], source_crf: int, args: argparse.Namespace
 ) -> None:
     """`args` are those of `livesr evaluate`."""
     # Against Lanczos; bicubic is how the player enlarges the source.
@@ -23,13 +23,13 @@ def deliver_and_write(
     comparisons = []
     for clip in clips:
         with working(f"judging {clip.path.name}"):
-            comparisons.append(deliver(ways, clip, args.source_crf, args.crfs or CRFS, args.frames))
+            comparisons.append(deliver(ways, clip, source_crf, args.crfs or CRFS, args.frames))
     names = {SOURCE: SOURCE} | {one.name: short(one.name) for one in ways}
-    write_page(comparisons, names, _command(args), args.page, args.note)
+    write_page(comparisons, names, _command(args, source_crf), args.page, args.note or "")
     print(args.page)
 
 
-def _command(args: argparse.Namespace) -> str:
+def _command(args: argparse.Namespace, source_crf: int) -> str:
     """What writes the same page, by names that mean something on other machines."""
     words = [word for model in args.models for word in ("--model", short(model))]
     for option in ("scale", "backend", "precision"):
@@ -37,5 +37,5 @@ def _command(args: argparse.Namespace) -> str:
             words += [f"--{option}", str(value)]
     words += [word for path in args.videos for word in ("--video", path.name)]
     words += [word for crf in args.crfs for word in ("--crf", str(crf))]
-    words += ["--frames", str(args.frames), "--source-crf", str(args.source_crf), "--page", args.page.name]
+    words += ["--frames", str(args.frames), "--source-crf", str(source_crf), "--page", args.page.name]
     return " ".join(["livesr evaluate", *words])

@@ -215,6 +215,12 @@ def test_unusable_clips_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([], "image.y4m has 1 frames, must have at least 2"),
         (["--frames", "1"], "--frames 1 must be at least 2"),
         (["--crf", "60"], "--crf [60] must be 0 to 51"),
+        (["--note", "Mine."], "--note Mine. needs a --page"),
+        (["--source-crf", "0"], "--source-crf 0 needs a --page"),
+        (["--page", "a.md", "--json"], "--json can't be given with --page"),
+        (["--page", "a.md", "--csv", "a.csv"], "--csv can't be given with --page"),
+        (["--page", "a.md", "--set", f"A={tmp_path}"], "--set can't be given with --page"),
+        (["--page", "a.md", "--source-crf", "52"], "--source-crf [52] must be 0 to 51"),
         (["--page", str(tmp_path / "page")], "page must end as .md does"),
         (["--page", str(tmp_path / "text.md")], "text, for its pictures, must be a folder"),
     ):
