@@ -15,8 +15,8 @@ from training.report.render import Table, giga, kilo
 from training.searched import SEARCHED
 
 _CSV_FIELDS = (
-    "model", "engine", "scale", "parameters", "mult_adds", "set", "images", "psnr_db", "ssim", "damaged",
-    "crf", "bitrate_bps", "vmaf", "vmaf_neg", "xpsnr_db", "flicker",
+    "model", "searched", "engine", "scale", "parameters", "mult_adds", "size_damaged", "set", "images",
+    "psnr_db", "ssim", "damaged", "crf", "bitrate_bps", "vmaf", "vmaf_neg", "xpsnr_db", "flicker",
 )  # fmt: skip
 
 
@@ -50,9 +50,12 @@ class Row:
         return self.engine in ("paper", "its paper")
 
     @property
+    def searched(self) -> bool:
+        return self.from_paper and self.name.lower() in SEARCHED
+
+    @property
     def label(self) -> str:
-        searched = self.from_paper and self.name.lower() in SEARCHED
-        return short(self.name) + "†" * searched
+        return short(self.name) + "†" * self.searched
 
     @classmethod
     def measured(
@@ -165,17 +168,20 @@ def video_table(rows: Sequence[Row], clips: Sequence[str]) -> Table:
 
 
 def to_csv(rows: Sequence[Row], sets: Sequence[str]) -> str:
-    """A line for each system and set, or clip and CRF; figures unrounded, empty where there is none."""
+    """A line for each system and set, or clip and CRF; figures unrounded, empty where there is none;
+    marks of the text's notes as 0 or 1."""
     out = io.StringIO()
     writer = csv.DictWriter(out, _CSV_FIELDS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         system = {
             "model": row.name,
+            "searched": int(row.searched),
             "engine": row.engine,
             "scale": row.scale,
             "parameters": row.parameters,
             "mult_adds": row.mult_adds,
+            "size_damaged": int(row.size_damaged),
         }
         for name in sets:
             if (score := row.scores.get(name)) is not None:

@@ -114,6 +114,10 @@ def test_csv_has_a_line_for_each_system_and_set() -> None:
     assert len(lines) == 2 + 2 * 20
     assert lines[0]["mult_adds"] == ""
     assert (lines[1]["psnr_db"], lines[1]["images"]) == ("36.98", "5")
+    assert {line["model"] for line in lines if line["searched"] == "1"} == {
+        "FALSR-A", "FALSR-B", "FALSR-C", "MoreMNAS-A",
+    }  # fmt: skip
+    assert {line["model"] for line in lines if line["size_damaged"] == "1"} == {"CARN"}
     (sd,) = [line for line in lines if line["model"] == "AWSRN-SD" and line["set"] == "Set14"]
     assert (sd["engine"], sd["psnr_db"], sd["ssim"], sd["images"]) == ("paper", "33.41", "0.9161", "")
 
