@@ -20,7 +20,7 @@ from engine.errors import BackendUnavailable, EngineError, ModelNotFound
 from engine.frame import Colour, Engine, EngineSpec, Precision, network_spec
 from engine.machine import cpu, nvidia_gpus
 from engine.net import Net
-from engine.shipped import is_name, model_name, shipped_artifact, shipped_checkpoint, zoo
+from engine.shipped import find_checkpoint, is_name, model_name, shipped_artifact, zoo
 
 if TYPE_CHECKING:
     from engine.network.checkpoint import Checkpoint
@@ -237,13 +237,9 @@ def _from_artifact(name: str, path: Path, precision: Precision | None, why: str)
 
 
 def _from_checkpoint(model: str | Path, backend: str, precision: Precision, why: str) -> Choice:
-    path = Path(model)
+    path = find_checkpoint(Path(model))
     if _is_folder(path):
         raise BackendUnavailable(f"backend={backend!r} needs a checkpoint; {path} is a compiled artifact")
-    if is_name(path):
-        path = shipped_checkpoint(path.name)
-        if not path.is_file():
-            raise ModelNotFound(f"model {str(model)!r} is neither a path nor one of {', '.join(zoo())}")
     try:
         checkpoint = importlib.import_module("engine.network.checkpoint")
     except ModuleNotFoundError as exc:

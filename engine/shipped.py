@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from engine.artifact import MANIFEST
+from engine.errors import ModelNotFound
 from engine.frame import Precision
 
 ZOO = Path(__file__).parent / "zoo"
@@ -43,6 +44,16 @@ def is_name(path: Path) -> bool:
     if path.suffix or len(path.parts) != 1:
         return False
     return not path.exists() or (path.name in zoo() and not (path / MANIFEST).is_file())
+
+
+def find_checkpoint(model: Path) -> Path:
+    """File of a model that ships, by its name; any other path as it is. Raises ModelNotFound naming
+    the models that ship."""
+    if not is_name(model):
+        return model
+    if model.name not in zoo():
+        raise ModelNotFound(f"model {str(model)!r} is neither a path nor one of {', '.join(zoo())}")
+    return shipped_checkpoint(model.name)
 
 
 def model_name(path: Path) -> str:

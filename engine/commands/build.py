@@ -10,10 +10,13 @@ from engine.commands import build_tensorrt
 from engine.frame import Precision
 from engine.progress import working
 from engine.sample_frames import DEFAULT, sample_frames
+from engine.shipped import find_checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="a .safetensors checkpoint")
+    parser.add_argument(
+        "checkpoint", type=Path, nargs="?", help="a .safetensors checkpoint, or a model that ships"
+    )
     parser.add_argument(
         "out",
         type=Path,
@@ -40,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is None or args.out is None:
         raise ValueError("build needs a checkpoint and the folder to write")
     with working(f"building {args.out}"):
-        artifact = build(args.checkpoint, args.out, args.precision or "int8", sample_frames(args.frames))
+        artifact = build(
+            find_checkpoint(args.checkpoint), args.out, args.precision or "int8", sample_frames(args.frames)
+        )
     manifest = artifact.manifest
     if args.json:
         print(json.dumps({"path": str(artifact.path)} | manifest.to_dict()))

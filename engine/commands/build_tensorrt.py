@@ -18,7 +18,7 @@ from engine.errors import BackendUnavailable, ParityError
 from engine.frame import Colour
 from engine.network.checkpoint import load_checkpoint
 from engine.parity import LOWEST_DB
-from engine.shipped import shipped_checkpoint, zoo
+from engine.shipped import find_checkpoint, shipped_checkpoint, zoo
 
 COLOURS = {f"{c.matrix}-{'full' if c.full_range else 'limited'}": c for c in colours("rgb")}
 
@@ -109,7 +109,9 @@ def lowest_parity_db(artifact: TensorRtArtifact) -> float:
 
 
 def requests(args: argparse.Namespace, target: Target) -> Iterator[BuildRequest]:
-    paths: list[Path] = [shipped_checkpoint(name) for name in zoo()] if args.all else [args.checkpoint]
+    paths: list[Path] = (
+        [shipped_checkpoint(name) for name in zoo()] if args.all else [find_checkpoint(args.checkpoint)]
+    )
     wanted = [*(args.size or []), *([args.dynamic] if args.dynamic else [])] or [ANY_SIZE]
     for path in paths:
         checkpoint = load_checkpoint(path)

@@ -12,6 +12,7 @@ import torch
 from engine.artifact import open_artifact
 from engine.config import paper_config
 from engine.network.checkpoint import load_checkpoint, save_checkpoint
+from engine.shipped import shipped_checkpoint
 from server.__main__ import main
 from tests.conftest import shared
 
@@ -91,6 +92,11 @@ def test_build_makes_an_artifact(
     assert manifest.parity_db is not None
     assert manifest.parity_db >= 50
     assert report["precision"] == "int8"
+    named = run_json(capsys, "build", "awsrn-live-tiny-x2", str(tmp_path / "a"), "--precision", "float32")
+    shipped = load_checkpoint(shipped_checkpoint("awsrn-live-tiny-x2"))
+    assert named["checkpoint_sha256"] == shipped.sha256
+    assert main(["build", "awsrn-lvie-x2", str(tmp_path / "b")]) == 2
+    assert "'awsrn-lvie-x2' is neither a path nor one of awsrn" in capsys.readouterr().err
     assert main(["build", str(checkpoint), str(tmp_path / "b"), "--frames", str(tmp_path / "none")]) == 2
     assert "none do not exist" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()

@@ -16,6 +16,7 @@ from PIL import Image
 from engine.config import live_config
 from engine.network.awsrn import Awsrn
 from engine.network.checkpoint import load_checkpoint
+from engine.shipped import shipped_checkpoint
 from server.__main__ import main
 from tests.conftest import ROOT
 from training.data.pairs import DataConfig, PackedPairs, to_network
@@ -192,6 +193,25 @@ def test_validation_is_looked_at_before_anything_is_packed(
         assert "--validation: " in error
         assert rule in error
     assert not (tmp_path / "run").exists()
+
+
+def test_it_is_said_what_there_is_to_train_and_to_begin_with(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "short", "--data", str(photographs), "--out", str(tmp_path / "run")]
+    for model in ("bicubic", "lanczos", "nothing"):
+        assert main([*words, "--model", model]) == 2
+        error = capsys.readouterr().err
+        assert f"--model {model} must be one that is trained: live-tiny, " in error
+        assert "lanczos, " not in error
+    assert main([*words, "--initial", "awsrn-lvie-x2"]) == 2
+    assert "'awsrn-lvie-x2' is neither a path nor one of awsrn" in capsys.readouterr().err
+    shipped = ["--model", "live-tiny", "--initial", "awsrn-live-tiny-x2", "--teacher", "awsrn-live-light-x2"]
+    assert main([*words, *shipped, "--iterations", "1", "--batch", "2"]) == 0
+    made = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").provenance
+    begun = load_checkpoint(shipped_checkpoint("awsrn-live-tiny-x2")).provenance
+    assert made["began_with"] == begun
+    assert [teacher["name"] for teacher in made["teachers"]] == ["awsrn-live-light-x2"]
 
 
 def test_a_network_begins_with_the_weights_that_fit(pairs: PackedPairs, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.config import AwsrnConfig
 from engine.network.checkpoint import load_checkpoint
+from engine.shipped import find_checkpoint
 from training.commands.train import add_data_arguments, packed
 from training.networks import LoadedNetwork, load_network, save_network, without_branches
 from training.prune import Rule, measure_branches
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as exc:
         raise ValueError(f"--remove {args.remove!r} must be kernel sizes such as 7,9") from exc
     rule = Rule(kernels=kernels, alpha_below=args.alpha_below, cost_below_db=args.cost_below)
-    checkpoint = load_checkpoint(args.checkpoint)
+    checkpoint = load_checkpoint(find_checkpoint(args.checkpoint))
     trained = LoadedNetwork(
         config=checkpoint.config, network=checkpoint.network(), provenance=checkpoint.provenance
     )

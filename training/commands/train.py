@@ -8,11 +8,14 @@ from pathlib import Path
 
 from engine.config import live_config, paper_config
 from engine.files import replace_file
+from engine.shipped import find_checkpoint
 from training.data.images import hr_folder, image_files, read_rgb
 from training.data.pairs import DataConfig, PackedPairs
 from training.devices import Devices
+from training.judge.contenders import INTERPOLATIONS
 from training.networks import ABLATIONS, BASELINES, NetworkConfig, load_network, named_config
 from training.recipes import Recipe, paper_recipe, short_recipe
+from training.searched import SEARCHED
 from training.teacher import Teacher, load_teacher
 from training.train import measure_iteration, train
 
@@ -27,6 +30,7 @@ LIVE = {
     "live-large": lambda **scale: live_config(block_features=64, awrus=5, context=32, **scale),
 }
 PAPER = ("awsrn-s", "awsrn-sd", "awsrn-m", "awsrn")
+MODELS = tuple(name for name in (*LIVE, *PAPER, *BASELINES, *ABLATIONS) if name not in INTERPOLATIONS)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,16 +46,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    names = ", ".join((*LIVE, *PAPER, *BASELINES, *ABLATIONS))
     parser.add_argument("recipe", nargs="?", choices=RECIPES, default="paper")
-    parser.add_argument("--model", default="awsrn", help=f"one of {names} (default: awsrn)")
+    parser.add_argument("--model", default="awsrn", help=f"one of {', '.join(MODELS)} (default: awsrn)")
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument(
         "--kernels", metavar="3,5", help="branches of an AWSRN's AWMS, if not the model's own"
     )
     parser.add_argument("--iterations", type=int, help="if not the recipe's own")
     parser.add_argument("--minutes", type=float, help="as many iterations as fit, measured before the start")
-    parser.add_argument("--initial", type=Path, metavar="CHECKPOINT", help="weights to begin with")
+    parser.add_argument(
+        "--initial", type=Path, metavar="CHECKPOINT", help="weights to begin with; or a model that ships"
+    )
     parser.add_argument(
         "--teacher",
         type=Path,
@@ -106,7 +111,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def config_of(model: str, scale: int, kernels: str | None) -> NetworkConfig:
-    """Raises ValueError naming an unknown model or kernels that are no list of sizes."""
+    """Raises ValueError naming a model that is unknown or has nothing to train, or kernels that aren't a list
+    of sizes."""
+    if model not in (*MODELS, *SEARCHED):
+        raise ValueError(f"--model {model} must be one that is trained: {', '.join(MODELS)}")
     if model not in LIVE and model not in PAPER:
         return named_config(model, scale)
     config = LIVE[model](scale=scale) if model in LIVE else paper_config(model, scale)
@@ -142,12 +150,12 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.qat and not args.initial:
         raise ValueError("--qat goes on from a trained network: --initial must be given")
-    teachers = [load_teacher(path, recipe.config) for path in args.teachers or ()]
+    teachers = [load_teacher(find_checkpoint(path), recipe.config) for path in args.teachers or ()]
     if teachers:
         recipe = replace(recipe, teacher=1.0 if args.teacher_weight is None else args.teacher_weight)
     elif args.teacher_weight is not None:
         raise ValueError(f"--teacher-weight {args.teacher_weight} needs a --teacher")
-    initial = load_network(args.initial) if args.initial else None
+    initial = load_network(find_checkpoint(args.initial)) if args.initial else None
     if args.validation:
         _check_validation(args.validation)
     pairs = packed(args, recipe)
