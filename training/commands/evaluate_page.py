@@ -1,6 +1,7 @@
 """`livesr evaluate --page`: what viewers of clips get at equal bitrates."""
 
 import argparse
+import json
 from collections.abc import Sequence
 
 from engine.progress import working
@@ -38,4 +39,5 @@ def _command(args: argparse.Namespace, source_crf: int) -> str:
     words += [word for path in args.videos for word in ("--video", path.name)]
     words += [word for crf in args.crfs for word in ("--crf", str(crf))]
     words += ["--frames", str(args.frames), "--source-crf", str(source_crf), "--page", args.page.name]
+    words += ["--note", json.dumps(args.note, ensure_ascii=False)] if args.note else []
     return " ".join(["livesr evaluate", *words])

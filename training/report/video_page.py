@@ -36,9 +36,11 @@ def write_page(
         "# Video as its viewers get it\n",
         f"Written by `{command}`.{' ' * bool(note)}{note}\n",
         f"Each clip is made 1/{first.clip.scale} as large, compressed as a live source is (x264, veryfast,"
-        f" CRF {first.source_crf}), and brought to a viewer in several ways, all by the service's encoder"
-        f" (x264, {PRESET}, zerolatency) at several rates: upscaled here and encoded large, or, as"
-        " “source”, encoded as small as it came and enlarged by the player (bicubic)."
+        f" CRF {first.source_crf}), and brought to a viewer in several ways, all by x264 as the service"
+        f" has it ({PRESET}, zerolatency, no B-frames), at several CRF and without its limit of the bitrate:"
+        " upscaled here and encoded large, or, as “source”, encoded as small as it came and enlarged by the"
+        " player (bicubic). So few frames have one key frame, which weighs more in their bitrates than in"
+        " those of long streams."
         " VMAF, VMAF-NEG and XPSNR are ffmpeg's, on luma, against the original; flicker is the RMS of what"
         " changes from frame to frame and does not in the original.\n",
         "BD-rate is how much more bitrate a way takes for the same quality, on average where both curves"
