@@ -12,6 +12,7 @@ from server.gateway.placement.local import LocalPlacement
 from server.gateway.placement.process import LocalWorkerHandle
 from server.settings import Settings
 from server.wire.messages import Dropped, EngineLoad, Heartbeat, JobImpossible, VideoPacket, Watch, WorkerJob
+from server.wire.synthetic import parse_synthetic
 
 _FPS = 25
 _SETTLE_S = 1.0  # once every engine is loaded
@@ -39,8 +40,9 @@ def bench_sharing(
     model: str, *, width: int, height: int, streams: int, seconds: float, rounds: int = 3
 ) -> list[Sharing]:
     """Each stream in a process of its own, and all in one, in turns: the medians of so many rounds each.
-    Raises StreamFailed."""
+    Raises ValueError for a size that no made picture has, StreamFailed."""
     source = f"synthetic:?size={width}x{height}&fps={_FPS}"
+    parse_synthetic(source)
     settings = Settings()
     jobs = [
         settings.stream(id=f"bench-{n}", source=source, model=model, ladder=[]).job(settings.limits)

@@ -17,6 +17,10 @@ def test_sharing_a_process_saves_memory_and_all_streams_run() -> None:
     assert "p95 ms" in describe([apart, together])
 
 
-def test_a_stream_that_cannot_be_measured_says_why() -> None:
-    with pytest.raises(StreamFailed, match="width=10"):
-        bench_sharing(DEFAULT_MODEL, width=10, height=96, streams=2, seconds=1.0, rounds=1)
+@pytest.mark.parametrize(
+    ("width", "error", "words"),
+    [(10, ValueError, "^synthetic width=10 must be even"), (3840, StreamFailed, "above the limit")],
+)
+def test_a_stream_that_cannot_be_measured_says_why(width: int, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        bench_sharing(DEFAULT_MODEL, width=width, height=96, streams=2, seconds=1.0, rounds=1)
