@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.backends.cuda.lanes import DeviceLane
 from engine.batcher import Batcher, Ticket
 from engine.errors import DeviceFailed
-from engine.frame import BatchEngine, DeviceFrame, FillingLane, YuvFrame
+from engine.frame import BatchEngine, DeviceFrame, Engine, FillingLane, YuvFrame
 from engine.share import SharedEngine
 from tests.engine.backends.simulated_device import SimulatedDevice, SimulatedEngine, SimulatedSlot, upscaled
 from tests.engine.backends.test_lanes import (
@@ -52,7 +52,10 @@ class Counted(SimulatedEngine):
 
 def stream(shared: SharedEngine, number: int, *, frames: int, upto: int = -1, wait_s: float = 0.0) -> Run:
     """A stream through the shared engine; each has other pictures."""
-    engine = shared.join(wait_s)
+    return begun(shared.join(wait_s), number, frames=frames, upto=upto)
+
+
+def begun(engine: Engine, number: int, *, frames: int, upto: int = -1) -> Run:
     pictures = [picture(1000 * number + n) for n in range(frames)]
     return Run(lambda *_: engine, 2, pictures, upto=upto)
 
@@ -215,7 +218,9 @@ def test_the_properties_see_a_broken_batcher(kind: type[Batcher], monkeypatch: p
         for seed in seeds:
             with SimulatedDevice(seed, eagerness=0.3) as device:
                 shared = SharedEngine(SimulatedEngine(device, WIDTH, HEIGHT, lanes=1))
-                runs = [stream(shared, number, frames=20) for number in range(3)]
+                # All are there before the first begins, and wait for each other: batches are no chance.
+                engines = [shared.join(0.1) for _ in range(3)]
+                runs = [begun(engine, number, frames=20) for number, engine in enumerate(engines)]
                 broken = False
                 for run in runs:
                     try:
