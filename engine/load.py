@@ -111,7 +111,8 @@ def load_engine(
     if choice.backend not in GPU_BACKENDS:
         spec = replace(spec, lanes=lanes or CPU_LANES)
     match choice.backend:
-        # Of PyTorch, OpenVINO and TensorRT only what this one needs is loaded: each takes up to a second.
+        # Of PyTorch, OpenVINO, TensorRT and PyAV, in which a GPU's engine is compared with the reference on
+        # real frames, only what this one needs is loaded: each takes up to a second.
         case "tensorrt" | "cuda":
             from engine.backends.gpu import load_gpu_engine
 

@@ -20,7 +20,7 @@ from engine.backends.cuda.lanes import Work
 from engine.backends.cuda.measure import measure_parity, noise_surface
 from engine.backends.gpu import open_engine
 from engine.backends.require_gpu import GPU_BACKENDS, require_gpu
-from engine.backends.tensorrt.engine import TensorRtEngine
+from engine.backends.tensorrt.engine import TensorRtEngine, load_tensorrt
 from engine.errors import DeviceFailed, EngineError
 from engine.frame import Colour
 from engine.load import Choice
@@ -234,7 +234,4 @@ def _tensorrt_version() -> dict[str, str]:
         require_gpu("tensorrt")
     except EngineError:
         return {}
-    # TensorRT: only now is it known to be there.
-    from engine.backends.tensorrt.engine import load_tensorrt
-
     return {"TensorRT": str(load_tensorrt().__version__)}

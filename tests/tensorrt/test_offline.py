@@ -261,6 +261,7 @@ def test_timing_caches_are_merged_by_calls_that_tensorrt_has() -> None:
 
 def test_torch_tensorrt_knows_every_option_that_it_is_given() -> None:
     """It would take any other without a word, and ignore it."""
+    # torch-tensorrt, which only `tests.tensorrt.offline` makes importable.
     from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine as convert
 
     known = inspect.signature(convert).parameters
