@@ -45,7 +45,7 @@ class LiveIngest:
         send: Callable[[Message], None],
         on_drop: Callable[[Stage, DropReason], None],
         on_open: Callable[[], None],
-        on_sound_drop: Callable[[DropReason], None] = lambda reason: None,
+        on_sound_drop: Callable[[DropReason], None],
         stop: threading.Event,
         log: Log,
         watched: threading.Event,

@@ -49,6 +49,7 @@ class Ingest:
             timeout_s=timeout_s,
             send=self.messages.append,
             on_drop=lambda _, reason: self.drops.update([reason]),
+            on_sound_drop=lambda reason: self.drops.update([reason]),
             on_open=lambda: None,
             stop=self.stop,
             watched=watched(),

@@ -135,8 +135,8 @@ def test_a_clock_that_stands_still_is_left_behind(tmp_path: Path) -> None:
     pictures: list[Picture] = []
     clip = write_clip(tmp_path / "clip.mp4", width=160, height=96, frames=60)
     LiveIngest(
-        StoppedClock(clip, stop), max_size=(1920, 1080), timeout_s=5, send=print, on_drop=print,
-        on_open=lambda: None, stop=stop, watched=always,
+        StoppedClock(clip, stop), max_size=(1920, 1080), timeout_s=5, send=print,
+        on_drop=print, on_sound_drop=print, on_open=lambda: None, stop=stop, watched=always,
         log=get_logger("test"),
     ).run(pictures.append)  # fmt: skip
     assert len(pictures) == 60

@@ -198,6 +198,7 @@ def test_a_gateway_that_stalls_costs_no_source(clip):
         timeout_s=0.3,
         send=send,
         on_drop=lambda stage, reason: None,
+        on_sound_drop=lambda reason: None,
         on_open=lambda: None,
         stop=stop,
         watched=watched(),
